@@ -1,0 +1,264 @@
+//! A deployment: one attempt to make a release live, as named steps that are stored before they are taken.
+
+use serde::{Deserialize, Serialize};
+
+use crate::settings::Handover;
+use crate::{DeploymentId, Digest, InstanceId, ReleaseId, ServiceId, Timestamp};
+
+/// What asked for the deployment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeploymentKind {
+    /// A pushed source: plan and build it.
+    Up,
+    /// The newest source once more, with today's settings and variables.
+    Redeploy,
+    /// An earlier release as it was: same image, settings and variables.
+    Rollback,
+    /// The live release in a fresh instance.
+    Restart,
+}
+
+/// Where a deployment is, in the words of its owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeploymentState {
+    /// Waiting for an earlier deployment of the same service.
+    Queued,
+    /// Becoming an image.
+    Building,
+    /// Becoming live.
+    Deploying,
+    /// Live, or was live until a later one took over.
+    Success,
+    /// Not live; the previous release serves.
+    Failed,
+    /// Given up for a newer one before it began.
+    Superseded,
+}
+
+/// What can happen to a deployment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeploymentEvent {
+    /// It is its turn, and there is something to build.
+    BuildBegan,
+    /// There is an image.
+    DeployBegan,
+    /// The route points to it.
+    BecameLive,
+    /// It was undone.
+    WasUndone,
+    /// A newer one is waiting.
+    WasSuperseded,
+}
+
+/// An event that does not fit the state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a deployment that is {state:?} cannot take {event:?}")]
+pub struct Refused {
+    /// The state it is in.
+    pub state: DeploymentState,
+    /// What was asked.
+    pub event: DeploymentEvent,
+}
+
+impl DeploymentState {
+    /// States in which nothing more happens.
+    pub const TERMINAL: [DeploymentState; 3] =
+        [DeploymentState::Success, DeploymentState::Failed, DeploymentState::Superseded];
+
+    /// Returns whether nothing more happens.
+    pub fn is_terminal(self) -> bool {
+        Self::TERMINAL.contains(&self)
+    }
+
+    /// Returns the state after an event, or why there is none.
+    pub fn apply(self, event: DeploymentEvent) -> Result<DeploymentState, Refused> {
+        use DeploymentEvent as E;
+        use DeploymentState as S;
+        match (self, event) {
+            (S::Queued | S::Building, E::BuildBegan) => Ok(S::Building),
+            (S::Queued | S::Building | S::Deploying, E::DeployBegan) => Ok(S::Deploying),
+            (S::Deploying | S::Success, E::BecameLive) => Ok(S::Success),
+            (S::Queued | S::Building | S::Deploying | S::Failed, E::WasUndone) => Ok(S::Failed),
+            (S::Queued | S::Superseded, E::WasSuperseded) => Ok(S::Superseded),
+            (state, event) => Err(Refused { state, event }),
+        }
+    }
+}
+
+/// A step of a deployment. Each is stored before it is taken and may be taken again after a crash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Step {
+    /// Read the source and decide everything.
+    Plan,
+    /// Make the image.
+    Build,
+    /// Write the release down: image, configuration, variables.
+    Release,
+    /// Make volumes and check what must be there, before the old release is touched.
+    Check,
+    /// Park new requests and let those in flight finish (`held` only).
+    Park,
+    /// Stop the old instance and wait until nothing of it lives (`held` only).
+    Stop,
+    /// Start the new instance.
+    Start,
+    /// Wait until it is healthy.
+    Health,
+    /// Point the route to it. The point of no return: before it undo, after it only forward.
+    Switch,
+    /// Drain and stop what served before.
+    Retire,
+}
+
+impl Step {
+    /// All steps, in order.
+    pub const ALL: [Step; 10] = [
+        Step::Plan,
+        Step::Build,
+        Step::Release,
+        Step::Check,
+        Step::Park,
+        Step::Stop,
+        Step::Start,
+        Step::Health,
+        Step::Switch,
+        Step::Retire,
+    ];
+
+    /// Returns the first step of a kind of deployment.
+    pub fn first(kind: DeploymentKind) -> Step {
+        match kind {
+            DeploymentKind::Up | DeploymentKind::Redeploy => Step::Plan,
+            DeploymentKind::Rollback | DeploymentKind::Restart => Step::Check,
+        }
+    }
+
+    /// Returns the step after this one, or none after the last.
+    pub fn next(self, handover: Handover) -> Option<Step> {
+        match (self, handover) {
+            (Step::Plan, _) => Some(Step::Build),
+            (Step::Build, _) => Some(Step::Release),
+            (Step::Release, _) => Some(Step::Check),
+            (Step::Check, Handover::Held) => Some(Step::Park),
+            (Step::Check, Handover::Overlap) => Some(Step::Start),
+            (Step::Park, _) => Some(Step::Stop),
+            (Step::Stop, _) => Some(Step::Start),
+            (Step::Start, _) => Some(Step::Health),
+            (Step::Health, _) => Some(Step::Switch),
+            (Step::Switch, _) => Some(Step::Retire),
+            (Step::Retire, _) => None,
+        }
+    }
+
+    /// Returns whether the step can still be undone when it fails.
+    pub fn can_undo(self) -> bool {
+        self < Step::Switch
+    }
+
+    /// Returns the word used in output.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Step::Plan => "plan",
+            Step::Build => "build",
+            Step::Release => "release",
+            Step::Check => "check",
+            Step::Park => "park",
+            Step::Stop => "stop",
+            Step::Start => "start",
+            Step::Health => "health",
+            Step::Switch => "switch",
+            Step::Retire => "retire",
+        }
+    }
+}
+
+/// Why a deployment failed, for the person who pushed it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The step that failed.
+    pub stage: Step,
+    /// What happened, with the value.
+    pub reason: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// The last lines of the app or of the build.
+    pub log_tail: Vec<String>,
+}
+
+/// A deployment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deployment {
+    /// Its id.
+    pub id: DeploymentId,
+    /// The service.
+    pub service: ServiceId,
+    /// What asked for it.
+    pub kind: DeploymentKind,
+    /// Where it is.
+    pub state: DeploymentState,
+    /// The step that is being taken, or was taken last.
+    pub step: Step,
+    /// Set once a step has failed: what remains is undoing, also after a crash.
+    pub failure: Option<Failure>,
+    /// What is deployed: known from the start for `up` and `redeploy`.
+    pub source: Option<Digest>,
+    /// Known from step `release` on.
+    pub release: Option<ReleaseId>,
+    /// The release that served when this deployment touched the service; undoing brings it back.
+    pub previous: Option<ReleaseId>,
+    /// The new instance, known before it is started.
+    pub instance: Option<InstanceId>,
+    /// The instance that served before; retired after the switch.
+    pub old_instance: Option<InstanceId>,
+    /// Decided at step `check`.
+    pub handover: Option<Handover>,
+    /// Flags of `trackbed up` that override settings: dotted key and value.
+    pub overrides: Vec<(String, String)>,
+    /// When it was asked for.
+    pub created_at: Timestamp,
+    /// When it reached a terminal state.
+    pub finished_at: Option<Timestamp>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_finished_deployment_never_changes_its_outcome() {
+        let events =
+            [DeploymentEvent::BuildBegan, DeploymentEvent::DeployBegan, DeploymentEvent::WasSuperseded];
+        for event in events {
+            assert!(DeploymentState::Success.apply(event).is_err());
+            assert!(DeploymentState::Failed.apply(event).is_err());
+        }
+        assert!(DeploymentState::Success.apply(DeploymentEvent::WasUndone).is_err());
+        assert!(DeploymentState::Failed.apply(DeploymentEvent::BecameLive).is_err());
+    }
+
+    #[test]
+    fn every_event_may_be_repeated_after_a_crash() {
+        let building = DeploymentState::Queued.apply(DeploymentEvent::BuildBegan).unwrap();
+        assert_eq!(building.apply(DeploymentEvent::BuildBegan).unwrap(), building);
+        let deploying = building.apply(DeploymentEvent::DeployBegan).unwrap();
+        assert_eq!(deploying.apply(DeploymentEvent::DeployBegan).unwrap(), deploying);
+        let live = deploying.apply(DeploymentEvent::BecameLive).unwrap();
+        assert_eq!(live.apply(DeploymentEvent::BecameLive).unwrap(), live);
+    }
+
+    #[test]
+    fn a_held_handover_stops_the_old_before_it_starts_the_new() {
+        let mut step = Step::Check;
+        let mut order = vec![step];
+        while let Some(next) = step.next(Handover::Held) {
+            step = next;
+            order.push(step);
+        }
+        let at = |wanted| order.iter().position(|step| *step == wanted).unwrap();
+        assert!(at(Step::Park) < at(Step::Stop) && at(Step::Stop) < at(Step::Start));
+        assert!(at(Step::Health) < at(Step::Switch));
+    }
+}

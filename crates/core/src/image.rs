@@ -1,0 +1,33 @@
+//! An image: the layers that an instance sees at `/app`, by digest, and what else it needs from the box.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Digest, Timestamp};
+
+/// One read-only directory of an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layer {
+    /// Digest of exactly what the layer depends on (not of its bytes: an install is not reproducible to the bit).
+    pub digest: Digest,
+    /// Where it lies, relative to the data directory.
+    pub path: String,
+    /// Size on disk in bytes.
+    pub size_bytes: u64,
+}
+
+/// What a build leaves behind. Immutable; a release points to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// Digest over the layers and everything below.
+    pub digest: Digest,
+    /// The provider that made it, such as `python`.
+    pub provider: String,
+    /// Layers stacked at `/app`, the topmost first.
+    pub layers: Vec<Layer>,
+    /// Absolute host paths that must be visible read-only at the same place, such as an interpreter in a home directory.
+    pub host_paths: Vec<String>,
+    /// Environment that the image brings (`PATH`, `VIRTUAL_ENV`, `PYTHONUNBUFFERED`); the service's variables win.
+    pub env: Vec<(String, String)>,
+    /// When it was built.
+    pub built_at: Timestamp,
+}

@@ -1,0 +1,26 @@
+//! The language of Trackbed: ids, names, secrets, entities, state machines and ports. No I/O, no clock, no randomness.
+//!
+//! Read in this order: [`ids`] and [`names`] (how things are called), [`settings`] and [`plan`] (what a source asks
+//! for), [`image`], [`release`], [`deployment`] (how it becomes live), [`instance`] (what runs), [`route`] (what the
+//! edge knows), [`ports`] (what the outside must be able to do).
+
+pub mod deployment;
+pub mod ids;
+pub mod image;
+pub mod instance;
+pub mod isolation;
+pub mod names;
+pub mod plan;
+pub mod ports;
+pub mod reference;
+pub mod release;
+pub mod route;
+pub mod secret;
+pub mod settings;
+pub mod time;
+pub mod volume;
+
+pub use ids::{DeploymentId, Digest, EnvironmentId, InstanceId, ProjectId, ReleaseId, ServiceId, VolumeId};
+pub use names::{Host, Name, VariableName};
+pub use secret::Secret;
+pub use time::Timestamp;

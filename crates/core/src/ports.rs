@@ -1,0 +1,279 @@
+//! What the control plane needs from the outside, declared for its needs; adapters live above and are wired by `server`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::image::Image;
+use crate::instance::{
+    Exit, InstanceSpec, InstanceStats, InstanceStatus, Listener, LogCursor, LogPage, LogStream,
+};
+use crate::isolation::Isolation;
+use crate::plan::Plan;
+use crate::route::{Address, EdgeStats, RouteTable, Target};
+use crate::settings::VolumeRequest;
+use crate::volume::Volume;
+use crate::{Digest, InstanceId, Secret, ServiceId};
+
+/// An error from the outside, in words for the owner of the service.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct PortError {
+    /// The attempt, the value and the cause.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl PortError {
+    /// Makes an error without a hint.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: None }
+    }
+
+    /// Adds what to do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// An immutable tree that was pushed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// Digest of names, modes and contents.
+    pub digest: Digest,
+    /// Where it lies on the box; nobody writes there.
+    pub path: PathBuf,
+}
+
+/// What a plan is made from.
+#[derive(Debug, Clone)]
+pub struct PlanRequest {
+    /// The source.
+    pub source: Source,
+    /// Flags of `trackbed up`: dotted key (`deploy.startCommand`) and value; the strongest origin.
+    pub overrides: Vec<(String, String)>,
+    /// Settings kept with the service; weaker than anything in the source.
+    pub stored: Vec<(String, String)>,
+    /// The variables of the service, because some are settings (`RAILWAY_HEALTHCHECK_TIMEOUT_SEC`, `PORT`).
+    pub variables: Vec<(String, Secret<String>)>,
+}
+
+/// Takes what a build says, line by line. Must not block.
+pub trait BuildLog: Send + Sync {
+    /// Adds a line without its end.
+    fn line(&self, stream: LogStream, text: &str);
+}
+
+/// What a build is made from.
+#[derive(Debug, Clone)]
+pub struct BuildRequest {
+    /// The source.
+    pub source: Source,
+    /// Its plan.
+    pub plan: Plan,
+    /// Which service asks.
+    pub service: ServiceId,
+    /// The service's own number, see [`InstanceSpec::service_number`].
+    pub service_number: u32,
+    /// Variables for the build, as Railway gives them. They are in no cache key.
+    pub variables: Vec<(String, Secret<String>)>,
+}
+
+/// Source → plan → image.
+#[async_trait]
+pub trait Builder: Send + Sync {
+    /// Reads a source and decides everything. Runs none of it.
+    ///
+    /// # Errors
+    /// When the source cannot be deployed as it is; the message names file, line and what was expected.
+    async fn plan(&self, request: PlanRequest) -> Result<Plan, PortError>;
+
+    /// Makes the image, or finds it made. Idempotent; safe to drop: what is half made is never used.
+    ///
+    /// # Errors
+    /// When a command of the build fails; its output is in the log.
+    async fn build(&self, request: BuildRequest, log: &dyn BuildLog) -> Result<Image, PortError>;
+}
+
+/// A job, run to its end for one caller.
+#[async_trait]
+pub trait JobRunner: Send + Sync {
+    /// Runs a job and feeds its output to the log. When the future is dropped, the job is killed.
+    ///
+    /// # Errors
+    /// When the sandbox cannot be made. A command that fails is an [`Exit`], not an error.
+    async fn run_job(
+        &self,
+        spec: InstanceSpec,
+        time_limit: Duration,
+        log: &dyn BuildLog,
+    ) -> Result<JobEnd, PortError>;
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JobEnd {
+    /// By itself, or by the kernel.
+    Exit(Exit),
+    /// It was killed at its time limit.
+    TimedOut,
+}
+
+/// Runs instances. The embedded sandbox is the first one; a Docker engine or a cluster may be others.
+#[async_trait]
+pub trait Engine: Send + Sync {
+    /// Returns what isolation instances get on this box.
+    fn isolation(&self) -> Isolation;
+
+    /// Starts an instance, or finds it started. Returns when its command runs or has ended.
+    ///
+    /// # Errors
+    /// When the sandbox cannot be made: a volume is held by another instance, a limit cannot be set, a layer is missing.
+    async fn start(&self, spec: &InstanceSpec) -> Result<(), PortError>;
+
+    /// Ends an instance: SIGTERM, SIGKILL after `grace`. Returns when nothing of it lives and its volumes are free.
+    /// An unknown or ended instance is fine.
+    ///
+    /// # Errors
+    /// When it cannot be ended even so.
+    async fn stop(&self, id: &InstanceId, grace: Duration) -> Result<(), PortError>;
+
+    /// Forgets an ended instance: its record, logs and writable top.
+    ///
+    /// # Errors
+    /// When it still runs, or its files cannot be removed.
+    async fn remove(&self, id: &InstanceId) -> Result<(), PortError>;
+
+    /// Returns every instance that the engine knows, ended ones included until they are removed.
+    ///
+    /// # Errors
+    /// When the engine's own records cannot be read.
+    async fn list(&self) -> Result<Vec<InstanceStatus>, PortError>;
+
+    /// Returns one instance, or none.
+    ///
+    /// # Errors
+    /// As [`Engine::list`].
+    async fn inspect(&self, id: &InstanceId) -> Result<Option<InstanceStatus>, PortError>;
+
+    /// Returns lines of an instance's log from a place on, oldest first; at most `limit`.
+    ///
+    /// # Errors
+    /// When the instance is unknown.
+    async fn logs(&self, id: &InstanceId, from: LogCursor, limit: usize) -> Result<LogPage, PortError>;
+
+    /// Returns what an instance uses now.
+    ///
+    /// # Errors
+    /// When it is unknown or ended.
+    async fn stats(&self, id: &InstanceId) -> Result<InstanceStats, PortError>;
+
+    /// Returns the TCP ports that the processes of an instance listen on.
+    ///
+    /// # Errors
+    /// When it is unknown or ended.
+    async fn listeners(&self, id: &InstanceId) -> Result<Vec<Listener>, PortError>;
+
+    /// Returns how to reach a port of an instance.
+    ///
+    /// # Errors
+    /// When it is unknown or ended.
+    async fn address(&self, id: &InstanceId, port: u16) -> Result<Address, PortError>;
+
+    /// Returns a port for a new instance to listen on: free now, and not promised to any other instance.
+    ///
+    /// # Errors
+    /// When none is free.
+    async fn free_port(&self) -> Result<u16, PortError>;
+
+    /// Runs a command inside a running instance, with its volumes, user and limits.
+    /// Its output goes to the log sink; when the future is dropped, the command is killed.
+    ///
+    /// # Errors
+    /// When the instance does not run.
+    async fn exec(
+        &self,
+        id: &InstanceId,
+        command: &[String],
+        env: &[(String, Secret<String>)],
+        log: &dyn BuildLog,
+    ) -> Result<Exit, PortError>;
+}
+
+/// What a health probe saw.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Probe {
+    /// The path answered with this status, or (without a path) a connection was accepted (status 200).
+    Answered {
+        /// HTTP status.
+        status: u16,
+        /// Where a redirect leads, or the first bytes of the body: quoted when the status is not 200.
+        detail: String,
+    },
+    /// Nobody accepted a connection.
+    Refused,
+    /// A connection was accepted, but no answer came in time or it was not HTTP.
+    Broken {
+        /// What happened.
+        detail: String,
+    },
+}
+
+/// Moves traffic.
+#[async_trait]
+pub trait Edge: Send + Sync {
+    /// Puts a whole table in force. Returns when every later request follows it. An older sequence is ignored.
+    ///
+    /// # Errors
+    /// When the edge cannot be reached; it goes on with the table that it has.
+    async fn apply(&self, table: &RouteTable) -> Result<(), PortError>;
+
+    /// Returns the counters now.
+    ///
+    /// # Errors
+    /// When the edge cannot be reached.
+    async fn stats(&self) -> Result<EdgeStats, PortError>;
+
+    /// Ends every request still open to an instance.
+    ///
+    /// # Errors
+    /// When the edge cannot be reached.
+    async fn cut(&self, instance: &InstanceId) -> Result<(), PortError>;
+
+    /// Asks a target once, as a request would reach it.
+    async fn probe(&self, target: &Target, path: Option<&str>, host: &str, timeout: Duration) -> Probe;
+}
+
+/// Volumes on disk.
+#[async_trait]
+pub trait Volumes: Send + Sync {
+    /// Makes the directory and lock file of a volume, or finds them made, and returns where they are.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    async fn ensure(&self, volume: &Volume) -> Result<VolumePlace, PortError>;
+}
+
+/// Where a volume lies on the box.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VolumePlace {
+    /// Its directory.
+    pub directory: PathBuf,
+    /// Its lock file.
+    pub lock: PathBuf,
+}
+
+/// Says when something happened that people may want to hear of.
+pub trait Notifier: Send + Sync {
+    /// Passes a notice on. Must not block.
+    fn notify(&self, service: &ServiceId, message: &str);
+}
+
+/// Asks for volumes in the order of their mount paths, so that nested mounts come after what they lie in.
+pub fn sort_by_mount(requests: &mut [VolumeRequest]) {
+    requests.sort_by(|a, b| a.mount.cmp(&b.mount));
+}

@@ -1,0 +1,2 @@
+//! Picks a role or a command, nothing else.
+fn main() {}
