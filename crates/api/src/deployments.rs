@@ -1,0 +1,147 @@
+//! Sources, plans and deployments.
+
+use serde::{Deserialize, Serialize};
+
+/// A source that the box has taken in.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SourceInfo {
+    /// Its digest.
+    pub digest: String,
+}
+
+/// Asks what would be done with a source, without doing it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PlanRequest {
+    /// Project name.
+    pub project: String,
+    /// Service name.
+    pub service: String,
+    /// Digest of a source that the box has.
+    pub source: String,
+    /// Flags that override settings: dotted key and value.
+    #[serde(default)]
+    pub overrides: Vec<(String, String)>,
+}
+
+/// What would be built and run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Plan {
+    /// Who builds it: `python`.
+    pub provider: String,
+    /// What was found.
+    pub summary: String,
+    /// Every setting, its value and where it came from.
+    pub settings: Vec<PlannedSetting>,
+    /// What is odd.
+    pub warnings: Vec<Warning>,
+}
+
+/// A setting and where it came from.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PlannedSetting {
+    /// Dotted key.
+    pub key: String,
+    /// Value as text.
+    pub value: String,
+    /// `railway.json:4`, `--start`, `default`.
+    pub place: String,
+}
+
+/// Something odd that stops nothing.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Warning {
+    /// File in the source.
+    pub file: Option<String>,
+    /// Line in it.
+    pub line: Option<u32>,
+    /// What, and the mend.
+    pub message: String,
+}
+
+/// Asks for a deployment.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DeploymentRequest {
+    /// Project name; made when new.
+    pub project: String,
+    /// Service name; made when new.
+    pub service: String,
+    /// `up`, `redeploy`, `rollback` or `restart`.
+    pub kind: String,
+    /// For `up`: digest of a source that the box has.
+    #[serde(default)]
+    pub source: Option<String>,
+    /// For `rollback`: the release's number; without one, the release before the live one.
+    #[serde(default)]
+    pub version: Option<u32>,
+    /// For `up`: flags that override settings.
+    #[serde(default)]
+    pub overrides: Vec<(String, String)>,
+}
+
+/// A deployment.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Deployment {
+    /// Its id.
+    pub id: String,
+    /// Project name.
+    pub project: String,
+    /// Service name.
+    pub service: String,
+    /// What asked for it.
+    pub kind: String,
+    /// `queued`, `building`, `deploying`, `success`, `failed` or `superseded`.
+    pub status: String,
+    /// The step it is at, or ended at.
+    pub step: String,
+    /// `v3`, once there is a release.
+    pub release: Option<String>,
+    /// `overlap` or `held`, once decided.
+    pub handover: Option<String>,
+    /// Why it failed.
+    pub failure: Option<Failure>,
+    /// Whether its release is the live one now.
+    pub live: bool,
+    /// Where the service answers.
+    pub url: String,
+    /// Milliseconds since 1970 UTC.
+    pub created_at: i64,
+    /// Likewise, when it ended.
+    pub finished_at: Option<i64>,
+}
+
+/// Why a deployment failed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Failure {
+    /// The step that failed.
+    pub stage: String,
+    /// What happened.
+    pub reason: String,
+    /// What to do.
+    pub hint: Option<String>,
+    /// The last lines of the app or the build.
+    pub log_tail: Vec<String>,
+}
+
+/// Something that happened in a deployment.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Event {
+    /// Grows within the deployment.
+    pub sequence: u64,
+    /// Milliseconds since 1970 UTC.
+    pub at: i64,
+    /// The step it belongs to.
+    pub step: String,
+    /// `started`, `done`, `note`, `warning` or `failed`.
+    pub kind: String,
+    /// For people.
+    pub message: String,
+}
+
+/// Events from a place on, and the deployment as it is now.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct EventPage {
+    /// Oldest first.
+    pub events: Vec<Event>,
+    /// The deployment.
+    pub deployment: Deployment,
+}

@@ -1,0 +1,74 @@
+//! Services, their releases and instances.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Deployment, IsolationInfo, Volume};
+
+/// A service and how it does.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Service {
+    /// Project name.
+    pub project: String,
+    /// Service name.
+    pub service: String,
+    /// `new`, `starting`, `running`, `restarting`, `stopped` or `crashed`.
+    pub state: String,
+    /// One sentence about the state when it needs one: why it crashed, when it is tried again.
+    pub detail: Option<String>,
+    /// Where it answers.
+    pub url: String,
+    /// The live release.
+    pub release: Option<Release>,
+    /// The live instance.
+    pub instance: Option<Instance>,
+    /// A deployment under way.
+    pub deploying: Option<Deployment>,
+    /// The newest deployment.
+    pub last_deployment: Option<Deployment>,
+    /// Its volumes.
+    pub volumes: Vec<Volume>,
+    /// How its instances are kept apart.
+    pub isolation: IsolationInfo,
+    /// Process ids of the live instance: supervisor first.
+    pub pids: Vec<u32>,
+    /// Newest restore point; none until backups run.
+    pub last_restore_point: Option<i64>,
+    /// Newest proof that a restore point restores; none until drills run.
+    pub last_proof: Option<i64>,
+}
+
+/// A release.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Release {
+    /// Its number.
+    pub version: u32,
+    /// What is built in: `python`.
+    pub provider: String,
+    /// Digest of its source.
+    pub source: String,
+    /// Milliseconds since 1970 UTC.
+    pub created_at: i64,
+}
+
+/// An instance.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Instance {
+    /// Its id.
+    pub id: String,
+    /// The port it serves on.
+    pub port: Option<u16>,
+    /// When it started.
+    pub started_at: i64,
+    /// Restarts in a row since it last ran well.
+    pub restarts: u32,
+    /// Memory in bytes.
+    pub memory_bytes: u64,
+    /// CPU seconds used.
+    pub cpu_seconds: f64,
+    /// Requests open at the edge, streams included.
+    pub in_flight: u64,
+    /// Event streams and upgraded connections open at the edge.
+    pub streams: u64,
+    /// Requests finished since the edge first saw it.
+    pub requests: u64,
+}
