@@ -31,7 +31,9 @@ pub enum StoreError {
     #[error("a secret in the state database cannot be read")]
     Seal(#[from] SealError),
     /// The database is from a later version.
-    #[error("the state database {path} has format {found}, newer than this trackbed knows ({known}); use the newer trackbed")]
+    #[error(
+        "the state database {path} has format {found}, newer than this trackbed knows ({known}); use the newer trackbed"
+    )]
     Newer {
         /// The file.
         path: PathBuf,
@@ -73,7 +75,8 @@ impl Store {
     pub fn open(path: &Path, key: Key) -> Result<Store, StoreError> {
         let mut connection = Connection::open(path)?;
         connection.busy_timeout(BUSY_TIMEOUT)?;
-        connection.execute_batch("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;")?;
+        connection
+            .execute_batch("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;")?;
         migrate(&mut connection, path)?;
         let (calls, waiting) = mpsc::sync_channel::<Call>(CALLS_WAITING_MAX);
         std::thread::Builder::new()
@@ -83,7 +86,9 @@ impl Store {
                     call(&mut connection, &key);
                 }
             })
-            .map_err(|error| StoreError::Conflict(format!("cannot start the state database's thread: {error}")))?;
+            .map_err(|error| {
+                StoreError::Conflict(format!("cannot start the state database's thread: {error}"))
+            })?;
         Ok(Store { calls })
     }
 

@@ -122,8 +122,9 @@ impl Db<'_> {
     /// # Errors
     /// When the database refuses.
     pub fn list_events(&self, deployment: &DeploymentId, after: u64) -> Result<Vec<Event>, StoreError> {
-        let mut query =
-            self.sql.prepare("SELECT body FROM events WHERE deployment = ?1 AND sequence > ?2 ORDER BY sequence")?;
+        let mut query = self
+            .sql
+            .prepare("SELECT body FROM events WHERE deployment = ?1 AND sequence > ?2 ORDER BY sequence")?;
         let after = i64::try_from(after).unwrap_or(i64::MAX);
         let rows = query.query_map(params![deployment.as_str(), after], |row| row.get::<_, String>(0))?;
         rows.map(|body| Ok(serde_json::from_str(&body?)?)).collect()

@@ -23,7 +23,11 @@ impl Db<'_> {
     ///
     /// # Errors
     /// When its number is taken.
-    pub fn add_release(&self, release: &Release, variables: &[(String, Secret<String>)]) -> Result<(), StoreError> {
+    pub fn add_release(
+        &self,
+        release: &Release,
+        variables: &[(String, Secret<String>)],
+    ) -> Result<(), StoreError> {
         let plain: Vec<(&str, &str)> =
             variables.iter().map(|(name, value)| (name.as_str(), value.expose().as_str())).collect();
         let sealed = self.key.seal(&place(&release.id), serde_json::to_string(&plain)?.as_bytes());
@@ -55,9 +59,13 @@ impl Db<'_> {
     ///
     /// # Errors
     /// When they do not open with this box's key.
-    pub fn load_release_variables(&self, id: &ReleaseId) -> Result<Vec<(String, Secret<String>)>, StoreError> {
+    pub fn load_release_variables(
+        &self,
+        id: &ReleaseId,
+    ) -> Result<Vec<(String, Secret<String>)>, StoreError> {
         let sealed: Vec<u8> =
-            self.sql.query_row("SELECT variables FROM releases WHERE id = ?1", [id.as_str()], |row| row.get(0))?;
+            self.sql
+                .query_row("SELECT variables FROM releases WHERE id = ?1", [id.as_str()], |row| row.get(0))?;
         let plain = self.key.open_sealed(&place(id), &sealed)?;
         let plain: Vec<(String, String)> = serde_json::from_slice(&plain)?;
         Ok(plain.into_iter().map(|(name, value)| (name, Secret::new(value))).collect())
@@ -80,7 +88,11 @@ impl Db<'_> {
     ///
     /// # Errors
     /// When the database refuses.
-    pub fn find_release_before(&self, service: &ServiceId, version: u32) -> Result<Option<Release>, StoreError> {
+    pub fn find_release_before(
+        &self,
+        service: &ServiceId,
+        version: u32,
+    ) -> Result<Option<Release>, StoreError> {
         let body: Option<String> = optional(self.sql.query_row(
             "SELECT r.body FROM releases r
              WHERE r.service = ?1 AND r.version < ?2 AND EXISTS (

@@ -11,7 +11,8 @@ use crate::database::{Db, StoreError, optional};
 /// The environment that every project has.
 const PRODUCTION: &str = "production";
 
-const SELECT: &str = "SELECT s.id, p.id, p.name, e.id, e.name, s.name, s.host, s.number, s.wanted, s.live, s.created_at
+const SELECT: &str =
+    "SELECT s.id, p.id, p.name, e.id, e.name, s.name, s.host, s.number, s.wanted, s.live, s.created_at
     FROM services s JOIN environments e ON e.id = s.environment JOIN projects p ON p.id = e.project";
 
 impl Db<'_> {
@@ -92,7 +93,10 @@ impl Db<'_> {
             return Ok(id.parse()?);
         }
         let id = ProjectId::from_random(random::bytes::<ID_BYTES>());
-        self.sql.execute("INSERT INTO projects VALUES (?1, ?2, ?3)", params![id.as_str(), name.as_str(), now.0])?;
+        self.sql.execute(
+            "INSERT INTO projects VALUES (?1, ?2, ?3)",
+            params![id.as_str(), name.as_str(), now.0],
+        )?;
         Ok(id)
     }
 
@@ -136,7 +140,8 @@ impl Db<'_> {
     /// # Errors
     /// When the database refuses.
     pub fn set_wanted(&self, id: &ServiceId, wanted: Wanted) -> Result<(), StoreError> {
-        self.sql.execute("UPDATE services SET wanted = ?2 WHERE id = ?1", params![id.as_str(), word(&wanted)?])?;
+        self.sql
+            .execute("UPDATE services SET wanted = ?2 WHERE id = ?1", params![id.as_str(), word(&wanted)?])?;
         Ok(())
     }
 

@@ -41,8 +41,9 @@ impl Db<'_> {
     /// # Errors
     /// When one does not open with this box's key.
     pub fn list_variables(&self, scope: &VariableScope) -> Result<Vec<StoredVariable>, StoreError> {
-        let mut query =
-            self.sql.prepare("SELECT name, sealed, updated_at FROM variables WHERE scope = ?1 ORDER BY name")?;
+        let mut query = self
+            .sql
+            .prepare("SELECT name, sealed, updated_at FROM variables WHERE scope = ?1 ORDER BY name")?;
         let rows = query.query_map([scope.as_str()], |row| {
             Ok((row.get::<_, String>(0)?, row.get::<_, Vec<u8>>(1)?, row.get::<_, i64>(2)?))
         })?;
