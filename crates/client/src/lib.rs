@@ -11,5 +11,5 @@ mod wire;
 pub use calls::{Client, ServiceClient};
 pub use error::ClientError;
 pub use run::RunStream;
-pub use socket::socket_path;
+pub use socket::{socket_path, user_id};
 pub use upload::{SourceChunks, source_channel};
