@@ -1,1 +1,15 @@
-//! (being written)
+//! Typed HTTP client of the API, over the local socket. It knows no terminal and no files but the socket.
+
+mod calls;
+mod connection;
+mod error;
+mod run;
+mod socket;
+mod upload;
+mod wire;
+
+pub use calls::{Client, ServiceClient};
+pub use error::ClientError;
+pub use run::RunStream;
+pub use socket::{socket_path, user_id};
+pub use upload::{SourceChunks, source_channel};
