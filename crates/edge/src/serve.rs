@@ -71,9 +71,8 @@ pub async fn serve(config: &Config, shutdown: impl Future<Output = ()>) -> Resul
         return Err(EdgeError::AlreadyRunning { state_dir: config.state_dir.clone() });
     };
     let listener = listen::bind(config.listen, snapshot.find_listen())?;
-    let address = listener
-        .local_addr()
-        .map_err(|source| EdgeError::Listen { address: config.listen, source })?;
+    let address =
+        listener.local_addr().map_err(|source| EdgeError::Listen { address: config.listen, source })?;
     snapshot.store_listen(address)?;
     let orders = control::bind(&config.control_socket)?;
 
@@ -116,7 +115,8 @@ pub async fn serve(config: &Config, shutdown: impl Future<Output = ()>) -> Resul
     routes.closing.store(true, Ordering::SeqCst);
     control.stage.send_replace(Stage::Draining(limit));
     tracing::info!(limit_s = limit.as_secs(), "edge drains");
-    let ended = tokio::task::spawn_blocking(move || threads.into_iter().all(|thread| thread.join().is_ok())).await;
+    let ended =
+        tokio::task::spawn_blocking(move || threads.into_iter().all(|thread| thread.join().is_ok())).await;
     if !ended.unwrap_or(false) {
         tracing::error!("a worker ended badly");
     }

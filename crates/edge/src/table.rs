@@ -108,10 +108,10 @@ impl Routes {
         let mut hosts = HashMap::with_capacity(wanted.routes.len());
         for (host, route) in &wanted.routes {
             let service = Arc::clone(services.entry(route.service.clone()).or_insert_with(|| {
-                kept.services.get(&route.service).filter(|state| state.name == route.name).map_or_else(
-                    || ServiceState::new(route.name.clone()),
-                    Arc::clone,
-                )
+                kept.services
+                    .get(&route.service)
+                    .filter(|state| state.name == route.name)
+                    .map_or_else(|| ServiceState::new(route.name.clone()), Arc::clone)
             }));
             let way = match &route.upstream {
                 UpstreamState::Serving { target } => {
@@ -153,7 +153,8 @@ impl Routes {
         let mut kept = self.kept();
         let table = self.load();
         let in_table = |target: &Arc<TargetState>| {
-            let leads = |entry: &Entry| matches!(&entry.way, Way::Serving(other) if Arc::ptr_eq(other, target));
+            let leads =
+                |entry: &Entry| matches!(&entry.way, Way::Serving(other) if Arc::ptr_eq(other, target));
             table.hosts.values().any(leads)
         };
         let mut all = BTreeMap::<String, TargetStats>::new();
@@ -213,7 +214,12 @@ impl Routes {
 
 impl ServiceState {
     fn new(name: String) -> Arc<Self> {
-        Arc::new(Self { name, changed: Notify::new(), parked: AtomicU64::new(0), answers: Default::default() })
+        Arc::new(Self {
+            name,
+            changed: Notify::new(),
+            parked: AtomicU64::new(0),
+            answers: Default::default(),
+        })
     }
 
     /// Counts a request as parked until the returned value is dropped; none when too many are.

@@ -150,7 +150,8 @@ impl TargetState {
     /// When the target does not accept, or is cut meanwhile.
     pub(crate) async fn dial(&self) -> io::Result<Box<Upstream>> {
         let cuts = self.cuts.load(Ordering::SeqCst);
-        let dialler = self.dialler.as_ref().map_err(|error| io::Error::new(error.kind(), error.to_string()))?;
+        let dialler =
+            self.dialler.as_ref().map_err(|error| io::Error::new(error.kind(), error.to_string()))?;
         let link = Link::new(dialler.connect().await?);
         self.remember(&link);
         if self.cuts.load(Ordering::SeqCst) != cuts {

@@ -28,13 +28,9 @@ pub(crate) async fn run(
             return;
         }
         // An error is a side that left without a goodbye; there is nobody to tell.
-        let _ = copy_bidirectional_with_sizes(
-            &mut client,
-            &mut target,
-            TUNNEL_BUFFER_BYTES,
-            TUNNEL_BUFFER_BYTES,
-        )
-        .await;
+        let _ =
+            copy_bidirectional_with_sizes(&mut client, &mut target, TUNNEL_BUFFER_BYTES, TUNNEL_BUFFER_BYTES)
+                .await;
     };
     tokio::select! {
         () = joined => {}
