@@ -30,6 +30,16 @@ pub fn hex() -> String {
     random::bytes::<4>().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+impl Drop for World {
+    /// A test that failed must not leave anything for the next one either.
+    fn drop(&mut self) {
+        let _ = self.sandbox.reconcile(&|_| false);
+        self.sandbox.dismantle();
+        let _ = files::remove_tree(&self.data);
+        let _ = files::remove_tree(&self.run);
+    }
+}
+
 impl World {
     pub fn new(level: IsolationLevel) -> World {
         let data = PathBuf::from(format!("/var/tmp/trackbed-test-{}", hex()));
@@ -149,24 +159,24 @@ impl World {
         let left: Vec<_> = std::fs::read_dir(&self.run).unwrap().flatten().collect();
         assert!(left.is_empty(), "sockets left: {left:?}");
         assert!(!std::fs::read_to_string("/proc/self/mountinfo").unwrap().contains(&mark), "mounts left");
-        let groups = find_cgroups();
-        let tag_before = groups.clone();
         self.sandbox.dismantle();
-        let tag_after = find_cgroups();
-        for group in &tag_before {
-            assert!(!group.contains("/ins_") || tag_after.contains(group), "a group was left in {group}");
+        let tag = bridge_tag(&self.data);
+        for place in ["/sys/fs/cgroup", "/sys/class/net"] {
+            let found = Command::new("find").args([place, "-maxdepth", "2", "-name", &format!("*{}*", &tag[..5])]).output();
+            let found = String::from_utf8_lossy(&found.unwrap().stdout).into_owned();
+            assert_eq!(found, "", "left in {place}");
         }
         files::remove_tree(&self.data).unwrap();
         files::remove_tree(&self.run).unwrap();
     }
 }
 
-fn find_cgroups() -> Vec<String> {
-    let out = Command::new("find")
-        .args(["/sys/fs/cgroup", "-maxdepth", "3", "-name", "*trackbed-*"])
-        .output()
-        .unwrap();
-    String::from_utf8_lossy(&out.stdout).lines().map(str::to_owned).collect()
+/// The name of a box in the kernel, as `sandbox::tag` makes it.
+fn bridge_tag(data: &Path) -> String {
+    let hash = data.as_os_str().as_encoded_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("{:08x}", (hash >> 32) as u32 ^ hash as u32)
 }
 
 pub fn processes_mention(mark: &str) -> bool {
