@@ -3,5 +3,7 @@
 //! Read in this order: [`source`] (what arrives), `config` (what files and flags ask for), then the provider.
 
 mod config;
+mod host;
+mod python;
 pub mod source;
 mod text;

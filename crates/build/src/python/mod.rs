@@ -1,0 +1,9 @@
+//! The Python provider.
+
+pub(crate) mod interpreters;
+pub(crate) mod poetry;
+pub(crate) mod requirements;
+pub(crate) mod scan;
+pub(crate) mod start;
+pub(crate) mod version;
+pub(crate) mod wanted;
