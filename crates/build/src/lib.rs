@@ -4,6 +4,7 @@
 
 mod config;
 mod host;
+mod planner;
 mod python;
 pub mod source;
 mod text;

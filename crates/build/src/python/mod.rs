@@ -1,6 +1,8 @@
 //! The Python provider.
 
+pub(crate) mod dependencies;
 pub(crate) mod interpreters;
+pub(crate) mod plan;
 pub(crate) mod poetry;
 pub(crate) mod requirements;
 pub(crate) mod scan;
