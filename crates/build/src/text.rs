@@ -38,8 +38,8 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<String, String> {
     match bytes {
         [0xff, 0xfe, rest @ ..] => wide(rest, u16::from_le_bytes),
         [0xfe, 0xff, rest @ ..] => wide(rest, u16::from_be_bytes),
-        [a, 0, ..] if *a != 0 && bytes.len() % 2 == 0 => wide(bytes, u16::from_le_bytes),
-        [0, a, ..] if *a != 0 && bytes.len() % 2 == 0 => wide(bytes, u16::from_be_bytes),
+        [a, 0, ..] if *a != 0 && bytes.len().is_multiple_of(2) => wide(bytes, u16::from_le_bytes),
+        [0, a, ..] if *a != 0 && bytes.len().is_multiple_of(2) => wide(bytes, u16::from_be_bytes),
         _ => {
             let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
             match std::str::from_utf8(bytes) {

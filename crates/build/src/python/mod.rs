@@ -1,6 +1,9 @@
 //! The Python provider.
 
+pub(crate) mod build;
 pub(crate) mod dependencies;
+pub(crate) mod explain;
+pub(crate) mod install;
 pub(crate) mod interpreters;
 pub(crate) mod plan;
 pub(crate) mod poetry;
