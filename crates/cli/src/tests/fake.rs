@@ -61,7 +61,7 @@ impl FakeBox {
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let (asked, answer) = (Arc::clone(&asked), Arc::clone(&answer));
-                std::thread::spawn(move || serve(stream.unwrap(), &asked, &*answer));
+                std::thread::spawn(move || serve(&stream.unwrap(), &asked, &*answer));
             }
         });
         fake
@@ -125,7 +125,7 @@ impl Write for Buffer {
     }
 }
 
-fn serve(stream: UnixStream, asked: &Mutex<Vec<Asked>>, answer: &dyn Fn(&str, &Asked) -> Answer) {
+fn serve(stream: &UnixStream, asked: &Mutex<Vec<Asked>>, answer: &dyn Fn(&str, &Asked) -> Answer) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let Some(request) = read_request(&mut reader) else { return };
     asked.lock().unwrap().push(request.clone());
@@ -134,7 +134,8 @@ fn serve(stream: UnixStream, asked: &Mutex<Vec<Asked>>, answer: &dyn Fn(&str, &A
     }
     let (status, body) = answer(&request.line, &request);
     let head = format!("HTTP/1.1 {status} X\r\ncontent-length: {}\r\n\r\n", body.len());
-    let _ = (&stream).write_all(format!("{head}{body}").as_bytes());
+    let mut stream = stream;
+    let _ = stream.write_all(format!("{head}{body}").as_bytes());
 }
 
 fn read_request(reader: &mut impl BufRead) -> Option<Asked> {

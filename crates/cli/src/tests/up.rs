@@ -8,7 +8,7 @@ use super::fake::{Answer, Asked, Buffer, FakeBox};
 use super::service;
 use crate::output::Output;
 
-fn deployment(status: &str, failure: Value) -> Value {
+fn deployment(status: &str, failure: &Value) -> Value {
     json!({
         "id": "dep_1", "project": "demo", "service": "demo", "kind": "up", "status": status, "step": "health",
         "release": "v2", "handover": "overlap", "failure": failure, "live": status == "success",
@@ -27,10 +27,10 @@ fn ends(status: &'static str, failure: &Value) -> impl Fn(&str, &Asked) -> Answe
         let body = match line {
             "GET /v1/box" => box_info(),
             "POST /v1/sources" => json!({ "digest": "sha256:abc" }),
-            "POST /v1/deployments" => deployment("queued", Value::Null),
+            "POST /v1/deployments" => deployment("queued", &Value::Null),
             "GET /v1/deployments/dep_1/events?after=0" => json!({
                 "events": [event(1, 1000, "build", "started", "")],
-                "deployment": deployment("building", Value::Null),
+                "deployment": deployment("building", &Value::Null),
             }),
             "GET /v1/deployments/dep_1/events?after=1" => json!({
                 "events": [
@@ -38,7 +38,7 @@ fn ends(status: &'static str, failure: &Value) -> impl Fn(&str, &Asked) -> Answe
                     event(3, 2300, "plan", "warning", "railway.json:3: unknown key"),
                     event(4, 2500, "health", "started", ""),
                 ],
-                "deployment": deployment(status, failure.clone()),
+                "deployment": deployment(status, &failure),
             }),
             "GET /v1/deployments/dep_1/log?from=0" => json!({
                 "lines": [{ "at": 1500, "stream": "out", "text": "installing fastapi", "instance": null }],
@@ -193,6 +193,22 @@ async fn a_box_that_cannot_start_is_told_with_its_log() {
     {
         assert!(ran.talk.contains(part), "no `{part}` in:\n{}", ran.talk);
     }
+}
+
+#[tokio::test]
+async fn a_refused_request_ends_json_all_the_same() {
+    let fake = FakeBox::start(|line, _| match line {
+        "GET /v1/box" => (200, box_info().to_string()),
+        "POST /v1/sources" => (200, json!({ "digest": "sha256:abc" }).to_string()),
+        _ => {
+            let error = json!({ "code": "conflict", "message": "the disk is full", "hint": "free some" });
+            (409, json!({ "error": error }).to_string())
+        }
+    });
+    let ran = fake.run(&["up", "--json"]).await;
+    let last = ran.json_lines().pop().unwrap();
+    assert_eq!((ran.code, &last["status"], &last["stage"]), (1, &json!("failed"), &json!("request")));
+    assert_eq!((&last["reason"], &last["hint"]), (&json!("the disk is full"), &json!("free some")));
 }
 
 /// A pipe whose reader went away.
