@@ -30,8 +30,12 @@ pub(crate) async fn deploy(
     request: &DeploymentRequest,
     how: Follow,
 ) -> Result<u8> {
-    let deployment = client.deploy(request).await?;
     let output = &session.output;
+    let names = Names { project: request.project.clone(), service: request.service.clone() };
+    let deployment = match client.deploy(request).await {
+        Ok(deployment) => deployment,
+        Err(error) => return refuse(session, &names, how, "request", None, error.into()),
+    };
     if how.detach {
         if how.json {
             output.json(&summary(&deployment))?;
@@ -44,7 +48,10 @@ pub(crate) async fn deploy(
     let progress = Progress::new(output, if how.json { Style::Json } else { Style::Lines });
     let ended = follow(client, &deployment.id, &progress).await;
     output.wipe_status();
-    let ended = ended?;
+    let ended = match ended {
+        Ok(ended) => ended,
+        Err(error) => return refuse(session, &names, how, "follow", Some(&deployment.id), error),
+    };
     if how.json {
         output.json(&summary(&ended))?;
     } else {
@@ -53,18 +60,23 @@ pub(crate) async fn deploy(
     Ok(u8::from(ended.status != "success"))
 }
 
-/// Tells for `--json` that nothing was deployed at all.
-pub(crate) fn json_refusal(
+/// Ends with an error that is not the deployment's own; `--json` hears of it in its last object, too.
+pub(crate) fn refuse(
     session: &Session,
     names: &Names,
+    how: Follow,
     stage: &str,
-    error: &anyhow::Error,
-) -> Result<(), ResultLost> {
-    session.output.json(&json!({
-        "status": "failed", "service": names.service, "project": names.project,
-        "deployment": null, "release": null, "url": null,
-        "stage": stage, "reason": sentence(error), "hint": hint(error),
-    }))
+    deployment: Option<&str>,
+    error: anyhow::Error,
+) -> Result<u8> {
+    if how.json && error.downcast_ref::<ResultLost>().is_none() {
+        session.output.json(&json!({
+            "status": "failed", "service": names.service, "project": names.project,
+            "deployment": deployment, "release": null, "url": null,
+            "stage": stage, "reason": sentence(&error), "hint": hint(&error),
+        }))?;
+    }
+    Err(error)
 }
 
 /// The last JSON object of a deployment.

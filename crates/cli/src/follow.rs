@@ -7,7 +7,6 @@ use anyhow::Result;
 use trackbed_api::Deployment;
 use trackbed_client::{Client, ClientError};
 
-use crate::output::ResultLost;
 use crate::progress::Progress;
 use crate::session::Refusal;
 
@@ -52,11 +51,11 @@ async fn follow_events(
         let page = match client.events(id, after).await {
             Ok(page) => page,
             Err(error) => {
-                patience.lose(&error, || progress.note("lost the box; waiting for it …")).map_err(|()| {
-                    let hint =
-                        format!("the deployment {id} goes on when the box is back: `trackbed deployments`");
-                    anyhow::Error::new(error).context(Refusal::with_hint("lost the box", hint))
-                })?;
+                let borne = patience.lose(&error, || progress.note("lost the box; waiting for it …"));
+                if borne.is_err() {
+                    let hint = "look by `trackbed deployments`; it goes on when the box is back";
+                    return Err(Refusal::with_hint(format!("cannot follow {id}: {error}"), hint));
+                }
                 tokio::time::sleep(ASK_AGAIN_AFTER).await;
                 continue;
             }
@@ -66,7 +65,7 @@ async fn follow_events(
             if event.kind == "done" && event.step == "build" {
                 let _ = tokio::time::timeout(LAST_LINES_WAIT, log.show_what_there_is()).await;
             }
-            progress.event(&event).map_err(|error: ResultLost| error)?;
+            progress.event(&event)?;
             after = after.max(event.sequence);
         }
         if matches!(page.deployment.status.as_str(), "success" | "failed" | "superseded") {

@@ -1,7 +1,7 @@
 //! One run of the program: the box it is for, the folder it stands in, where it prints.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use trackbed_client::Client;
@@ -38,6 +38,12 @@ impl Session {
             Ok((data_dir, folder)) => Ok(Self { data_dir, folder, output }),
             Err(error) => Err((error, output)),
         }
+    }
+
+    /// Returns a path that was typed, from the folder we stand in.
+    pub(crate) fn below(&self, typed: &Path) -> PathBuf {
+        // Going through the components drops `.`, so that messages are easier to read.
+        self.folder.join(typed).components().collect()
     }
 
     /// Returns a client of the box.

@@ -1,5 +1,9 @@
 //! What several tests need: folders to walk, and a box that is not real.
 
+pub(crate) mod fake;
+mod others;
+mod up;
+
 use std::path::{Path, PathBuf};
 
 use trackbed_api::{IsolationInfo, Service};

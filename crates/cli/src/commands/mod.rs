@@ -22,7 +22,7 @@ use crate::session::{Refusal, Session};
 /// Runs a command and returns the exit code; what went wrong has been said by then.
 pub(crate) async fn run(session: &Session, verb: Verb) -> u8 {
     let done = match verb {
-        Verb::Up(args) => Box::pin(up::run(session, args)).await,
+        Verb::Up(args) => Box::pin(up::run(session, &args)).await,
         Verb::Status(args) => status::run(session, &args).await,
         Verb::Logs(args) => logs::run(session, &args).await,
         Verb::Variables(args) => variables::run(session, args).await,

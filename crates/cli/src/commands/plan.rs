@@ -35,7 +35,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(session: &Session, args: &Args) -> Result<u8> {
-    let folder = session.folder.join(&args.path);
+    let folder = session.below(&args.path);
     let names = Target { service: args.service.clone(), project: args.project.clone() }.named(&folder)?;
     let tree = upload::find(session, &folder, !args.no_gitignore)?;
     let client = ensure_box(session).await?;

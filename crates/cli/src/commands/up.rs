@@ -7,10 +7,9 @@ use trackbed_api::DeploymentRequest;
 
 use crate::deploy::{self, Follow};
 use crate::names::parse_name;
-use crate::output::ResultLost;
 use crate::session::Session;
 use crate::start::ensure_box;
-use crate::target::{Names, Target};
+use crate::target::Target;
 use crate::upload;
 
 /// Deploy a folder: upload it, build it, check its health, move traffic to it
@@ -59,35 +58,28 @@ impl Args {
     }
 }
 
-/// What had gone well when something did not.
-struct Stage(&'static str);
-
-pub(crate) async fn run(session: &Session, args: Args) -> Result<u8> {
-    let folder = session.folder.join(&args.path);
+pub(crate) async fn run(session: &Session, args: &Args) -> Result<u8> {
+    let folder = session.below(&args.path);
     let target = Target { service: args.service.clone(), project: args.project.clone() };
     let names = target.named(&folder)?;
-    let mut stage = Stage("source");
-    let done = attempt(session, &args, &names, &mut stage).await;
-    if let Err(error) = &done
-        && args.follow.json
-        && error.downcast_ref::<ResultLost>().is_none()
-    {
-        deploy::json_refusal(session, &names, stage.0, error)?;
-    }
-    done
-}
-
-async fn attempt(session: &Session, args: &Args, names: &Names, stage: &mut Stage) -> Result<u8> {
-    let tree = upload::find(session, &session.folder.join(&args.path), !args.no_gitignore)?;
-    *stage = Stage("box");
-    let client = ensure_box(session).await?;
-    *stage = Stage("upload");
+    let refuse = |stage, error| deploy::refuse(session, &names, args.follow, stage, None, error);
+    let tree = match upload::find(session, &folder, !args.no_gitignore) {
+        Ok(tree) => tree,
+        Err(error) => return refuse("source", error),
+    };
+    let client = match ensure_box(session).await {
+        Ok(client) => client,
+        Err(error) => return refuse("box", error),
+    };
     let files = tree.files;
-    let source = upload::upload(session, &client, tree).await?;
+    let source = match upload::upload(session, &client, tree).await {
+        Ok(source) => source,
+        Err(error) => return refuse("upload", error),
+    };
     if !args.follow.json {
-        session.output.talk(format!("deploying {names} ({files} files)"));
+        let plural = if files == 1 { "" } else { "s" };
+        session.output.talk(format!("deploying {names} ({files} file{plural})"));
     }
-    *stage = Stage("request");
     let request = DeploymentRequest {
         project: names.project.clone(),
         service: names.service.clone(),
