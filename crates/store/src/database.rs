@@ -1,10 +1,11 @@
 //! Opening, migrating and calling the database.
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
+use tokio::sync::Mutex;
 
 use crate::seal::{Key, SealError};
 
@@ -45,21 +46,24 @@ pub enum StoreError {
     /// It does not fit what is there.
     #[error("{0}")]
     Conflict(String),
-    /// The store's thread is gone.
+    /// The runtime is shutting down.
     #[error("the state database is closed")]
     Closed,
 }
 
-type Call = Box<dyn FnOnce(&mut Connection, &Key) + Send>;
-
-/// A handle to the database's thread. Clones share it; the thread ends with the last of them.
+/// A handle to the one connection. Clones share it; it is closed with the last of them.
+///
+/// Calls run one after the other, in the order in which they were made, as blocking tasks of the runtime: never more
+/// than one thread is taken, and tokio's paused clock stands still while a call runs, so that tests of waits are true.
 #[derive(Clone)]
 pub struct Store {
-    calls: mpsc::SyncSender<Call>,
+    opened: Arc<Mutex<Opened>>,
 }
 
-/// Calls that may wait for the database's thread; a caller beyond that waits to hand over.
-const CALLS_WAITING_MAX: usize = 256;
+struct Opened {
+    connection: Connection,
+    key: Key,
+}
 
 /// One transaction. Typed queries are added by the files of this crate.
 pub struct Db<'a> {
@@ -78,18 +82,7 @@ impl Store {
         connection
             .execute_batch("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON;")?;
         migrate(&mut connection, path)?;
-        let (calls, waiting) = mpsc::sync_channel::<Call>(CALLS_WAITING_MAX);
-        std::thread::Builder::new()
-            .name("store".into())
-            .spawn(move || {
-                for call in waiting {
-                    call(&mut connection, &key);
-                }
-            })
-            .map_err(|error| {
-                StoreError::Conflict(format!("cannot start the state database's thread: {error}"))
-            })?;
-        Ok(Store { calls })
+        Ok(Store { opened: Arc::new(Mutex::new(Opened { connection, key })) })
     }
 
     /// Runs `work` as one transaction: all of it is stored, or (when it returns an error) none. Dropping the future
@@ -102,23 +95,19 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&Db<'_>) -> Result<T, StoreError> + Send + 'static,
     {
-        let (answer, answered) = tokio::sync::oneshot::channel();
-        let mut call: Call = Box::new(move |connection, key| {
-            let outcome = transact(connection, key, work);
-            // The caller may have gone; the transaction stands all the same.
-            let _ = answer.send(outcome);
+        let mut opened = self.opened.clone().lock_owned().await;
+        let call = tokio::task::spawn_blocking(move || {
+            let Opened { connection, key } = &mut *opened;
+            transact(connection, key, work)
         });
-        loop {
-            match self.calls.try_send(call) {
-                Ok(()) => break,
-                Err(mpsc::TrySendError::Full(back)) => {
-                    call = back;
-                    tokio::time::sleep(Duration::from_millis(5)).await;
-                }
-                Err(mpsc::TrySendError::Disconnected(_)) => return Err(StoreError::Closed),
-            }
+        match call.await {
+            Ok(outcome) => outcome,
+            // A panic of `work` rolled its transaction back; it is the caller's to suffer.
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(StoreError::Closed),
+            },
         }
-        answered.await.map_err(|_| StoreError::Closed)?
     }
 }
 
@@ -180,6 +169,17 @@ mod tests {
         Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
         let Err(error) = Store::open(&path, Key::for_tests()) else { panic!("must refuse") };
         assert!(error.to_string().contains("newer than this trackbed"), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_paused_clock_stands_still_while_a_call_runs() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("state.db"), Key::for_tests()).unwrap();
+        let slow = store.with(|_| {
+            std::thread::sleep(Duration::from_millis(20));
+            Ok(())
+        });
+        tokio::time::timeout(Duration::from_secs(1), slow).await.expect("no virtual time passes").unwrap();
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! The control plane's state in one SQLite database. The only SQL of the control plane stands here, one file a noun.
 //!
-//! Every call of [`Store::with`] is one transaction on one connection owned by one thread: there is one writer.
+//! Every call of [`Store::with`] is one transaction on the one connection: there is one writer.
 
 mod database;
 mod deployments;
