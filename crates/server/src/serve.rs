@@ -43,6 +43,8 @@ pub struct ServeConfig {
     pub domain: String,
     /// Forces an isolation level; none means the best that works here.
     pub isolation: Option<String>,
+    /// The environment of the process, from which the builder takes what it knows by name (certificates, proxies).
+    pub environment: Vec<(String, String)>,
     /// For tests of crash safety, see [`AbortPoint`]: `before:start`.
     pub abort_at: Option<String>,
 }
@@ -74,8 +76,11 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<()> {
         level,
     })?;
     let sandbox = Arc::new(sandbox);
-    let builder = LocalBuilder::new(trackbed_build::Config::of_box(data_dir.clone(), sandbox.clone()));
-    builder.sweep();
+    let builder = LocalBuilder::new(trackbed_build::Config {
+        data_dir: data_dir.clone(),
+        jobs: sandbox.clone(),
+        environment: config.environment,
+    });
 
     let edge_place = EdgePlace {
         binary,
@@ -94,7 +99,10 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<()> {
     }
 
     let tasks = Tasks::default();
-    sandbox.reconcile().await?;
+    // Jobs of an earlier `serve` are ended first: only then is what they were building nobody's.
+    let engine = sandbox.clone();
+    tokio::task::spawn_blocking(move || engine.reconcile(&|_| true)).await??;
+    builder.sweep().await?;
     let control = Control::new(
         Parts {
             store,
@@ -207,5 +215,10 @@ async fn stop_box(edge: &EdgeClient, engine: &Sandbox, instances: bool) {
         if let Err(error) = stopped {
             tracing::error!(instance = %id, %error, "could not be stopped");
         }
+    }
+    let engine = engine.clone();
+    let dismantled = tokio::task::spawn_blocking(move || engine.dismantle()).await;
+    if let Err(error) = dismantled {
+        tracing::error!(%error, "control groups and network could not be removed");
     }
 }

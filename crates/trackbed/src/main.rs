@@ -28,6 +28,7 @@ fn main() -> ExitCode {
                     listen: arguments.listen,
                     domain: arguments.domain,
                     isolation: arguments.isolation,
+                    environment: std::env::vars().collect(),
                     abort_at: std::env::var("TRACKBED_ABORT_AT").ok(),
                 })
             }

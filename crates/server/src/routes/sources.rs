@@ -9,7 +9,7 @@ use bytes::{Buf, Bytes};
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
 use trackbed_api::{Plan, PlanRequest, SourceInfo};
-use trackbed_build::source;
+use trackbed_build::source::{self, SourceLimits};
 
 use crate::api::Api;
 use crate::convert;
@@ -23,7 +23,7 @@ pub(crate) async fn receive(State(api): State<Api>, body: Body) -> Result<Json<S
     let data_dir = api.data_dir.clone();
     let unpacking = tokio::task::spawn_blocking(move || {
         let reader = Pieces { waiting, current: Bytes::new(), complete: false };
-        source::receive(reader, &data_dir)
+        source::receive(reader, &data_dir, SourceLimits::default())
     });
     let mut stream = body.into_data_stream();
     while let Some(piece) = stream.next().await {
