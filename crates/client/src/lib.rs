@@ -5,6 +5,7 @@ mod connection;
 mod error;
 mod run;
 mod socket;
+mod stream;
 mod upload;
 mod wire;
 
