@@ -13,7 +13,9 @@ pub(crate) fn data_dir(flag: Option<PathBuf>) -> Result<PathBuf> {
         None => usual(trackbed_client::user_id(), variable("XDG_DATA_HOME"), variable("HOME"))
             .context("cannot tell where the box keeps its data: neither --data-dir nor HOME is set")?,
     };
-    std::path::absolute(&folder).with_context(|| format!("cannot find the folder {}", folder.display()))
+    // The box knows its folder by its real path; one that is not there yet will be made under this name.
+    let real = folder.canonicalize().or_else(|_| std::path::absolute(&folder));
+    real.with_context(|| format!("cannot find the folder {}", folder.display()))
 }
 
 fn variable(name: &str) -> Option<OsString> {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use trackbed_client::{Client, socket_path};
+use trackbed_client::Client;
 
 use crate::home;
 use crate::output::Output;
@@ -48,7 +48,7 @@ impl Session {
 
     /// Returns a client of the box.
     pub(crate) fn client(&self) -> Client {
-        Client::local(socket_path(&self.data_dir))
+        Client::local(trackbed_stdx::paths::api_socket(&self.data_dir))
     }
 }
 

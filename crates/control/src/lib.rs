@@ -1,1 +1,25 @@
-//! (being written)
+//! Use cases and reconcilers: deploy, restart, stop, keep running. Sees the outside only through `core::ports`.
+//!
+//! Requests (in [`requests`]) store what is wanted and return at once. One worker per service ([`worker`]) makes it
+//! so: it drives the unfinished deployment ([`deploy`]), then keeps the live release running ([`supervise`]). What the
+//! edge must know is computed from the stored state alone ([`routes`]), so a crash at any point is repaired by doing
+//! the same thing again.
+
+mod build_log;
+mod control;
+mod deploy;
+mod diagnose;
+mod environment;
+mod health;
+mod requests;
+mod routes;
+mod spec;
+mod status;
+mod supervise;
+mod sweep;
+mod worker;
+
+pub use build_log::LogFilePage;
+pub use control::{AbortPoint, Config, Control, ControlError, Moment, Parts};
+pub use requests::DeploymentWish;
+pub use status::{ServiceLogPage, ServiceState, ServiceStatus};

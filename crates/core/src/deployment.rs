@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::image::Image;
+use crate::plan::Plan;
 use crate::settings::Handover;
 use crate::{DeploymentId, Digest, InstanceId, ReleaseId, ServiceId, Timestamp};
 
@@ -35,6 +37,37 @@ pub enum DeploymentState {
     Failed,
     /// Given up for a newer one before it began.
     Superseded,
+}
+
+/// Something that happened in a deployment, for the person who watches.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Grows within the deployment, from 1.
+    pub sequence: u64,
+    /// When.
+    pub at: Timestamp,
+    /// The step it belongs to.
+    pub step: Step,
+    /// What kind of news it is.
+    pub kind: EventKind,
+    /// For people.
+    pub message: String,
+}
+
+/// Kinds of news.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EventKind {
+    /// A step began.
+    Started,
+    /// A step is done.
+    Done,
+    /// Worth knowing.
+    Note,
+    /// Worth mending.
+    Warning,
+    /// The deployment failed.
+    Failed,
 }
 
 /// What can happen to a deployment.
@@ -99,7 +132,9 @@ pub enum Step {
     Release,
     /// Make volumes and check what must be there, before the old release is touched.
     Check,
-    /// Park new requests and let those in flight finish (`held` only).
+    /// Let open streams finish while the old release still serves everything (`held` only).
+    Drain,
+    /// Park new requests and let the short ones in flight finish (`held` only).
     Park,
     /// Stop the old instance and wait until nothing of it lives (`held` only).
     Stop,
@@ -115,11 +150,12 @@ pub enum Step {
 
 impl Step {
     /// All steps, in order.
-    pub const ALL: [Step; 10] = [
+    pub const ALL: [Step; 11] = [
         Step::Plan,
         Step::Build,
         Step::Release,
         Step::Check,
+        Step::Drain,
         Step::Park,
         Step::Stop,
         Step::Start,
@@ -142,8 +178,9 @@ impl Step {
             (Step::Plan, _) => Some(Step::Build),
             (Step::Build, _) => Some(Step::Release),
             (Step::Release, _) => Some(Step::Check),
-            (Step::Check, Handover::Held) => Some(Step::Park),
+            (Step::Check, Handover::Held) => Some(Step::Drain),
             (Step::Check, Handover::Overlap) => Some(Step::Start),
+            (Step::Drain, _) => Some(Step::Park),
             (Step::Park, _) => Some(Step::Stop),
             (Step::Stop, _) => Some(Step::Start),
             (Step::Start, _) => Some(Step::Health),
@@ -158,6 +195,11 @@ impl Step {
         self < Step::Switch
     }
 
+    /// Returns whether requests are parked at this step of a `held` handover.
+    pub fn parks(self) -> bool {
+        matches!(self, Step::Park | Step::Stop | Step::Start | Step::Health)
+    }
+
     /// Returns the word used in output.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -165,6 +207,7 @@ impl Step {
             Step::Build => "build",
             Step::Release => "release",
             Step::Check => "check",
+            Step::Drain => "drain",
             Step::Park => "park",
             Step::Stop => "stop",
             Step::Start => "start",
@@ -213,13 +256,19 @@ pub struct Deployment {
     pub instance: Option<InstanceId>,
     /// The instance that served before; retired after the switch.
     pub old_instance: Option<InstanceId>,
+    /// The port that the new instance was found healthy on.
+    pub port: Option<u16>,
+    /// What step `plan` decided.
+    pub plan: Option<Plan>,
+    /// What step `build` made.
+    pub image: Option<Image>,
     /// Decided at step `check`.
     pub handover: Option<Handover>,
     /// Flags of `trackbed up` that override settings: dotted key and value.
     pub overrides: Vec<(String, String)>,
     /// When it was asked for.
     pub created_at: Timestamp,
-    /// When it reached a terminal state.
+    /// When nothing was left to do for it, the old instance's retirement included.
     pub finished_at: Option<Timestamp>,
 }
 

@@ -16,6 +16,7 @@ pub mod reference;
 pub mod release;
 pub mod route;
 pub mod secret;
+pub mod service;
 pub mod settings;
 pub mod time;
 pub mod volume;

@@ -1,1 +1,16 @@
-//! (being written)
+//! The control plane's state in one SQLite database. The only SQL of the control plane stands here, one file a noun.
+//!
+//! Every call of [`Store::with`] is one transaction on the one connection: there is one writer.
+
+mod database;
+mod deployments;
+mod releases;
+mod seal;
+mod services;
+mod sources;
+mod variables;
+mod volumes;
+
+pub use database::{Db, Store, StoreError};
+pub use seal::Key;
+pub use variables::{StoredVariable, VariableScope};

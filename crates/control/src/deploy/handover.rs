@@ -1,0 +1,203 @@
+//! The steps that touch what is live: drain, park, stop, start, health, switch, retire.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use trackbed_core::InstanceId;
+use trackbed_core::deployment::{Deployment, DeploymentEvent, EventKind, Failure, Step};
+use trackbed_core::ports::PortError;
+use trackbed_core::route::TargetStats;
+use trackbed_core::service::{Live, Service, Wanted};
+use trackbed_core::settings::{Handover, ServiceConfig};
+
+use super::{StepError, failed};
+use crate::control::{Control, within};
+use crate::health::{Gate, Verdict};
+
+/// How often counters of the edge are read while something drains.
+const DRAIN_POLL: Duration = Duration::from_millis(20);
+/// How long short requests in flight may take once new ones are parked; a longer one is cut with its instance. Well
+/// below the park limit, because every caller waits for them.
+const FINISH_LIMIT: Duration = Duration::from_secs(10);
+
+impl Control {
+    /// Streams come first, while the old release still serves everything: nobody waits for somebody else's stream.
+    pub(super) async fn drain_streams(&self, deployment: &Deployment) -> Result<(), StepError> {
+        let Some(old) = &deployment.old_instance else { return Ok(()) };
+        let limit = self.config_of_previous(deployment).await?.drain_timeout;
+        if !within(limit, self.until(old, |stats| stats.streams == 0)).await {
+            let text =
+                format!("streams were still open after {} s; they end with the old release", limit.as_secs());
+            self.event(deployment, EventKind::Warning, &text).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn park_requests(&self, deployment: &Deployment) -> Result<(), StepError> {
+        let Some(old) = &deployment.old_instance else { return Ok(()) };
+        self.sync_routes().await?;
+        let only_streams = |stats: TargetStats| stats.in_flight <= stats.streams;
+        if !within(FINISH_LIMIT, self.until(old, only_streams)).await {
+            let text = format!(
+                "requests were still in flight after {} s; they end with the old release",
+                FINISH_LIMIT.as_secs()
+            );
+            self.event(deployment, EventKind::Warning, &text).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn stop_old(&self, deployment: &Deployment) -> Result<(), StepError> {
+        // After a crash in this step the edge may be newer than its table.
+        self.sync_routes().await?;
+        let Some(old) = &deployment.old_instance else { return Ok(()) };
+        let grace = self.config_of_previous(deployment).await?.stop_grace;
+        self.inner.engine.stop(old, grace).await.map_err(|error| failed(Step::Stop, error, Vec::new()))
+    }
+
+    pub(super) async fn start_new(
+        &self,
+        service: &Service,
+        deployment: &Deployment,
+    ) -> Result<(), StepError> {
+        let (instance, release) = self.new_of(deployment)?;
+        let started = self.start_instance(service, release, instance, Some(deployment.id.as_str())).await;
+        match started {
+            Ok(_) => Ok(()),
+            Err(crate::ControlError::Port(error)) => Err(failed(Step::Start, error, Vec::new())),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(super) async fn gate_new(
+        &self,
+        service: &Service,
+        deployment: &mut Deployment,
+    ) -> Result<(), StepError> {
+        let (instance, release) = self.new_of(deployment)?;
+        let (instance, release) = (instance.clone(), release.clone());
+        let config = self.inner.store.with(move |db| db.load_release(&release)).await?.config;
+        let told = self.port_of(&instance).await?;
+        let gate = Gate {
+            instance: &instance,
+            port: told,
+            check: &config.health,
+            host: service.host.as_str(),
+            timeout: config.health.timeout,
+        };
+        match self.await_healthy(&gate).await? {
+            Verdict::Healthy { port, warning } => {
+                deployment.port = Some(port);
+                if let Some(warning) = warning {
+                    self.event(deployment, EventKind::Warning, &warning).await?;
+                }
+                Ok(())
+            }
+            verdict @ (Verdict::Ended(_) | Verdict::TimedOut { .. }) => {
+                let failure = self.explain(Step::Health, &gate, &verdict).await;
+                Err(StepError::Failed(Box::new(failure)))
+            }
+        }
+    }
+
+    /// The point of no return is the transaction in the middle: after it the new release is the live one, and the edge
+    /// only has to hear of it.
+    pub(super) async fn switch_route(
+        &self,
+        service: &Service,
+        deployment: &mut Deployment,
+    ) -> Result<(), StepError> {
+        let (instance, release) = self.new_of(deployment)?;
+        let Some(port) = deployment.port else {
+            return Err(failed(Step::Switch, PortError::new("no port was found healthy"), Vec::new()));
+        };
+        let live = Live::healthy(release.clone(), instance.clone(), port);
+        let mut changed = deployment.clone();
+        changed.state = deployment
+            .state
+            .apply(DeploymentEvent::BecameLive)
+            .map_err(|refused| trackbed_store::StoreError::Conflict(refused.to_string()))?;
+        let id = service.id.clone();
+        *deployment = self
+            .inner
+            .store
+            .with(move |db| {
+                db.set_live(&id, &live)?;
+                db.set_wanted(&id, Wanted::Running)?;
+                db.update_deployment(&changed)?;
+                Ok(changed)
+            })
+            .await?;
+        self.announce();
+        // From here only forward: an edge that cannot be reached is told by the next pass.
+        if let Err(error) = self.sync_routes().await {
+            let reason = format!("the edge does not take the new route yet: {error}");
+            let failure = Failure { stage: Step::Switch, reason, hint: None, log_tail: Vec::new() };
+            return Err(StepError::Failed(Box::new(failure)));
+        }
+        Ok(())
+    }
+
+    pub(super) async fn retire_old(&self, deployment: &Deployment) -> Result<(), StepError> {
+        self.sync_routes().await?;
+        let (Some(old), Some(Handover::Overlap)) = (&deployment.old_instance, deployment.handover) else {
+            return Ok(());
+        };
+        let config = self.config_of_previous(deployment).await?;
+        if !within(config.drain_timeout, self.until(old, |stats| stats.in_flight == 0)).await {
+            let text = format!(
+                "requests of the old release were cut after the drain limit of {} s",
+                config.drain_timeout.as_secs()
+            );
+            self.event(deployment, EventKind::Warning, &text).await?;
+            if let Err(error) = self.inner.edge.cut(old).await {
+                tracing::warn!(%error, "could not cut the old release's requests");
+            }
+        }
+        self.inner
+            .engine
+            .stop(old, config.stop_grace)
+            .await
+            .map_err(|error| failed(Step::Retire, error, Vec::new()))
+    }
+
+    /// Waits until the counters of an instance satisfy a condition. An edge that cannot be asked has no requests.
+    async fn until(&self, instance: &InstanceId, satisfied: impl Fn(TargetStats) -> bool) {
+        let began = Instant::now();
+        loop {
+            let stats = self.inner.edge.stats().await;
+            let of_target = stats
+                .ok()
+                .and_then(|stats| stats.targets.get(instance.as_str()).copied())
+                .unwrap_or_default();
+            if satisfied(of_target) {
+                tracing::debug!(%instance, waited = ?began.elapsed(), "drained");
+                return;
+            }
+            sleep(DRAIN_POLL).await;
+        }
+    }
+
+    async fn config_of_previous(&self, deployment: &Deployment) -> Result<ServiceConfig, StepError> {
+        let Some(release) = deployment.previous.clone().or_else(|| deployment.release.clone()) else {
+            return Err(failed(deployment.step, PortError::new("the deployment has no release"), Vec::new()));
+        };
+        Ok(self.inner.store.with(move |db| db.load_release(&release)).await?.config)
+    }
+
+    /// The port that an instance was told to listen on.
+    pub(crate) async fn port_of(&self, instance: &InstanceId) -> Result<u16, crate::ControlError> {
+        let status = self.inner.engine.inspect(instance).await?;
+        Ok(status.and_then(|status| status.port).unwrap_or_default())
+    }
+
+    fn new_of<'a>(
+        &self,
+        deployment: &'a Deployment,
+    ) -> Result<(&'a InstanceId, &'a trackbed_core::ReleaseId), StepError> {
+        match (&deployment.instance, &deployment.release) {
+            (Some(instance), Some(release)) => Ok((instance, release)),
+            _ => Err(failed(deployment.step, PortError::new("the deployment has no instance"), Vec::new())),
+        }
+    }
+}

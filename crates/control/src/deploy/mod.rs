@@ -1,0 +1,167 @@
+//! Drives a deployment through its steps: forward until the route has switched, or back to where it began.
+//!
+//! Each step is stored before it is taken and may be taken again. What a step needs from an earlier one is in the
+//! deployment itself, never in memory, so that another `serve` can go on in the middle.
+
+mod handover;
+mod preparing;
+mod undo;
+
+use std::time::Duration;
+
+use trackbed_core::deployment::{
+    Deployment, DeploymentEvent, DeploymentState, Event, EventKind, Failure, Step,
+};
+use trackbed_core::ports::PortError;
+use trackbed_core::service::Service;
+use trackbed_core::settings::Handover;
+use trackbed_store::StoreError;
+
+use crate::control::{Control, ControlError, Moment};
+
+/// Pause between attempts at a step that can no longer be undone.
+const FORWARD_RETRY: Duration = Duration::from_secs(1);
+
+/// A step that failed for a reason that the owner should read. Errors of our own (disk, database) stay
+/// [`ControlError`]s: the pass ends and is tried again.
+pub(crate) enum StepError {
+    /// The deployment fails with this.
+    Failed(Box<Failure>),
+    /// Not the deployment's fault.
+    Ours(ControlError),
+}
+
+impl From<ControlError> for StepError {
+    fn from(error: ControlError) -> Self {
+        StepError::Ours(error)
+    }
+}
+
+impl From<StoreError> for StepError {
+    fn from(error: StoreError) -> Self {
+        StepError::Ours(error.into())
+    }
+}
+
+/// Makes a failure from what a port said.
+pub(crate) fn failed(stage: Step, error: PortError, log_tail: Vec<String>) -> StepError {
+    StepError::Failed(Box::new(Failure { stage, reason: error.message, hint: error.hint, log_tail }))
+}
+
+impl Control {
+    /// Takes a deployment to its end. Safe to drop at any await and to call again.
+    pub(crate) async fn drive(&self, mut deployment: Deployment) -> Result<(), ControlError> {
+        loop {
+            if deployment.failure.is_some() {
+                return self.undo(deployment).await;
+            }
+            let step = deployment.step;
+            self.enter(&mut deployment, step).await?;
+            self.reach(step, Moment::Before);
+            let began = tokio::time::Instant::now();
+            let service = self.load_service(&deployment).await?;
+            // A build or a drain may take long; what is live is looked after meanwhile.
+            let beside = matches!(step, Step::Plan | Step::Build | Step::Release | Step::Retire);
+            let taken = tokio::select! {
+                taken = self.take(&service, &mut deployment, step) => taken,
+                () = self.keep_supervising(&service.id), if beside => continue,
+            };
+            match taken {
+                Ok(()) => {}
+                Err(StepError::Failed(failure)) if step.can_undo() => {
+                    self.event(&deployment, EventKind::Failed, &failure.reason).await?;
+                    deployment.failure = Some(*failure);
+                    self.save(&deployment).await?;
+                    continue;
+                }
+                Err(StepError::Failed(failure)) => {
+                    tracing::warn!(deployment = %deployment.id, step = step.as_str(), reason = failure.reason, "trying again");
+                    tokio::time::sleep(FORWARD_RETRY).await;
+                    continue;
+                }
+                Err(StepError::Ours(error)) => return Err(error),
+            }
+            self.reach(step, Moment::After);
+            let took = format!("{:.1} s", began.elapsed().as_secs_f64());
+            self.event(&deployment, EventKind::Done, &took).await?;
+            match step.next(deployment.handover.unwrap_or(Handover::Overlap)) {
+                Some(next) => {
+                    deployment.step = next;
+                    self.save(&deployment).await?;
+                }
+                None => {
+                    deployment.finished_at = Some(self.now());
+                    return self.save(&deployment).await;
+                }
+            }
+        }
+    }
+
+    /// Marks the beginning of a step, and moves the state along with it.
+    async fn enter(&self, deployment: &mut Deployment, step: Step) -> Result<(), ControlError> {
+        let event = match step {
+            Step::Plan | Step::Build | Step::Release => DeploymentEvent::BuildBegan,
+            Step::Check | Step::Drain | Step::Park | Step::Stop | Step::Start | Step::Health => {
+                DeploymentEvent::DeployBegan
+            }
+            Step::Switch => DeploymentEvent::DeployBegan,
+            Step::Retire => DeploymentEvent::BecameLive,
+        };
+        if deployment.state != DeploymentState::Success {
+            deployment.state = deployment
+                .state
+                .apply(event)
+                .map_err(|refused| ControlError::Conflict { message: refused.to_string(), hint: None })?;
+        }
+        self.save(deployment).await?;
+        self.event(deployment, EventKind::Started, step.as_str()).await
+    }
+
+    async fn take(
+        &self,
+        service: &Service,
+        deployment: &mut Deployment,
+        step: Step,
+    ) -> Result<(), StepError> {
+        match step {
+            Step::Plan => self.plan_source(service, deployment).await,
+            Step::Build => self.build_image(service, deployment).await,
+            Step::Release => self.write_release(service, deployment).await,
+            Step::Check => self.check_before_touching(service, deployment).await,
+            Step::Drain => self.drain_streams(deployment).await,
+            Step::Park => self.park_requests(deployment).await,
+            Step::Stop => self.stop_old(deployment).await,
+            Step::Start => self.start_new(service, deployment).await,
+            Step::Health => self.gate_new(service, deployment).await,
+            Step::Switch => self.switch_route(service, deployment).await,
+            Step::Retire => self.retire_old(deployment).await,
+        }
+    }
+
+    pub(crate) async fn load_service(&self, deployment: &Deployment) -> Result<Service, ControlError> {
+        let id = deployment.service.clone();
+        Ok(self.inner.store.with(move |db| db.load_service(&id)).await?)
+    }
+
+    pub(crate) async fn save(&self, deployment: &Deployment) -> Result<(), ControlError> {
+        let copy = deployment.clone();
+        self.inner.store.with(move |db| db.update_deployment(&copy)).await?;
+        self.announce();
+        Ok(())
+    }
+
+    /// Adds an event for whoever watches.
+    pub(crate) async fn event(
+        &self,
+        deployment: &Deployment,
+        kind: EventKind,
+        message: &str,
+    ) -> Result<(), ControlError> {
+        let event =
+            Event { sequence: 0, at: self.now(), step: deployment.step, kind, message: message.to_owned() };
+        let id = deployment.id.clone();
+        self.inner.store.with(move |db| db.add_event(&id, event)).await?;
+        self.announce();
+        Ok(())
+    }
+}

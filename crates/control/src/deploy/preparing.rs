@@ -1,0 +1,214 @@
+//! The steps before anything live is touched: plan, build, release, check.
+
+use trackbed_core::deployment::{Deployment, EventKind, Failure, Step};
+use trackbed_core::ids::ID_BYTES;
+use trackbed_core::ports::{BuildRequest, PlanRequest, PortError, Source};
+use trackbed_core::release::Release;
+use trackbed_core::service::Service;
+use trackbed_core::settings::{Handover, VolumeRequest};
+use trackbed_core::volume::Volume;
+use trackbed_core::{InstanceId, ReleaseId, VolumeId};
+use trackbed_stdx::random;
+use trackbed_store::StoreError;
+
+use super::{StepError, failed};
+use crate::build_log::BuildLogFile;
+use crate::control::Control;
+use crate::environment::{Environment, for_build, owner_variables};
+
+/// Lines of the build that a failure quotes.
+const BUILD_TAIL_LINES: usize = 20;
+
+impl Control {
+    pub(super) async fn plan_source(
+        &self,
+        service: &Service,
+        deployment: &mut Deployment,
+    ) -> Result<(), StepError> {
+        let source = self.source_of(deployment)?;
+        let variables = self.owner_variables(service, Step::Plan).await?;
+        let request =
+            PlanRequest { source, overrides: deployment.overrides.clone(), stored: Vec::new(), variables };
+        let plan =
+            self.inner.builder.plan(request).await.map_err(|error| failed(Step::Plan, error, Vec::new()))?;
+        self.event(deployment, EventKind::Note, &plan.summary).await?;
+        for warning in &plan.warnings {
+            let place = match (&warning.file, warning.line) {
+                (Some(file), Some(line)) => format!("{file}:{line}: "),
+                (Some(file), None) => format!("{file}: "),
+                (None, _) => String::new(),
+            };
+            self.event(deployment, EventKind::Warning, &format!("{place}{}", warning.message)).await?;
+        }
+        deployment.plan = Some(plan);
+        Ok(())
+    }
+
+    pub(super) async fn build_image(
+        &self,
+        service: &Service,
+        deployment: &mut Deployment,
+    ) -> Result<(), StepError> {
+        let Some(plan) = deployment.plan.clone() else { return Err(missing(Step::Build, "a plan")) };
+        let source = self.source_of(deployment)?;
+        let owner = self.owner_variables(service, Step::Build).await?;
+        let log = BuildLogFile::create(&self.inner.config.data_dir, &deployment.id, self.inner.clock)?;
+        let slot = self.inner.build_slots.acquire().await.map_err(|_| StoreError::Closed)?;
+        let request = BuildRequest {
+            source,
+            plan,
+            service: service.id.clone(),
+            service_number: service.number,
+            variables: for_build(service, deployment, &owner),
+        };
+        let built = self.inner.builder.build(request, &log).await;
+        drop(slot);
+        let image = built.map_err(|error| failed(Step::Build, error, log.tail(BUILD_TAIL_LINES)))?;
+        deployment.image = Some(image);
+        Ok(())
+    }
+
+    pub(super) async fn write_release(
+        &self,
+        service: &Service,
+        deployment: &mut Deployment,
+    ) -> Result<(), StepError> {
+        if deployment.release.is_some() {
+            return Ok(());
+        }
+        let (Some(plan), Some(image), Some(source)) =
+            (deployment.plan.clone(), deployment.image.clone(), deployment.source.clone())
+        else {
+            return Err(missing(Step::Release, "a plan and an image"));
+        };
+        let owner = self.owner_variables(service, Step::Release).await?;
+        let id = ReleaseId::from_random(random::bytes::<ID_BYTES>());
+        let mut changed = deployment.clone();
+        changed.release = Some(id.clone());
+        let (service_id, now) = (service.id.clone(), self.now());
+        // One transaction: a crash leaves either no release or a deployment that knows it.
+        *deployment = self
+            .inner
+            .store
+            .with(move |db| {
+                let version = db.next_version(&service_id)?;
+                let release = Release {
+                    id,
+                    service: service_id,
+                    version,
+                    source,
+                    image,
+                    config: plan.config,
+                    created_at: now,
+                };
+                db.add_release(&release, &owner)?;
+                db.update_deployment(&changed)?;
+                Ok(changed)
+            })
+            .await?;
+        Ok(())
+    }
+
+    /// Everything that can be found wrong before the old release is touched is found here.
+    pub(super) async fn check_before_touching(
+        &self,
+        service: &Service,
+        deployment: &mut Deployment,
+    ) -> Result<(), StepError> {
+        let Some(release_id) = deployment.release.clone() else {
+            return Err(missing(Step::Check, "a release"));
+        };
+        let release = self.inner.store.with(move |db| db.load_release(&release_id)).await?;
+        let volumes = self.ensure_volumes(service, &release.config.volumes).await?;
+        for volume in &volumes {
+            self.inner
+                .volumes
+                .ensure(volume)
+                .await
+                .map_err(|error| failed(Step::Check, error, Vec::new()))?;
+        }
+        if let Some(wanted) = &release.config.required_mount
+            && !volumes.iter().any(|volume| volume.mount == *wanted)
+        {
+            let error =
+                PortError::new(format!("the service requires a volume at {wanted}, and has none there"));
+            let hint = format!("trackbed volume add data {wanted}");
+            return Err(failed(Step::Check, error.hint(hint), Vec::new()));
+        }
+        deployment.handover = Some(if volumes.is_empty() { Handover::Overlap } else { Handover::Held });
+        // Taken once: after a crash in a later step, `live` may already have changed.
+        if deployment.instance.is_none() {
+            deployment.instance = Some(InstanceId::from_random(random::bytes::<ID_BYTES>()));
+            deployment.previous = service.live.as_ref().map(|live| live.release.clone());
+            deployment.old_instance = service.live.as_ref().and_then(|live| live.instance.clone());
+        }
+        Ok(())
+    }
+
+    async fn ensure_volumes(
+        &self,
+        service: &Service,
+        asked: &[VolumeRequest],
+    ) -> Result<Vec<Volume>, StepError> {
+        let (id, asked, now) = (service.id.clone(), asked.to_vec(), self.now());
+        let outcome = self
+            .inner
+            .store
+            .with(move |db| {
+                let known = db.list_volumes(&id)?;
+                for request in asked {
+                    if known.iter().any(|volume| volume.name == request.name && volume.mount == request.mount)
+                    {
+                        continue;
+                    }
+                    db.add_volume(&Volume {
+                        id: VolumeId::from_random(random::bytes::<ID_BYTES>()),
+                        service: id.clone(),
+                        name: request.name,
+                        mount: request.mount,
+                        created_at: now,
+                    })?;
+                }
+                db.list_volumes(&id)
+            })
+            .await;
+        match outcome {
+            Ok(volumes) => Ok(volumes),
+            Err(StoreError::Conflict(message)) => {
+                let hint =
+                    "a volume keeps its name and mount path; use the same ones, or another name and path";
+                Err(failed(Step::Check, PortError::new(message).hint(hint), Vec::new()))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(crate) async fn owner_variables(
+        &self,
+        service: &Service,
+        stage: Step,
+    ) -> Result<Environment, StepError> {
+        let service = service.clone();
+        match self.inner.store.with(move |db| owner_variables(db, &service)).await {
+            Ok(variables) => Ok(variables),
+            Err(StoreError::Conflict(message)) => {
+                let hint = "set the variable that is missing, or change the reference: trackbed variables";
+                Err(failed(stage, PortError::new(message).hint(hint), Vec::new()))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn source_of(&self, deployment: &Deployment) -> Result<Source, StepError> {
+        let Some(digest) = deployment.source.clone() else {
+            return Err(missing(deployment.step, "a source"));
+        };
+        let path = self.inner.config.data_dir.join("sources").join(digest.as_str());
+        Ok(Source { digest, path })
+    }
+}
+
+fn missing(stage: Step, what: &str) -> StepError {
+    let reason = format!("the deployment has no {what}; deploy once more").replace("no a ", "no ");
+    StepError::Failed(Box::new(Failure { stage, reason, hint: None, log_tail: Vec::new() }))
+}

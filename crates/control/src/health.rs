@@ -1,0 +1,154 @@
+//! The health gate and the port doctor: waits until an instance answers as it should, or says why it does not.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use trackbed_core::InstanceId;
+use trackbed_core::instance::{Exit, InstanceState, Listener};
+use trackbed_core::ports::Probe;
+use trackbed_core::route::Target;
+use trackbed_core::settings::HealthCheck;
+
+use crate::control::{Control, ControlError};
+
+/// The host that Railway's own checks send; apps that list it in their allowed hosts expect it.
+const RAILWAY_HOST: &str = "healthcheck.railway.app";
+/// Longest wait for one answer.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an app may listen nowhere or elsewhere before the port doctor looks for it.
+const DOCTOR_AFTER: Duration = Duration::from_secs(2);
+/// Without a health path, an instance must go on accepting for this long: a server that binds its port and then fails
+/// to load the app (gunicorn with a bad import) is not healthy.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// What is waited for.
+pub(crate) struct Gate<'a> {
+    pub(crate) instance: &'a InstanceId,
+    pub(crate) port: u16,
+    pub(crate) check: &'a HealthCheck,
+    /// The service's public host, which the app must accept anyway.
+    pub(crate) host: &'a str,
+    pub(crate) timeout: Duration,
+}
+
+/// What was found.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    /// It answers on this port.
+    Healthy {
+        port: u16,
+        /// Something the owner should mend all the same.
+        warning: Option<String>,
+    },
+    /// It ended.
+    Ended(Exit),
+    /// The time was over.
+    TimedOut { last: Option<Probe>, listeners: Vec<Listener> },
+}
+
+/// Waits between probes: quick while a start is young, because every wait is time that callers are parked.
+fn pause(waited: Duration) -> Duration {
+    match waited.as_secs() {
+        0..3 => Duration::from_millis(25),
+        3..30 => Duration::from_millis(200),
+        _ => Duration::from_secs(1),
+    }
+}
+
+impl Control {
+    /// Waits until the gate opens. Dropping the future is fine.
+    pub(crate) async fn await_healthy(&self, gate: &Gate<'_>) -> Result<Verdict, ControlError> {
+        let began = Instant::now();
+        let mut port = gate.port;
+        let mut warning = None;
+        let mut last = None;
+        let mut doctor_due = DOCTOR_AFTER;
+        let mut accepting_since: Option<Instant> = None;
+        loop {
+            if let Some(exit) = self.ended(gate.instance).await? {
+                return Ok(Verdict::Ended(exit));
+            }
+            let waited = began.elapsed();
+            if waited >= gate.timeout {
+                let listeners = self.inner.engine.listeners(gate.instance).await.unwrap_or_default();
+                return Ok(Verdict::TimedOut { last, listeners });
+            }
+            let limit = PROBE_TIMEOUT.min(gate.timeout - waited);
+            let probe = self.probe(gate, port, gate.host, limit).await?;
+            match &probe {
+                Probe::Answered { status: 200, .. } if gate.check.path.is_some() => {
+                    return Ok(Verdict::Healthy { port, warning });
+                }
+                Probe::Answered { .. } if gate.check.path.is_none() => {
+                    if accepting_since.get_or_insert_with(Instant::now).elapsed() >= SETTLE {
+                        return Ok(Verdict::Healthy { port, warning });
+                    }
+                }
+                Probe::Answered { status: 400 | 403 | 421, .. } => {
+                    let again = self.probe(gate, port, RAILWAY_HOST, limit).await?;
+                    if matches!(again, Probe::Answered { status: 200, .. }) {
+                        let text = format!(
+                            "the app refuses its own host `{}` but accepts `{RAILWAY_HOST}`: add `{}` to its allowed hosts",
+                            gate.host, gate.host
+                        );
+                        return Ok(Verdict::Healthy { port, warning: Some(text) });
+                    }
+                }
+                Probe::Answered { .. } | Probe::Broken { .. } => accepting_since = None,
+                Probe::Refused => {
+                    accepting_since = None;
+                    if waited >= doctor_due {
+                        doctor_due = waited + Duration::from_secs(1);
+                        if let Some((found, text)) = self.find_port(gate, port).await {
+                            port = found;
+                            warning = Some(text);
+                        }
+                    }
+                }
+            }
+            last = Some(probe);
+            tokio::time::sleep(pause(waited)).await;
+        }
+    }
+
+    /// Returns how an instance ended, or none while it lives.
+    pub(crate) async fn ended(&self, instance: &InstanceId) -> Result<Option<Exit>, ControlError> {
+        let status = self.inner.engine.inspect(instance).await?;
+        Ok(match status.map(|status| status.state) {
+            Some(InstanceState::Ended { exit, .. }) => Some(exit),
+            Some(InstanceState::Starting | InstanceState::Running) => None,
+            None => Some(Exit::Lost),
+        })
+    }
+
+    async fn probe(
+        &self,
+        gate: &Gate<'_>,
+        port: u16,
+        host: &str,
+        limit: Duration,
+    ) -> Result<Probe, ControlError> {
+        let Ok(address) = self.inner.engine.address(gate.instance, port).await else {
+            return Ok(Probe::Refused);
+        };
+        let target = Target { instance: gate.instance.clone(), address };
+        Ok(self.inner.edge.probe(&target, gate.check.path.as_deref(), host, limit).await)
+    }
+
+    /// The port doctor: when the app listens on exactly one port, and it is not the one it was told, that one is meant.
+    async fn find_port(&self, gate: &Gate<'_>, told: u16) -> Option<(u16, String)> {
+        let listeners = self.inner.engine.listeners(gate.instance).await.ok()?;
+        let mut ports: Vec<u16> = listeners.iter().map(|listener| listener.port).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        match ports[..] {
+            [found] if found != told => Some((
+                found,
+                format!(
+                    "the app listens on port {found}, not on $PORT ({told}); it is served there, but better let it listen on $PORT"
+                ),
+            )),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,391 @@
+//! What people ask for: stored at once, done by the workers.
+
+use std::collections::BTreeMap;
+
+use trackbed_core::deployment::{Deployment, DeploymentKind, DeploymentState, Event, Step};
+use trackbed_core::ids::ID_BYTES;
+use trackbed_core::plan::Plan;
+use trackbed_core::ports::{PlanRequest, Source};
+use trackbed_core::release::Release;
+use trackbed_core::service::{Service, Wanted};
+use trackbed_core::volume::{MountPath, Volume};
+use trackbed_core::{DeploymentId, Digest, Name, Secret, VariableName, VolumeId};
+use trackbed_stdx::random;
+use trackbed_store::{Db, StoreError, StoredVariable, VariableScope};
+
+use crate::control::{Control, ControlError};
+use crate::environment::owner_variables;
+
+/// A deployment that somebody wants.
+#[derive(Debug, Clone)]
+pub enum DeploymentWish {
+    /// Deploy a source that the box has taken in.
+    Up {
+        /// Which.
+        source: Digest,
+        /// Flags that override settings: dotted key and value.
+        overrides: Vec<(String, String)>,
+    },
+    /// Deploy the newest source once more.
+    Redeploy,
+    /// Deploy an earlier release; none means the one that was live before.
+    Rollback(Option<u32>),
+    /// Start the live release in a fresh instance.
+    Restart,
+}
+
+/// Largest value of a variable in bytes. Linux refuses an environment string beyond 128 KiB (execve(2)).
+const VARIABLE_MAX_BYTES: usize = 128 * 1024 - 512;
+
+impl Control {
+    /// Writes down that a source is on the box.
+    ///
+    /// # Errors
+    /// When the state cannot be written.
+    pub async fn add_source(&self, digest: Digest) -> Result<(), ControlError> {
+        let now = self.now();
+        Ok(self.inner.store.with(move |db| db.add_source(&digest, now)).await?)
+    }
+
+    /// Asks for a deployment. `up` makes project and service when they are new.
+    ///
+    /// # Errors
+    /// When there is nothing to deploy: unknown source, service or release.
+    pub async fn request_deployment(
+        &self,
+        project: Name,
+        service: Name,
+        wish: DeploymentWish,
+    ) -> Result<Deployment, ControlError> {
+        let (domain, now) = (self.inner.config.domain.clone(), self.now());
+        let id = DeploymentId::from_random(random::bytes::<ID_BYTES>());
+        let outcome = self
+            .inner
+            .store
+            .with(move |db| {
+                let found = match &wish {
+                    DeploymentWish::Up { source, .. } if !db.has_source(source)? => {
+                        return Ok(Err(ControlError::NotFound(format!(
+                            "the box has no source {}",
+                            source.short()
+                        ))));
+                    }
+                    DeploymentWish::Up { .. } => db.ensure_service(&project, &service, &domain, now)?,
+                    _ => match db.find_service(&project, &service)? {
+                        Some(found) => found,
+                        None => return Ok(Err(no_service(&project, &service))),
+                    },
+                };
+                let wanted = match resolve(db, &found, wish)? {
+                    Ok(wanted) => wanted,
+                    Err(refusal) => return Ok(Err(refusal)),
+                };
+                let deployment = Deployment {
+                    id,
+                    service: found.id.clone(),
+                    kind: wanted.kind,
+                    state: DeploymentState::Queued,
+                    step: Step::first(wanted.kind),
+                    failure: None,
+                    source: wanted.source,
+                    release: wanted.release.map(|release| release.id),
+                    previous: None,
+                    instance: None,
+                    old_instance: None,
+                    port: None,
+                    plan: None,
+                    image: None,
+                    handover: None,
+                    overrides: wanted.overrides,
+                    created_at: now,
+                    finished_at: None,
+                };
+                db.add_deployment(&deployment)?;
+                Ok(Ok(deployment))
+            })
+            .await??;
+        self.announce();
+        self.wake(&outcome.service);
+        Ok(outcome)
+    }
+
+    /// Asks that a service stops. Its volumes and releases stay.
+    ///
+    /// # Errors
+    /// When there is no such service.
+    pub async fn request_stop(&self, project: &Name, service: &Name) -> Result<Service, ControlError> {
+        let found = self.service(project, service).await?;
+        let id = found.id.clone();
+        self.inner.store.with(move |db| db.set_wanted(&id, Wanted::Stopped)).await?;
+        self.announce();
+        self.wake(&found.id);
+        self.service(project, service).await
+    }
+
+    /// Returns a service.
+    ///
+    /// # Errors
+    /// When there is no such service.
+    pub async fn service(&self, project: &Name, service: &Name) -> Result<Service, ControlError> {
+        let (wanted_project, wanted) = (project.clone(), service.clone());
+        let found = self.inner.store.with(move |db| db.find_service(&wanted_project, &wanted)).await?;
+        found.ok_or_else(|| no_service(project, service))
+    }
+
+    /// Returns all services.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn services(&self) -> Result<Vec<Service>, ControlError> {
+        Ok(self.inner.store.with(|db| db.list_services()).await?)
+    }
+
+    /// Returns a deployment.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn deployment(&self, id: &DeploymentId) -> Result<Deployment, ControlError> {
+        let wanted = id.clone();
+        let found = self.inner.store.with(move |db| db.find_deployment(&wanted)).await?;
+        found.ok_or_else(|| ControlError::NotFound(format!("there is no deployment `{id}`")))
+    }
+
+    /// Returns the service of a deployment, and its release when it has one.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn around(&self, deployment: &Deployment) -> Result<(Service, Option<Release>), ControlError> {
+        let (service, release) = (deployment.service.clone(), deployment.release.clone());
+        Ok(self
+            .inner
+            .store
+            .with(move |db| {
+                let release = release.map(|id| db.load_release(&id)).transpose()?;
+                Ok((db.load_service(&service)?, release))
+            })
+            .await?)
+    }
+
+    /// Returns the newest deployments of a service, newest first.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn deployments(&self, service: &Service, limit: u32) -> Result<Vec<Deployment>, ControlError> {
+        let id = service.id.clone();
+        Ok(self.inner.store.with(move |db| db.list_deployments(&id, limit)).await?)
+    }
+
+    /// Returns the events of a deployment after a sequence.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn events(&self, id: &DeploymentId, after: u64) -> Result<Vec<Event>, ControlError> {
+        let id = id.clone();
+        Ok(self.inner.store.with(move |db| db.list_events(&id, after)).await?)
+    }
+
+    /// Returns what a deployment of a source would do. Needs no service; one that exists lends its variables.
+    ///
+    /// # Errors
+    /// When the source cannot be deployed as it is.
+    pub async fn plan(
+        &self,
+        project: &Name,
+        service: &Name,
+        source: Digest,
+        overrides: Vec<(String, String)>,
+    ) -> Result<Plan, ControlError> {
+        let (project, service, wanted) = (project.clone(), service.clone(), source.clone());
+        let (known, variables) = self
+            .inner
+            .store
+            .with(move |db| {
+                let variables = match db.find_service(&project, &service)? {
+                    Some(found) => owner_variables(db, &found)?,
+                    None => Vec::new(),
+                };
+                Ok((db.has_source(&wanted)?, variables))
+            })
+            .await?;
+        if !known {
+            return Err(ControlError::NotFound(format!("the box has no source {}", source.short())));
+        }
+        let path = self.inner.config.data_dir.join("sources").join(source.as_str());
+        let source = Source { digest: source, path };
+        Ok(self.inner.builder.plan(PlanRequest { source, overrides, stored: Vec::new(), variables }).await?)
+    }
+
+    /// Returns the variables of a service: shared ones first, then its own.
+    ///
+    /// # Errors
+    /// When there is no such service.
+    pub async fn variables(
+        &self,
+        project: &Name,
+        service: &Name,
+    ) -> Result<(Vec<StoredVariable>, Vec<StoredVariable>), ControlError> {
+        let found = self.service(project, service).await?;
+        Ok(self
+            .inner
+            .store
+            .with(move |db| {
+                let shared = db.list_variables(&VariableScope::Shared(found.environment))?;
+                Ok((shared, db.list_variables(&VariableScope::Service(found.id))?))
+            })
+            .await?)
+    }
+
+    /// Changes variables, all or none. The service is made when it is new, so that variables can be set before the
+    /// first deployment. They take effect with the next deployment.
+    ///
+    /// # Errors
+    /// When a value is too long or holds a NUL byte, which no environment can.
+    pub async fn change_variables(
+        &self,
+        project: &Name,
+        service: &Name,
+        set: BTreeMap<VariableName, Secret<String>>,
+        unset: Vec<VariableName>,
+        shared: bool,
+    ) -> Result<(), ControlError> {
+        for (name, value) in &set {
+            let bytes = value.expose().len();
+            if bytes > VARIABLE_MAX_BYTES {
+                return Err(ControlError::Invalid(format!(
+                    "variable `{name}` has {bytes} bytes; an environment takes at most {VARIABLE_MAX_BYTES}"
+                )));
+            }
+            if value.expose().contains('\0') {
+                return Err(ControlError::Invalid(format!(
+                    "variable `{name}` holds a NUL byte, which no environment can"
+                )));
+            }
+        }
+        let (project, service, domain, now) =
+            (project.clone(), service.clone(), self.inner.config.domain.clone(), self.now());
+        self.inner
+            .store
+            .with(move |db| {
+                let found = db.ensure_service(&project, &service, &domain, now)?;
+                let scope = match shared {
+                    true => VariableScope::Shared(found.environment),
+                    false => VariableScope::Service(found.id),
+                };
+                for (name, value) in &set {
+                    db.set_variable(&scope, name, value, now)?;
+                }
+                for name in &unset {
+                    db.unset_variable(&scope, name)?;
+                }
+                Ok(())
+            })
+            .await?;
+        self.announce();
+        Ok(())
+    }
+
+    /// Returns the volumes of a service, by mount path.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    pub async fn volumes(&self, service: &Service) -> Result<Vec<Volume>, ControlError> {
+        let id = service.id.clone();
+        Ok(self.inner.store.with(move |db| db.list_volumes(&id)).await?)
+    }
+
+    /// Adds a volume. The service is made when it is new. It is mounted from the next deployment on.
+    ///
+    /// # Errors
+    /// When the service already has a volume of that name or at that path.
+    pub async fn add_volume(
+        &self,
+        project: &Name,
+        service: &Name,
+        name: Name,
+        mount: MountPath,
+    ) -> Result<Volume, ControlError> {
+        let (project, service, domain, now) =
+            (project.clone(), service.clone(), self.inner.config.domain.clone(), self.now());
+        let id = VolumeId::from_random(random::bytes::<ID_BYTES>());
+        let added = self
+            .inner
+            .store
+            .with(move |db| {
+                let found = db.ensure_service(&project, &service, &domain, now)?;
+                let volume = Volume { id, service: found.id, name, mount, created_at: now };
+                db.add_volume(&volume)?;
+                Ok(volume)
+            })
+            .await;
+        let volume = added.map_err(|error| match error {
+            StoreError::Conflict(message) => ControlError::Conflict { message, hint: None },
+            other => other.into(),
+        })?;
+        self.inner.volumes.ensure(&volume).await?;
+        Ok(volume)
+    }
+}
+
+struct Resolved {
+    kind: DeploymentKind,
+    source: Option<Digest>,
+    release: Option<Release>,
+    overrides: Vec<(String, String)>,
+}
+
+fn resolve(
+    db: &Db<'_>,
+    service: &Service,
+    wish: DeploymentWish,
+) -> Result<Result<Resolved, ControlError>, StoreError> {
+    let live = service.live.as_ref().map(|live| db.load_release(&live.release)).transpose()?;
+    let nothing = || ControlError::Conflict {
+        message: format!("service `{}` has no live release yet", service.name),
+        hint: Some("deploy it first: trackbed up".into()),
+    };
+    Ok(Ok(match wish {
+        DeploymentWish::Up { source, overrides } => {
+            Resolved { kind: DeploymentKind::Up, source: Some(source), release: None, overrides }
+        }
+        DeploymentWish::Redeploy => {
+            let newest = db
+                .list_deployments(&service.id, 100)?
+                .into_iter()
+                .find(|deployment| deployment.source.is_some());
+            let Some(newest) = newest else { return Ok(Err(nothing())) };
+            Resolved {
+                kind: DeploymentKind::Redeploy,
+                source: newest.source,
+                release: None,
+                overrides: newest.overrides,
+            }
+        }
+        DeploymentWish::Rollback(version) => {
+            let Some(live) = live else { return Ok(Err(nothing())) };
+            let release = match version {
+                Some(version) => db.find_release(&service.id, version)?,
+                None => db.find_release_before(&service.id, live.version)?,
+            };
+            let Some(release) = release else {
+                return Ok(Err(ControlError::NotFound(match version {
+                    Some(version) => format!("service `{}` has no release v{version}", service.name),
+                    None => format!("service `{}` has no release before {}", service.name, live.label()),
+                })));
+            };
+            let source = Some(release.source.clone());
+            Resolved { kind: DeploymentKind::Rollback, source, release: Some(release), overrides: Vec::new() }
+        }
+        DeploymentWish::Restart => {
+            let Some(live) = live else { return Ok(Err(nothing())) };
+            let source = Some(live.source.clone());
+            Resolved { kind: DeploymentKind::Restart, source, release: Some(live), overrides: Vec::new() }
+        }
+    }))
+}
+
+fn no_service(project: &Name, service: &Name) -> ControlError {
+    ControlError::NotFound(match project == service {
+        true => format!("there is no service `{service}`"),
+        false => format!("there is no service `{service}` in project `{project}`"),
+    })
+}

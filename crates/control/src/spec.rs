@@ -1,0 +1,80 @@
+//! From a release to the instance that runs it.
+
+use trackbed_core::instance::{AppTree, InstanceKind, InstanceSpec, VolumeMount};
+use trackbed_core::release::Release;
+use trackbed_core::service::Service;
+use trackbed_core::settings::Limits;
+use trackbed_core::{InstanceId, ReleaseId};
+
+use crate::control::{Control, ControlError};
+use crate::environment::{InstanceEnvironment, for_instance};
+
+/// Processes and threads of an instance when nothing else is asked for: far above any backend, far below a fork bomb.
+const PIDS_DEFAULT: u32 = 1024;
+
+impl Control {
+    /// Starts an instance of a release under an id that is already stored. Repeating it is fine.
+    pub(crate) async fn start_instance(
+        &self,
+        service: &Service,
+        release: &ReleaseId,
+        instance: &InstanceId,
+        deployment: Option<&str>,
+    ) -> Result<Release, ControlError> {
+        let (service_id, release_id) = (service.id.clone(), release.clone());
+        let (release, owner, volumes) = self
+            .inner
+            .store
+            .with(move |db| {
+                let release = db.load_release(&release_id)?;
+                let owner = db.load_release_variables(&release_id)?;
+                Ok((release, owner, db.list_volumes(&service_id)?))
+            })
+            .await?;
+        if self.inner.engine.inspect(instance).await?.is_some() {
+            return Ok(release);
+        }
+        let port = match release.config.port {
+            Some(port) => port,
+            None => self.inner.engine.free_port().await?,
+        };
+        let mut mounts = Vec::new();
+        for volume in &volumes {
+            let place = self.inner.volumes.ensure(volume).await?;
+            mounts.push(VolumeMount {
+                volume: volume.id.clone(),
+                host_path: place.directory.to_string_lossy().into_owned(),
+                lock_path: place.lock.to_string_lossy().into_owned(),
+                mount: volume.mount.clone(),
+            });
+        }
+        let env = for_instance(&InstanceEnvironment {
+            service,
+            release: &release,
+            deployment,
+            instance,
+            volumes: &volumes,
+            url: &self.url(&service.host),
+            port,
+            owner: &owner,
+        });
+        let limits =
+            Limits { pids: release.config.limits.pids.or(Some(PIDS_DEFAULT)), ..release.config.limits };
+        let spec = InstanceSpec {
+            id: instance.clone(),
+            kind: InstanceKind::Service,
+            service: service.id.clone(),
+            service_number: service.number,
+            title: format!("{} {}", service.name, release.label()),
+            command: release.config.start_command.clone(),
+            app: AppTree::Image { image: release.image.clone() },
+            volumes: mounts,
+            binds: Vec::new(),
+            env,
+            limits,
+            port: Some(port),
+        };
+        self.inner.engine.start(&spec).await?;
+        Ok(release)
+    }
+}

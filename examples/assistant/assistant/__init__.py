@@ -1,0 +1,1 @@
+"""A chat backend: threads in SQLite, replies streamed as server-sent events."""
