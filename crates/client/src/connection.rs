@@ -15,8 +15,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
 use crate::ClientError;
-use crate::socket::user_id;
 use crate::stream::Stream;
+use crate::user::user_id;
 
 /// The body of a request.
 pub(crate) type RequestBody = UnsyncBoxBody<Bytes, io::Error>;
