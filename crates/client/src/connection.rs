@@ -15,7 +15,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
 use crate::ClientError;
-use crate::socket::user_id;
+use crate::stream::Stream;
+use crate::user::user_id;
 
 /// The body of a request.
 pub(crate) type RequestBody = UnsyncBoxBody<Bytes, io::Error>;
@@ -28,7 +29,7 @@ pub(crate) enum Place {
 }
 
 /// What moves bytes, until it has ended.
-type Driver = Option<Pin<Box<http1::Connection<TokioIo<UnixStream>, RequestBody>>>>;
+type Driver = Option<Pin<Box<http1::Connection<TokioIo<Stream>, RequestBody>>>>;
 
 /// A connection that moves only while somebody waits for something through it.
 pub(crate) struct Connection {
@@ -54,8 +55,9 @@ impl Connection {
         if peer != 0 && peer != own && !visiting {
             return Err(ClientError::Stranger { socket: socket.clone(), uid: peer });
         }
-        let (sender, driver) =
-            http1::handshake(TokioIo::new(stream)).await.map_err(|error| transport(call, &error))?;
+        let (sender, driver) = http1::handshake(TokioIo::new(Stream::new(stream)))
+            .await
+            .map_err(|error| transport(call, &error))?;
         Ok(Self { sender, driver: Some(Box::pin(driver)) })
     }
 

@@ -4,12 +4,14 @@ mod calls;
 mod connection;
 mod error;
 mod run;
-mod socket;
+
+mod stream;
 mod upload;
+mod user;
 mod wire;
 
 pub use calls::{Client, ServiceClient};
 pub use error::ClientError;
 pub use run::RunStream;
-pub use socket::{socket_path, user_id};
 pub use upload::{SourceChunks, source_channel};
+pub use user::user_id;

@@ -56,7 +56,8 @@ impl FakeBox {
     /// Starts a box that answers by `answer`. Its thread lives as long as the test process.
     pub(crate) fn start(answer: impl Fn(&str, &Asked) -> Answer + Send + Sync + 'static) -> Self {
         let fake = Self::absent();
-        let listener = UnixListener::bind(fake.data.path().join("trackbed.sock")).unwrap();
+        trackbed_stdx::paths::ensure_run_dir(fake.data.path()).unwrap();
+        let listener = UnixListener::bind(trackbed_stdx::paths::api_socket(fake.data.path())).unwrap();
         let (asked, answer) = (Arc::clone(&fake.asked), Arc::new(answer));
         std::thread::spawn(move || {
             for stream in listener.incoming() {
