@@ -15,7 +15,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (number, pair) in args.enumerate() {
         let (host, address) = pair.split_once('=').ok_or("HOST=ADDRESS")?;
         let number = u8::try_from(number)?;
-        let target = Target { instance: InstanceId::from_random([number; 10]), address: Address(address.into()) };
+        let target =
+            Target { instance: InstanceId::from_random([number; 10]), address: Address(address.into()) };
         let route = Route {
             service: ServiceId::from_random([number; 10]),
             name: host.into(),

@@ -83,9 +83,8 @@ impl Watch {
 
     /// Returns when the connection must be closed if nothing changes; none when it may stay.
     pub(crate) fn due(&self) -> Option<Instant> {
-        let after = |ms: u64, limit: Duration| {
-            (ms != NEVER).then(|| self.opened + Duration::from_millis(ms) + limit)
-        };
+        let after =
+            |ms: u64, limit: Duration| (ms != NEVER).then(|| self.opened + Duration::from_millis(ms) + limit);
         let since = self.since_ms.load(Ordering::Relaxed);
         let stalled = after(self.write_blocked_ms.load(Ordering::Relaxed), CLIENT_STALL_MAX);
         let phase = match self.phase.load(Ordering::Relaxed) {
@@ -157,7 +156,11 @@ impl ClientIo {
 }
 
 impl AsyncRead for ClientIo {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         self.note_read(&buf.filled()[before..]);

@@ -29,7 +29,8 @@ impl Dialler {
         if let Some(plain) = text.strip_prefix("tcp:") {
             return Ok(Self::Plain(plain.parse().map_err(|_| unusable())?));
         }
-        let (id, inner) = text.strip_prefix("netns:").and_then(|rest| rest.split_once(':')).ok_or_else(unusable)?;
+        let (id, inner) =
+            text.strip_prefix("netns:").and_then(|rest| rest.split_once(':')).ok_or_else(unusable)?;
         let (pid, started) = id.split_once('@').ok_or_else(unusable)?;
         let id = NamespaceId {
             pid: pid.parse().map_err(|_| unusable())?,
@@ -67,7 +68,9 @@ mod tests {
 
     #[test]
     fn an_address_that_is_not_one_is_refused() {
-        for text in ["", "tcp:", "tcp:localhost:1", "udp:1.2.3.4:5", "netns:1:127.0.0.1:80", "netns:x@1:127.0.0.1:80"] {
+        for text in
+            ["", "tcp:", "tcp:localhost:1", "udp:1.2.3.4:5", "netns:1:127.0.0.1:80", "netns:x@1:127.0.0.1:80"]
+        {
             let error = Dialler::new(&Address(text.into())).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{text}");
         }

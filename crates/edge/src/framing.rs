@@ -74,13 +74,19 @@ mod tests {
     #[test]
     fn both_headers_are_a_conflict_in_any_order_case_and_split() {
         assert!(conflict(&["POST / HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n"]));
-        assert!(conflict(&["POST / HTTP/1.1\r\nTRANSFER-ENC", "ODING: chunked\r\ncon", "tent-LENGTH:3\r\n\r\n"]));
+        assert!(conflict(&[
+            "POST / HTTP/1.1\r\nTRANSFER-ENC",
+            "ODING: chunked\r\ncon",
+            "tent-LENGTH:3\r\n\r\n"
+        ]));
     }
 
     #[test]
     fn one_header_or_a_body_that_looks_like_one_is_fine() {
         assert!(!conflict(&["POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\n"]));
         assert!(!conflict(&["POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nContent-Length: 5\r\n"]));
-        assert!(!conflict(&["POST / HTTP/1.1\nContent-Type: a\nTransfer-Encoding: chunked\n\nContent-Length: 5"]));
+        assert!(!conflict(&[
+            "POST / HTTP/1.1\nContent-Type: a\nTransfer-Encoding: chunked\n\nContent-Length: 5"
+        ]));
     }
 }

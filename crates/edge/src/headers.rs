@@ -38,7 +38,11 @@ pub(crate) struct ClientFacts<'a> {
 
 /// Makes a client's request head fit for the target: nothing that concerned only the client's connection, nothing the
 /// client claims about itself, and what we know instead. `upgrade` is the protocol when the request asks for one.
-pub(crate) fn prepare_request(headers: &mut HeaderMap, upgrade: Option<HeaderValue>, facts: &ClientFacts<'_>) {
+pub(crate) fn prepare_request(
+    headers: &mut HeaderMap,
+    upgrade: Option<HeaderValue>,
+    facts: &ClientFacts<'_>,
+) {
     let takes_trailers = headers.get_all(TE).iter().any(|value| has_token(value, "trailers"));
     remove_hop_by_hop(headers);
     // The edge answers `100 Continue` itself, as soon as the target reads.
@@ -85,7 +89,8 @@ pub(crate) fn request_id_of(headers: &HeaderMap) -> Option<HeaderValue> {
     let harmless = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(byte);
     let value = headers.get(X_REQUEST_ID)?;
     let bytes = value.as_bytes();
-    (!bytes.is_empty() && bytes.len() <= REQUEST_ID_BYTES_MAX && bytes.iter().all(harmless)).then(|| value.clone())
+    (!bytes.is_empty() && bytes.len() <= REQUEST_ID_BYTES_MAX && bytes.iter().all(harmless))
+        .then(|| value.clone())
 }
 
 /// Returns whether an answer is an event stream, which may last for hours.
@@ -123,8 +128,12 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 fn has_token(value: &HeaderValue, wanted: &str) -> bool {
-    let token = |part: &[u8]| part.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii().to_vec();
-    value.as_bytes().split(|byte| *byte == b',').any(|part| token(part).eq_ignore_ascii_case(wanted.as_bytes()))
+    let token =
+        |part: &[u8]| part.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii().to_vec();
+    value
+        .as_bytes()
+        .split(|byte| *byte == b',')
+        .any(|part| token(part).eq_ignore_ascii_case(wanted.as_bytes()))
 }
 
 #[cfg(test)]
@@ -162,7 +171,9 @@ mod tests {
     #[test]
     fn an_upgrade_needs_both_headers() {
         assert!(upgrade_of(&map(&[("upgrade", "websocket")])).is_none());
-        assert!(upgrade_of(&map(&[("upgrade", "websocket"), ("connection", "keep-alive, Upgrade")])).is_some());
+        assert!(
+            upgrade_of(&map(&[("upgrade", "websocket"), ("connection", "keep-alive, Upgrade")])).is_some()
+        );
     }
 
     #[test]

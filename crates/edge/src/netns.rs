@@ -52,7 +52,10 @@ impl Namespace {
     pub(crate) async fn socket(&self, ipv6: bool) -> io::Result<TcpStream> {
         let (reply, answer) = oneshot::channel();
         let gone = |_| io::Error::other("the namespace thread has ended");
-        self.asks.send(Ask { ipv6, reply }).await.map_err(|_| io::Error::other("the namespace thread has ended"))?;
+        self.asks
+            .send(Ask { ipv6, reply })
+            .await
+            .map_err(|_| io::Error::other("the namespace thread has ended"))?;
         answer.await.map_err(gone)?
     }
 }

@@ -50,7 +50,8 @@ impl Fault {
     }
 
     fn words(&self) -> Words {
-        let words = |status, code, message: String, hint: String| Words { status, code, message, hint, retry: false };
+        let words =
+            |status, code, message: String, hint: String| Words { status, code, message, hint, retry: false };
         let again = |words: Words| Words { retry: true, ..words };
         let bad = StatusCode::BAD_REQUEST;
         let away = StatusCode::SERVICE_UNAVAILABLE;
@@ -132,7 +133,8 @@ impl Fault {
         let (kind, body) = if wants_page(accept) {
             ("text/html; charset=utf-8", page(&words, id))
         } else {
-            let error = json!({ "code": words.code, "message": words.message, "hint": words.hint, "request_id": id });
+            let error =
+                json!({ "code": words.code, "message": words.message, "hint": words.hint, "request_id": id });
             ("application/json", format!("{}\n", json!({ "error": error })))
         };
         let mut response = Response::new(Bytes::from(body));

@@ -40,7 +40,9 @@ pub(crate) async fn probe(address: &Address, path: Option<&str>, host: &str, lim
     match tokio::time::timeout_at(deadline, ask(stream, path, host)).await {
         Ok(Ok(answered)) => answered,
         Ok(Err(detail)) => Probe::Broken { detail },
-        Err(_) => Probe::Broken { detail: format!("no answer to GET {path} within {} ms", limit.as_millis()) },
+        Err(_) => {
+            Probe::Broken { detail: format!("no answer to GET {path} within {} ms", limit.as_millis()) }
+        }
     }
 }
 

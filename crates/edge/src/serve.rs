@@ -71,9 +71,8 @@ pub async fn serve(config: &Config, shutdown: impl Future<Output = ()>) -> Resul
         return Err(EdgeError::AlreadyRunning { state_dir: config.state_dir.clone() });
     };
     let listener = listen::bind(config.listen, snapshot.find_listen())?;
-    let address = listener
-        .local_addr()
-        .map_err(|source| EdgeError::Listen { address: config.listen, source })?;
+    let address =
+        listener.local_addr().map_err(|source| EdgeError::Listen { address: config.listen, source })?;
     snapshot.store_listen(address)?;
     let orders = control::bind(&config.control_socket)?;
 
@@ -87,14 +86,10 @@ pub async fn serve(config: &Config, shutdown: impl Future<Output = ()>) -> Resul
     let (stage, mut stages) = watch::channel(Stage::Running);
     let mut threads = Vec::new();
     for number in 0..workers {
-        let worker = Worker {
-            number,
-            routes: Arc::clone(&routes),
-            listener: listener.try_clone().map_err(EdgeError::Worker)?,
-            connections_max,
-            stage: stage.subscribe(),
-        };
-        threads.push(worker.start().map_err(EdgeError::Worker)?);
+        let worker =
+            Worker { number, routes: Arc::clone(&routes), connections_max, stage: stage.subscribe() };
+        let listener = listener.try_clone().map_err(EdgeError::Worker)?;
+        threads.push(worker.start(listener).map_err(EdgeError::Worker)?);
     }
     drop(listener);
     tracing::info!(%address, workers, connections_max, sequence, "edge listens");
@@ -116,7 +111,8 @@ pub async fn serve(config: &Config, shutdown: impl Future<Output = ()>) -> Resul
     routes.closing.store(true, Ordering::SeqCst);
     control.stage.send_replace(Stage::Draining(limit));
     tracing::info!(limit_s = limit.as_secs(), "edge drains");
-    let ended = tokio::task::spawn_blocking(move || threads.into_iter().all(|thread| thread.join().is_ok())).await;
+    let ended =
+        tokio::task::spawn_blocking(move || threads.into_iter().all(|thread| thread.join().is_ok())).await;
     if !ended.unwrap_or(false) {
         tracing::error!("a worker ended badly");
     }

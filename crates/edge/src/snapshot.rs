@@ -65,6 +65,7 @@ impl Snapshot {
     /// When the disk refuses.
     pub(crate) fn store_listen(&self, address: SocketAddr) -> Result<(), EdgeError> {
         let text = format!("{address}\n");
-        write_atomic(&self.listen, text.as_bytes(), 0o600).map_err(|error| EdgeError::state(&self.listen, error))
+        write_atomic(&self.listen, text.as_bytes(), 0o600)
+            .map_err(|error| EdgeError::state(&self.listen, error))
     }
 }

@@ -14,7 +14,6 @@ use trackbed_core::{InstanceId, ServiceId};
 
 use crate::limits::PARKED_COUNT_MAX;
 use crate::target::TargetState;
-use crate::upstream::Upstream;
 use crate::wire::Answers;
 
 /// What all workers share.
@@ -108,10 +107,10 @@ impl Routes {
         let mut hosts = HashMap::with_capacity(wanted.routes.len());
         for (host, route) in &wanted.routes {
             let service = Arc::clone(services.entry(route.service.clone()).or_insert_with(|| {
-                kept.services.get(&route.service).filter(|state| state.name == route.name).map_or_else(
-                    || ServiceState::new(route.name.clone()),
-                    Arc::clone,
-                )
+                kept.services
+                    .get(&route.service)
+                    .filter(|state| state.name == route.name)
+                    .map_or_else(|| ServiceState::new(route.name.clone()), Arc::clone)
             }));
             let way = match &route.upstream {
                 UpstreamState::Serving { target } => {
@@ -153,7 +152,8 @@ impl Routes {
         let mut kept = self.kept();
         let table = self.load();
         let in_table = |target: &Arc<TargetState>| {
-            let leads = |entry: &Entry| matches!(&entry.way, Way::Serving(other) if Arc::ptr_eq(other, target));
+            let leads =
+                |entry: &Entry| matches!(&entry.way, Way::Serving(other) if Arc::ptr_eq(other, target));
             table.hosts.values().any(leads)
         };
         let mut all = BTreeMap::<String, TargetStats>::new();
@@ -213,7 +213,12 @@ impl Routes {
 
 impl ServiceState {
     fn new(name: String) -> Arc<Self> {
-        Arc::new(Self { name, changed: Notify::new(), parked: AtomicU64::new(0), answers: Default::default() })
+        Arc::new(Self {
+            name,
+            changed: Notify::new(),
+            parked: AtomicU64::new(0),
+            answers: Default::default(),
+        })
     }
 
     /// Counts a request as parked until the returned value is dropped; none when too many are.
@@ -221,6 +226,11 @@ impl ServiceState {
         let before = self.parked.fetch_add(1, Ordering::SeqCst);
         let parked = ParkedRequest(Arc::clone(self));
         (before < PARKED_COUNT_MAX).then_some(parked)
+    }
+
+    /// Counts a finished request by the first digit of its status, or as left by its client at 0.
+    pub(crate) fn count_answer(&self, class: usize) {
+        self.answers[class].fetch_add(1, Ordering::Relaxed);
     }
 
     fn answers(&self) -> Answers {
@@ -236,79 +246,5 @@ pub(crate) struct ParkedRequest(Arc<ServiceState>);
 impl Drop for ParkedRequest {
     fn drop(&mut self) {
         self.0.parked.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-/// A request of a service, from the moment its host was found. However it ends, the counters go down: dropped before
-/// [`OpenRequest::complete`] or [`OpenRequest::fail`] means that the client left (499 in nginx's words).
-pub(crate) struct OpenRequest {
-    service: Arc<ServiceState>,
-    target: Option<Arc<TargetState>>,
-    is_stream: bool,
-    class: usize,
-    ended: bool,
-}
-
-impl OpenRequest {
-    pub(crate) fn new(service: Arc<ServiceState>) -> Self {
-        Self { service, target: None, is_stream: false, class: 0, ended: false }
-    }
-
-    /// Counts the request in at a target. Returns false when the target has just left the table: look again.
-    pub(crate) fn enter(&mut self, target: &Arc<TargetState>) -> bool {
-        let begun = target.begin_request();
-        if begun {
-            self.target = Some(Arc::clone(target));
-        }
-        begun
-    }
-
-    pub(crate) fn service_name(&self) -> &str {
-        &self.service.name
-    }
-
-    /// Notes the status of the answer.
-    pub(crate) fn answer(&mut self, status: http::StatusCode) {
-        self.class = usize::from(status.as_u16() / 100).min(5);
-    }
-
-    /// Counts the request as a stream.
-    pub(crate) fn become_stream(&mut self) {
-        if let Some(target) = &self.target
-            && !self.is_stream
-        {
-            target.begin_stream();
-            self.is_stream = true;
-        }
-    }
-
-    pub(crate) fn keep_idle(&self, worker: usize, upstream: Box<Upstream>) {
-        if let Some(target) = &self.target {
-            target.keep_idle(worker, upstream);
-        }
-    }
-
-    /// Ends a request that was answered to the end.
-    pub(crate) fn complete(mut self) {
-        self.ended = true;
-    }
-
-    /// Ends a request whose target failed it in the middle of the answer.
-    pub(crate) fn fail(mut self) {
-        self.class = 5;
-        self.ended = true;
-    }
-}
-
-impl Drop for OpenRequest {
-    fn drop(&mut self) {
-        let class = if self.ended { self.class } else { 0 };
-        self.service.answers[class].fetch_add(1, Ordering::Relaxed);
-        if let Some(target) = &self.target {
-            if self.is_stream {
-                target.end_stream();
-            }
-            target.end_request();
-        }
     }
 }

@@ -27,6 +27,10 @@ pub(crate) struct TargetState {
     requests: AtomicU64,
     cuts: AtomicU64,
     /// One list per worker, newest last.
+    #[allow(
+        clippy::vec_box,
+        reason = "an idle connection moves as one pointer, here and through each exchange"
+    )]
     idle: Box<[Mutex<Vec<Box<Upstream>>>]>,
     links: Mutex<Links>,
 }
@@ -150,7 +154,8 @@ impl TargetState {
     /// When the target does not accept, or is cut meanwhile.
     pub(crate) async fn dial(&self) -> io::Result<Box<Upstream>> {
         let cuts = self.cuts.load(Ordering::SeqCst);
-        let dialler = self.dialler.as_ref().map_err(|error| io::Error::new(error.kind(), error.to_string()))?;
+        let dialler =
+            self.dialler.as_ref().map_err(|error| io::Error::new(error.kind(), error.to_string()))?;
         let link = Link::new(dialler.connect().await?);
         self.remember(&link);
         if self.cuts.load(Ordering::SeqCst) != cuts {

@@ -87,7 +87,9 @@ async fn the_socket_is_private_and_nonsense_gets_an_answer() {
     let path = edge.folder.path().join("control.sock");
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let mut stream = BufReader::new(UnixStream::connect(&path).await.unwrap());
-    for (line, wanted) in [("hello", "not understood"), (r#"{"v":99,"op":"stats"}"#, "speaks protocol 1, not 99")] {
+    for (line, wanted) in
+        [("hello", "not understood"), (r#"{"v":99,"op":"stats"}"#, "speaks protocol 1, not 99")]
+    {
         stream.write_all(format!("{line}\n").as_bytes()).await.unwrap();
         let mut reply = String::new();
         soon(stream.read_line(&mut reply)).await.unwrap();

@@ -35,7 +35,9 @@ async fn what_concerns_one_connection_is_not_forwarded() {
          Proxy-Connection: x\r\nProxy-Authorization: x\r\nTE: gzip, trailers\r\nUpgrade: h2c\r\nAccept: a/b\r\n\r\n",
     )
     .await;
-    for gone in ["connection", "x-private", "keep-alive", "proxy-connection", "proxy-authorization", "upgrade"] {
+    for gone in
+        ["connection", "x-private", "keep-alive", "proxy-connection", "proxy-authorization", "upgrade"]
+    {
         assert_eq!(seen.header(gone), None, "{gone}");
     }
     assert_eq!((seen.header("te"), seen.header("accept")), (Some("trailers"), Some("a/b")));
@@ -88,6 +90,8 @@ async fn a_message_with_two_lengths_is_refused_and_never_forwarded() {
 
 #[tokio::test]
 async fn equal_lengths_said_twice_are_forwarded_once() {
-    let seen = seen_by_target("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok").await;
+    let seen =
+        seen_by_target("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok")
+            .await;
     assert_eq!(seen.head.to_lowercase().matches("content-length").count(), 1);
 }

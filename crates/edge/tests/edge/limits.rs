@@ -14,7 +14,10 @@ async fn a_head_that_is_too_large_is_a_431() {
     let mut client = edge.connect().await;
     let filler = "x".repeat(70 * 1024);
     // The edge may answer and close before all of it is written.
-    let _ = client.stream.write_all(format!("GET / HTTP/1.1\r\nHost: a.test\r\nX: {filler}\r\n\r\n").as_bytes()).await;
+    let _ = client
+        .stream
+        .write_all(format!("GET / HTTP/1.1\r\nHost: a.test\r\nX: {filler}\r\n\r\n").as_bytes())
+        .await;
     let head = client.read_to("\r\n\r\n").await;
     assert!(head.starts_with("HTTP/1.1 431 "), "{head}");
     assert_eq!(target.connections(), 0);

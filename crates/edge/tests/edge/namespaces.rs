@@ -57,7 +57,10 @@ async fn a_target_in_a_namespace_is_reached_and_a_later_process_with_its_number_
     for _ in 0..5 {
         assert_eq!(client.get("/").await.status(), 200);
     }
-    assert!(tokio::net::TcpStream::connect("127.0.0.1:8080").await.is_err(), "the outside has no such server");
+    assert!(
+        tokio::net::TcpStream::connect("127.0.0.1:8080").await.is_err(),
+        "the outside has no such server"
+    );
     let seen = edge.client.probe(&inside(1), Some("/"), "x", limit).await;
     assert!(matches!(&seen, Probe::Broken { detail } if detail.contains("gone")), "{seen:?}");
 }

@@ -10,7 +10,9 @@ const LONG: Duration = Duration::from_secs(60);
 async fn a_parked_request_is_served_when_the_service_is_back_with_its_whole_body() {
     let echo = Upstream::start(|mut connection, _| async move {
         while let Some(request) = connection.try_message().await {
-            connection.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", request.body.len())).await;
+            connection
+                .send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", request.body.len()))
+                .await;
             connection.send(&request.body).await;
         }
     })
@@ -21,7 +23,9 @@ async fn a_parked_request_is_served_when_the_service_is_back_with_its_whole_body
     let mut clients = Vec::new();
     for _ in 0..10 {
         let mut client = edge.connect().await;
-        client.send(format!("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {}\r\n\r\n", body.len())).await;
+        client
+            .send(format!("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {}\r\n\r\n", body.len()))
+            .await;
         let body = body.clone();
         clients.push(tokio::spawn(async move {
             client.send(&body).await;

@@ -34,7 +34,9 @@ async fn an_answer_is_quoted_and_the_request_is_plain() {
 async fn a_redirect_tells_where_to() {
     let target = Upstream::start(|mut connection, _| async move {
         connection.message().await;
-        connection.send("HTTP/1.1 307 X\r\nLocation: https://health.test/\r\nContent-Length: 0\r\n\r\n").await;
+        connection
+            .send("HTTP/1.1 307 X\r\nLocation: https://health.test/\r\nContent-Length: 0\r\n\r\n")
+            .await;
     })
     .await;
     let seen = probe(&target, Some("/"), LONG).await;

@@ -141,9 +141,13 @@ async fn answers_without_a_body_stay_without_one() {
     let edge = TestEdge::start().await;
     edge.serve(1, target.address).await;
     let mut client = edge.connect().await;
-    for (request, length) in
-        [("GET /204", None), ("GET /304", Some("9")), ("HEAD /", Some("1234")), ("HEAD /chunked", None), ("GET /204", None)]
-    {
+    for (request, length) in [
+        ("GET /204", None),
+        ("GET /304", None),
+        ("HEAD /", Some("1234")),
+        ("HEAD /chunked", None),
+        ("GET /204", None),
+    ] {
         client.send(format!("{request} HTTP/1.1\r\nHost: a.test\r\n\r\n")).await;
         let head = client.read_to("\r\n\r\n").await;
         let answer = Message { head, body: Vec::new() };

@@ -192,7 +192,7 @@ impl Client {
 
     /// Reads more bytes; returns how many came, 0 at the end.
     async fn more(&mut self) -> usize {
-        let mut buffer = [0; 16 * 1024];
+        let mut buffer = vec![0; 16 * 1024];
         let count = soon(self.stream.read(&mut buffer)).await.unwrap_or(0);
         self.rest.extend_from_slice(&buffer[..count]);
         count
@@ -310,7 +310,7 @@ impl Client {
     pub(crate) async fn try_message(&mut self) -> Option<Message> {
         while self.rest.is_empty() {
             // An idle connection may wait for longer than the test's patience.
-            let mut buffer = [0; 16 * 1024];
+            let mut buffer = vec![0; 16 * 1024];
             let count = self.stream.read(&mut buffer).await.unwrap_or(0);
             if count == 0 {
                 return None;

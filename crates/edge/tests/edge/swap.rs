@@ -21,7 +21,9 @@ async fn swapping_under_load_fails_no_request_and_none_reaches_the_old_target_af
                 let mut client = edge.connect().await;
                 while !stop.load(Ordering::SeqCst) {
                     if number % 2 == 0 {
-                        client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\n\r\nhello").await;
+                        client
+                            .send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\n\r\nhello")
+                            .await;
                         assert_eq!(client.message().await.status(), 200);
                     } else {
                         assert_eq!(client.get("/").await.status(), 200);
