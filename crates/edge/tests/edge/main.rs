@@ -1,5 +1,6 @@
 //! The edge from outside: a real one on loopback, raw clients in front of it, raw targets behind it.
 #![allow(clippy::disallowed_methods, reason = "a test's tasks end with its runtime")]
+#![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
 
 mod control;
 mod headers;
