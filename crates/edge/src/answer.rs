@@ -8,7 +8,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use crate::client_io::Answering;
-use crate::table::OpenRequest;
+use crate::open_request::OpenRequest;
 use crate::upstream::Upstream;
 
 /// Why a body ended before its end. The client's connection is closed then, which is how HTTP/1.1 says "incomplete".

@@ -19,6 +19,7 @@ mod limits;
 mod link;
 mod listen;
 mod netns;
+mod open_request;
 mod pages;
 mod probe;
 mod proxy;

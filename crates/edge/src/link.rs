@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
@@ -66,6 +66,12 @@ impl AsyncRead for LinkIo {
             ready!(stream.poll_read_ready(cx))?;
             match stream.try_read_buf(buf) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(1..) if buf.remaining() > 0 => {
+                    // The kernel had no more: say so now, and the next poll needs no system call to find out.
+                    let empty = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+                    let _ = stream.try_io(Interest::READABLE, empty);
+                    return Poll::Ready(Ok(()));
+                }
                 other => return Poll::Ready(other.map(drop)),
             }
         }

@@ -86,14 +86,10 @@ pub async fn serve(config: &Config, shutdown: impl Future<Output = ()>) -> Resul
     let (stage, mut stages) = watch::channel(Stage::Running);
     let mut threads = Vec::new();
     for number in 0..workers {
-        let worker = Worker {
-            number,
-            routes: Arc::clone(&routes),
-            listener: listener.try_clone().map_err(EdgeError::Worker)?,
-            connections_max,
-            stage: stage.subscribe(),
-        };
-        threads.push(worker.start().map_err(EdgeError::Worker)?);
+        let worker =
+            Worker { number, routes: Arc::clone(&routes), connections_max, stage: stage.subscribe() };
+        let listener = listener.try_clone().map_err(EdgeError::Worker)?;
+        threads.push(worker.start(listener).map_err(EdgeError::Worker)?);
     }
     drop(listener);
     tracing::info!(%address, workers, connections_max, sequence, "edge listens");

@@ -14,7 +14,6 @@ use trackbed_core::{InstanceId, ServiceId};
 
 use crate::limits::PARKED_COUNT_MAX;
 use crate::target::TargetState;
-use crate::upstream::Upstream;
 use crate::wire::Answers;
 
 /// What all workers share.
@@ -229,6 +228,11 @@ impl ServiceState {
         (before < PARKED_COUNT_MAX).then_some(parked)
     }
 
+    /// Counts a finished request by the first digit of its status, or as left by its client at 0.
+    pub(crate) fn count_answer(&self, class: usize) {
+        self.answers[class].fetch_add(1, Ordering::Relaxed);
+    }
+
     fn answers(&self) -> Answers {
         let [left, _, ok, redirects, client_errors, server_errors] =
             [0, 1, 2, 3, 4, 5].map(|class| self.answers[class].load(Ordering::Relaxed));
@@ -242,79 +246,5 @@ pub(crate) struct ParkedRequest(Arc<ServiceState>);
 impl Drop for ParkedRequest {
     fn drop(&mut self) {
         self.0.parked.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-/// A request of a service, from the moment its host was found. However it ends, the counters go down: dropped before
-/// [`OpenRequest::complete`] or [`OpenRequest::fail`] means that the client left (499 in nginx's words).
-pub(crate) struct OpenRequest {
-    service: Arc<ServiceState>,
-    target: Option<Arc<TargetState>>,
-    is_stream: bool,
-    class: usize,
-    ended: bool,
-}
-
-impl OpenRequest {
-    pub(crate) fn new(service: Arc<ServiceState>) -> Self {
-        Self { service, target: None, is_stream: false, class: 0, ended: false }
-    }
-
-    /// Counts the request in at a target. Returns false when the target has just left the table: look again.
-    pub(crate) fn enter(&mut self, target: &Arc<TargetState>) -> bool {
-        let begun = target.begin_request();
-        if begun {
-            self.target = Some(Arc::clone(target));
-        }
-        begun
-    }
-
-    pub(crate) fn service_name(&self) -> &str {
-        &self.service.name
-    }
-
-    /// Notes the status of the answer.
-    pub(crate) fn answer(&mut self, status: http::StatusCode) {
-        self.class = usize::from(status.as_u16() / 100).min(5);
-    }
-
-    /// Counts the request as a stream.
-    pub(crate) fn become_stream(&mut self) {
-        if let Some(target) = &self.target
-            && !self.is_stream
-        {
-            target.begin_stream();
-            self.is_stream = true;
-        }
-    }
-
-    pub(crate) fn keep_idle(&self, worker: usize, upstream: Box<Upstream>) {
-        if let Some(target) = &self.target {
-            target.keep_idle(worker, upstream);
-        }
-    }
-
-    /// Ends a request that was answered to the end.
-    pub(crate) fn complete(mut self) {
-        self.ended = true;
-    }
-
-    /// Ends a request whose target failed it in the middle of the answer.
-    pub(crate) fn fail(mut self) {
-        self.class = 5;
-        self.ended = true;
-    }
-}
-
-impl Drop for OpenRequest {
-    fn drop(&mut self) {
-        let class = if self.ended { self.class } else { 0 };
-        self.service.answers[class].fetch_add(1, Ordering::Relaxed);
-        if let Some(target) = &self.target {
-            if self.is_stream {
-                target.end_stream();
-            }
-            target.end_request();
-        }
     }
 }

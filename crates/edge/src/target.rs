@@ -27,6 +27,10 @@ pub(crate) struct TargetState {
     requests: AtomicU64,
     cuts: AtomicU64,
     /// One list per worker, newest last.
+    #[allow(
+        clippy::vec_box,
+        reason = "an idle connection moves as one pointer, here and through each exchange"
+    )]
     idle: Box<[Mutex<Vec<Box<Upstream>>>]>,
     links: Mutex<Links>,
 }

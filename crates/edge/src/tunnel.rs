@@ -8,7 +8,7 @@ use tokio::io::{AsyncWriteExt, copy_bidirectional_with_sizes};
 
 use crate::client_io::Watch;
 use crate::limits::TUNNEL_BUFFER_BYTES;
-use crate::table::OpenRequest;
+use crate::open_request::OpenRequest;
 use crate::upstream::Upstream;
 
 /// Joins the two sides. A side that has finished sending may still receive. Has no time limit of its own: a WebSocket

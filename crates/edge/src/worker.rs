@@ -18,7 +18,6 @@ use crate::table::Routes;
 pub(crate) struct Worker {
     pub(crate) number: usize,
     pub(crate) routes: Arc<Routes>,
-    pub(crate) listener: std::net::TcpListener,
     /// Client connections at once.
     pub(crate) connections_max: usize,
     pub(crate) stage: watch::Receiver<Stage>,
@@ -38,25 +37,19 @@ impl Worker {
     ///
     /// # Errors
     /// When no thread or runtime can be made.
-    pub(crate) fn start(self) -> io::Result<std::thread::JoinHandle<()>> {
+    pub(crate) fn start(self, listener: std::net::TcpListener) -> io::Result<std::thread::JoinHandle<()>> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let listener = {
+            let _inside = runtime.enter();
+            TcpListener::from_std(listener)?
+        };
         std::thread::Builder::new().name(format!("edge-{}", self.number)).spawn(move || {
-            runtime.block_on(self.work());
+            runtime.block_on(self.work(listener));
             runtime.shutdown_background();
         })
     }
 
-    async fn work(mut self) {
-        let listener = match TcpListener::from_std(self.listener.try_clone().unwrap_or_else(|error| {
-            // Only reachable when descriptors run out at the very start.
-            unreachable!("the listening socket cannot be copied: {error}")
-        })) {
-            Ok(listener) => listener,
-            Err(error) => {
-                tracing::error!(%error, "worker cannot listen");
-                return;
-            }
-        };
+    async fn work(self, listener: TcpListener) {
         let permits = Arc::new(Semaphore::new(self.connections_max));
         let closing = Closing::default();
         let mut stage = self.stage.clone();
@@ -64,11 +57,12 @@ impl Worker {
             limit = draining(&mut stage) => limit,
             () = self.accept(&listener, &permits, &closing) => Duration::ZERO,
         };
+        // The other workers drop theirs now too: with the last one, the kernel refuses.
         drop(listener);
         self.drain(&permits, &closing, limit).await;
     }
 
-    async fn accept(&mut self, listener: &TcpListener, permits: &Arc<Semaphore>, closing: &Closing) {
+    async fn accept(&self, listener: &TcpListener, permits: &Arc<Semaphore>, closing: &Closing) {
         loop {
             // At the limit new connections wait in the kernel's queue.
             let Ok(permit) = Arc::clone(permits).acquire_owned().await else { return };
