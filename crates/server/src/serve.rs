@@ -27,6 +27,8 @@ use crate::edge_keeper::{self, EdgePlace};
 
 /// How long the workers may take to reach a safe point when `serve` ends. They need none: it is only politeness.
 const STOP_LIMIT: Duration = Duration::from_secs(3);
+/// How long to wait for an earlier `serve` that is just ending.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 /// How long open requests may finish when the whole box stops.
 const EDGE_DRAIN: Duration = Duration::from_secs(5);
 /// Time between SIGTERM and SIGKILL for instances when the whole box stops.
@@ -64,7 +66,7 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<()> {
         config.abort_at.as_deref().map(str::parse::<AbortPoint>).transpose().map_err(anyhow::Error::msg)?;
 
     let data_dir = prepare(&config.data_dir)?;
-    let _lock = lock(&data_dir)?;
+    let lock = lock(&data_dir)?;
     let run_dir = paths::ensure_run_dir(&data_dir).context("cannot make the folder for sockets")?;
     let binary = std::env::current_exe().context("cannot find this program's own file")?;
     let store = Store::open(&data_dir.join("state.db"), Key::open(&data_dir.join("key"))?)?;
@@ -137,7 +139,9 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<()> {
         domain,
         stop,
     };
-    api::serve(&tasks, api, listener);
+    // The API answers until the very end, so that whoever asked the box to stop sees when it has.
+    let api_tasks = Tasks::default();
+    api::serve(&api_tasks, api, listener);
     tracing::info!(data_dir = %data_dir.display(), edge = %edge_address, isolation = sandbox.isolation().level.as_str(), "trackbed serves");
 
     let mut terminate = signal(SignalKind::terminate())?;
@@ -147,7 +151,6 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<()> {
         _ = interrupt.recv() => None,
         order = stops.recv() => order,
     };
-    let _ = std::fs::remove_file(&socket);
     let late = tasks.stop(STOP_LIMIT).await;
     if !late.is_empty() {
         tracing::info!(
@@ -159,6 +162,10 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<()> {
         None => tracing::info!("serve ends; instances and the edge go on"),
         Some(instances) => stop_box(&edge, sandbox.as_ref(), instances).await,
     }
+    // Before the lock: a new `serve` makes a socket of its own under the same name.
+    let _ = std::fs::remove_file(&socket);
+    drop(lock);
+    api_tasks.stop(STOP_LIMIT).await;
     Ok(())
 }
 
@@ -178,7 +185,15 @@ fn prepare(data_dir: &Path) -> anyhow::Result<PathBuf> {
 
 fn lock(data_dir: &Path) -> anyhow::Result<impl Drop + use<>> {
     let path = data_dir.join("lock");
-    let held = files::try_lock(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    // One that is just ending may hold it a moment longer than its socket.
+    let deadline = std::time::Instant::now() + LOCK_PATIENCE;
+    let held = loop {
+        let held = files::try_lock(&path).with_context(|| format!("cannot open {}", path.display()))?;
+        if held.is_some() || std::time::Instant::now() >= deadline {
+            break held;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
     let Some(mut held) = held else {
         let holder = std::fs::read_to_string(&path).unwrap_or_default();
         bail!(
