@@ -15,7 +15,7 @@ use trackbed_core::{InstanceId, Secret};
 use trackbed_stdx::files;
 
 use crate::reconcile::Life;
-use crate::records::{Order, Phase, State};
+use crate::records::{End, Order, Phase, State};
 use crate::sandbox::{Inner, Sandbox};
 use crate::{jobs, logfile, process};
 
@@ -128,21 +128,29 @@ impl Engine for Sandbox {
 impl Inner {
     pub(crate) fn start(&self, spec: &InstanceSpec) -> Result<(), PortError> {
         if self.life(&spec.id).is_some() || !self.memory().starting.insert(spec.id.clone()) {
-            return self.await_start(&spec.id);
+            self.await_start(&spec.id)?;
+        } else {
+            let launched = self.launch(spec, self.isolation.level);
+            let given_up = launched.or_else(|error| self.give_up(&spec.id, error));
+            self.memory().starting.remove(&spec.id);
+            given_up?;
         }
-        let level = self.isolation.level;
-        let started = self.launch(spec, level);
-        self.memory().starting.remove(&spec.id);
-        started?;
         match self.life(&spec.id) {
-            Some(Life::Ended(end)) => match end.exit {
-                Exit::Setup { message } => {
-                    Err(PortError::new(format!("cannot start {} ({}): {message}", spec.title, spec.id)))
-                }
-                Exit::Code { .. } | Exit::Signal { .. } | Exit::Oom | Exit::Lost => Ok(()),
-            },
-            Some(Life::Living { .. } | Life::Beginning) | None => Ok(()),
+            Some(Life::Ended(End { exit: Exit::Setup { message }, .. })) => {
+                Err(PortError::new(format!("cannot start {} ({}): {message}", spec.title, spec.id)))
+            }
+            Some(Life::Living { .. } | Life::Beginning | Life::Ended(_)) | None => Ok(()),
         }
+    }
+
+    /// Leaves a record of a start that failed before or beside its shim.
+    fn give_up(&self, id: &InstanceId, error: PortError) -> Result<(), PortError> {
+        let folder = self.folder(id);
+        if folder.find_state().is_none() && folder.0.is_dir() {
+            let _ = folder.write_end(Exit::Setup { message: error.message.clone() });
+        }
+        self.kill(id)?;
+        Err(error)
     }
 
     /// Somebody else starts it: waits for them.

@@ -166,7 +166,7 @@ fn landlock_rules(order: &Order, app: &Path) -> Result<landlock::RulesetCreated,
 }
 
 /// Blocks the signals that init answers to and returns a descriptor that tells of them.
-fn block_signals() -> std::io::Result<nix::sys::signalfd::SignalFd> {
+pub(crate) fn block_signals() -> std::io::Result<nix::sys::signalfd::SignalFd> {
     use nix::sys::signal::{SigSet, Signal};
     let mut set = SigSet::empty();
     for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
@@ -319,7 +319,7 @@ pub(crate) fn fork(given: &Given<'_>, shim_end: RawFd) -> std::io::Result<i32> {
 /// Maps one user and group into the user namespace of a process that waits for it.
 pub(crate) fn map_ids(pid: i32, inside: u32) -> std::io::Result<()> {
     let put = |file: &str, text: String| {
-        crate::mounts::write_file(&format!("/proc/{pid}/{file}"), &text)
+        crate::mounts::write_file(format!("/proc/{pid}/{file}"), &text)
             .map_err(|error| std::io::Error::new(error.kind(), format!("cannot write {file}: {error}")))
     };
     put("setgroups", "deny".to_owned())?;

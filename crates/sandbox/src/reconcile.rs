@@ -10,12 +10,16 @@ use trackbed_stdx::clock::now_ms;
 use trackbed_stdx::files;
 
 use crate::control::{self, Ask};
+use crate::network::Network;
 use crate::process::{self, ProcessId};
-use crate::records::{End, Order};
+use crate::records::{End, Order, State};
 use crate::sandbox::{Inner, MARK, START_LIMIT, Sandbox};
 
 /// Longest wait for processes that were killed.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
+
+/// A shim that is just ending has no socket any more.
+const LAST_MOMENT: Duration = Duration::from_millis(500);
 
 /// What is known of an instance.
 pub(crate) enum Life {
@@ -30,7 +34,8 @@ pub(crate) enum Life {
 impl Sandbox {
     /// Makes the records true and removes strays, when a control plane starts: ends jobs that nobody waits for and
     /// services that `keep` does not know, marks the vanished as [`Exit::Lost`], and removes control groups, links and
-    /// sockets of this data directory that belong to no living instance.
+    /// sockets of this data directory that belong to no living instance. Puts the network rules in force again; call it
+    /// now and then, because a firewall that is reloaded forgets them.
     ///
     /// # Errors
     /// When the records cannot be read, or something cannot be ended.
@@ -54,7 +59,12 @@ impl Sandbox {
             }
         }
         inner.remove_strays(&living);
-        Ok(())
+        match inner.network.as_ref().map(Network::ensure_rules) {
+            Some(Err(error)) => {
+                Err(PortError::new(format!("cannot put the network rules in force: {error}")))
+            }
+            Some(Ok(_)) | None => Ok(()),
+        }
     }
 
     /// Removes everything that this data directory has in the kernel (control groups, bridge, rules), for example
@@ -132,22 +142,31 @@ impl Inner {
         while matches!(self.life(id), Some(Life::Beginning)) && std::time::Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(5));
         }
-        if let Some((_, shim)) = folder.living_shim() {
-            self.end_shim(id, shim, grace)?;
+        if let Some((state, shim)) = folder.living_shim() {
+            self.end_shim(id, &state, shim, grace)?;
         }
         // Writes the record when there is none, and ends what is left.
         self.life(id);
         Ok(())
     }
 
-    fn end_shim(&self, id: &InstanceId, shim: ProcessId, grace: Duration) -> Result<(), PortError> {
+    fn end_shim(
+        &self,
+        id: &InstanceId,
+        state: &State,
+        shim: ProcessId,
+        grace: Duration,
+    ) -> Result<(), PortError> {
         let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
         let ask = if grace.is_zero() { Ask::Kill } else { Ask::Stop { grace_ms } };
-        let asked = control::call(&self.socket(id), ask);
-        let patience = match asked {
-            Ok(_) => grace.saturating_add(KILL_LIMIT),
-            // A shim that is just ending has no socket any more.
-            Err(_) => Duration::from_millis(500),
+        let patience = match (control::call(&self.socket(id), ask), state.init) {
+            (Ok(_), _) => grace.saturating_add(KILL_LIMIT),
+            // Its socket is gone or it hangs: init passes the signal on all the same.
+            (Err(_), Some(init)) if !grace.is_zero() => {
+                init.signal(libc::SIGTERM);
+                grace
+            }
+            (Err(_), _) => LAST_MOMENT,
         };
         if shim.wait_gone(patience) {
             return Ok(());

@@ -122,7 +122,7 @@ fn prepare(order: &Order, init: i32) -> Step<()> {
     }
     if order.kind == InstanceKind::Job {
         // A build must be the first to go when memory is short, never an app.
-        let _ = crate::mounts::write_file(&format!("/proc/{init}/oom_score_adj"), "500");
+        let _ = crate::mounts::write_file(format!("/proc/{init}/oom_score_adj"), "500");
     }
     if let Some(link) = &order.link {
         let mut netlink = Netlink::open().step(|| "open rtnetlink".to_owned())?;

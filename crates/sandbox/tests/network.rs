@@ -107,7 +107,8 @@ async fn an_app_on_loopback_alone_is_told_so() {
     let app = world.spec(&SERVE.replace("0.0.0.0", "127.0.0.1"));
     world.sandbox.start(&app).await.unwrap();
     wait_for("loopback", async || {
-        (world.sandbox.listeners(&app.id).await.unwrap() == [Listener { port: 8080, loopback_only: true }]).then_some(())
+        (world.sandbox.listeners(&app.id).await.unwrap() == [Listener { port: 8080, loopback_only: true }])
+            .then_some(())
     })
     .await;
     world.close().await;
