@@ -144,7 +144,7 @@ impl Inner {
     }
 
     /// Leaves a record of a start that failed before or beside its shim.
-    fn give_up(&self, id: &InstanceId, error: PortError) -> Result<(), PortError> {
+    pub(crate) fn give_up(&self, id: &InstanceId, error: PortError) -> Result<(), PortError> {
         let folder = self.folder(id);
         if folder.find_state().is_none() && folder.0.is_dir() {
             let _ = folder.write_end(Exit::Setup { message: error.message.clone() });

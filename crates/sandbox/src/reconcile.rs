@@ -18,6 +18,8 @@ use crate::sandbox::{Inner, MARK, START_LIMIT, Sandbox};
 /// Longest wait for processes that were killed.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 
+/// Longest time from the order to the first sign of its shim.
+const SPAWN_LIMIT: Duration = Duration::from_secs(5);
 /// A shim that is just ending has no socket any more.
 const LAST_MOMENT: Duration = Duration::from_millis(500);
 
@@ -95,7 +97,7 @@ impl Inner {
             return Some(Life::Living { state });
         }
         let fresh =
-            now_ms() - order.started_at.0 < i64::try_from(START_LIMIT.as_millis()).unwrap_or(i64::MAX);
+            now_ms() - order.started_at.0 < i64::try_from(SPAWN_LIMIT.as_millis()).unwrap_or(i64::MAX);
         if folder.find_state().is_none() && fresh && folder.find_end().is_none() {
             return Some(Life::Beginning);
         }
@@ -127,6 +129,11 @@ impl Inner {
         let _ = fs::remove_file(&order.socket);
         if folder.find_end().is_none() {
             let _ = folder.write_end(Exit::Lost);
+        }
+        // One that began at the very same moment reads the record, or is seen here.
+        if let Some((_, late)) = folder.living_shim() {
+            late.signal(libc::SIGKILL);
+            late.wait_gone(KILL_LIMIT);
         }
     }
 

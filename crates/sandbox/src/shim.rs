@@ -79,6 +79,9 @@ fn live(folder: &Folder, mut order: Order) -> Step<Exit> {
         notes: Vec::new(),
     };
     folder.write_state(&state).step(|| format!("write {}", folder.path("state.json").display()))?;
+    if folder.find_end().is_some() {
+        return Err("it was given up before it began".to_owned());
+    }
     let control = listen(&order.socket)?;
     let held = locks::take(&order)?;
     init::make_folders(&folder.0)?;
