@@ -20,8 +20,8 @@ use crate::netlink::Netlink;
 use crate::process::{self, ProcessId};
 use crate::records::{Folder, Order, Phase, State, VERSION};
 use crate::supervise::Supervisor;
-use crate::tree::{self, Named, Step};
-use crate::{locks, sockets};
+use crate::tree::{Named, Step};
+use crate::{locks, ownership, sockets};
 
 /// Bytes that a stream of the app may be ahead of the log.
 const PIPE_BYTES: i32 = 1 << 20;
@@ -85,7 +85,7 @@ fn live(folder: &Folder, mut order: Order) -> Step<Exit> {
     let control = listen(&order.socket)?;
     let held = locks::take(&order)?;
     init::make_folders(&folder.0)?;
-    tree::hand_over(&order, &folder.0)?;
+    ownership::hand_over(&order, &folder.0)?;
     order.cgroup.create(&order.limits).step(|| "limit the instance".to_owned())?;
     let (out, app_out) = pipe()?;
     let (err, app_err) = pipe()?;

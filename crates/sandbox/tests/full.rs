@@ -1,4 +1,5 @@
 //! What root's instances get, seen from inside and outside.
+#![allow(clippy::unwrap_used, reason = "a test panics when it must")]
 
 mod world;
 

@@ -1,4 +1,5 @@
 //! The lower levels: root with user namespaces, with nothing, and an ordinary user.
+#![allow(clippy::unwrap_used, reason = "a test panics when it must")]
 
 mod world;
 

@@ -1,4 +1,5 @@
 //! Figures for people, not for judging: `cargo test --release --test measure -- --ignored --nocapture`.
+#![allow(clippy::unwrap_used, reason = "a test panics when it must")]
 
 mod world;
 
