@@ -122,8 +122,9 @@ pub(crate) fn copy_app(order: &Order, folder: &Path) -> Step<PathBuf> {
         symlink(&volume.host_path, &at)
             .step(|| format!("link volume {} at {}", volume.volume, at.display()))?;
     }
-    if crate::tree::hands_over(order) {
-        crate::tree::ensure_owned(&app, order.uid).step(|| format!("give {} to the app", app.display()))?;
+    if crate::ownership::hands_over(order) {
+        crate::ownership::ensure_owned(&app, order.uid)
+            .step(|| format!("give {} to the app", app.display()))?;
     }
     Ok(app)
 }

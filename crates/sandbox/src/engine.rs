@@ -14,8 +14,9 @@ use trackbed_core::route::Address;
 use trackbed_core::{InstanceId, Secret};
 use trackbed_stdx::files;
 
+use crate::listening::{listeners, socket_inodes};
 use crate::reconcile::Life;
-use crate::records::{Order, Phase, State};
+use crate::records::{End, Order, Phase, State};
 use crate::sandbox::{Inner, Sandbox};
 use crate::{jobs, logfile, process};
 
@@ -128,21 +129,29 @@ impl Engine for Sandbox {
 impl Inner {
     pub(crate) fn start(&self, spec: &InstanceSpec) -> Result<(), PortError> {
         if self.life(&spec.id).is_some() || !self.memory().starting.insert(spec.id.clone()) {
-            return self.await_start(&spec.id);
+            self.await_start(&spec.id)?;
+        } else {
+            let launched = self.launch(spec, self.isolation.level);
+            let given_up = launched.or_else(|error| self.give_up(&spec.id, error));
+            self.memory().starting.remove(&spec.id);
+            given_up?;
         }
-        let level = self.isolation.level;
-        let started = self.launch(spec, level);
-        self.memory().starting.remove(&spec.id);
-        started?;
         match self.life(&spec.id) {
-            Some(Life::Ended(end)) => match end.exit {
-                Exit::Setup { message } => {
-                    Err(PortError::new(format!("cannot start {} ({}): {message}", spec.title, spec.id)))
-                }
-                Exit::Code { .. } | Exit::Signal { .. } | Exit::Oom | Exit::Lost => Ok(()),
-            },
-            Some(Life::Living { .. } | Life::Beginning) | None => Ok(()),
+            Some(Life::Ended(End { exit: Exit::Setup { message }, .. })) => {
+                Err(PortError::new(format!("cannot start {} ({}): {message}", spec.title, spec.id)))
+            }
+            Some(Life::Living { .. } | Life::Beginning | Life::Ended(_)) | None => Ok(()),
         }
+    }
+
+    /// Leaves a record of a start that failed before or beside its shim.
+    pub(crate) fn give_up(&self, id: &InstanceId, error: PortError) -> Result<(), PortError> {
+        let folder = self.folder(id);
+        if folder.find_state().is_none() && folder.0.is_dir() {
+            let _ = folder.write_end(Exit::Setup { message: error.message.clone() });
+        }
+        self.kill(id)?;
+        Err(error)
     }
 
     /// Somebody else starts it: waits for them.
@@ -248,49 +257,6 @@ fn unknown(id: &InstanceId) -> PortError {
     PortError::new(format!("instance {id} is unknown"))
 }
 
-fn socket_inodes(pid: i32) -> Vec<u64> {
-    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return Vec::new() };
-    let targets = entries.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
-    targets
-        .filter_map(|target| target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok())
-        .collect()
-}
-
-/// Reads the listening sockets in the network namespace of a process, all or those with the inodes.
-fn listeners(pid: i32, inodes: Option<&HashSet<u64>>) -> Vec<Listener> {
-    let mut found: Vec<Listener> = Vec::new();
-    for file in ["tcp", "tcp6"] {
-        let text = fs::read_to_string(format!("/proc/{pid}/net/{file}")).unwrap_or_default();
-        for listener in text.lines().skip(1).filter_map(|line| parse_listener(line, inodes)) {
-            match found.iter_mut().find(|known| known.port == listener.port) {
-                Some(known) => known.loopback_only &= listener.loopback_only,
-                None => found.push(listener),
-            }
-        }
-    }
-    found.sort_by_key(|listener| listener.port);
-    found
-}
-
-fn parse_listener(line: &str, inodes: Option<&HashSet<u64>>) -> Option<Listener> {
-    let mut fields = line.split_ascii_whitespace();
-    let (address, port) = fields.nth(1)?.split_once(':')?;
-    let listening = fields.nth(1)? == "0A";
-    let inode: u64 = fields.nth(5)?.parse().ok()?;
-    if !listening || inodes.is_some_and(|inodes| !inodes.contains(&inode)) {
-        return None;
-    }
-    // Words in the byte order of the machine: 127.x ends in 7F, ::1 in 01000000, ::ffff:127.x as the first.
-    let loopback = match address.len() {
-        8 => address.ends_with("7F"),
-        _ => {
-            address == "00000000000000000000000001000000"
-                || (address.starts_with("0000000000000000FFFF0000") && address.ends_with("7F"))
-        }
-    };
-    Some(Listener { port: u16::from_str_radix(port, 16).ok()?, loopback_only: loopback })
-}
-
 /// Sums up what each process uses, where no group does.
 fn summed_stats(shim: i32) -> InstanceStats {
     let mut stats = InstanceStats::default();
@@ -302,24 +268,4 @@ fn summed_stats(shim: i32) -> InstanceStats {
         stats.pids += 1;
     }
     stats
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn listening_rows_are_read_with_their_reach() {
-        let row = |address: &str, state: &str| {
-            format!(
-                "0: {address} 00000000:0000 {state} 00000000:00000000 00:00000000 00000000 10001 0 4711 1 0 100"
-            )
-        };
-        let any = parse_listener(&row("00000000:1F90", "0A"), None).unwrap();
-        assert_eq!(any, Listener { port: 8080, loopback_only: false });
-        assert!(parse_listener(&row("0100007F:1F90", "0A"), None).unwrap().loopback_only);
-        assert!(parse_listener(&row("00000000:1F90", "01"), None).is_none());
-        assert!(parse_listener(&row("00000000:1F90", "0A"), Some(&HashSet::from([1]))).is_none());
-        assert!(parse_listener(&row("00000000:1F90", "0A"), Some(&HashSet::from([4711]))).is_some());
-    }
 }

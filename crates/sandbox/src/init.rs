@@ -12,7 +12,6 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use landlock::{Access, AccessFs, RulesetAttr, RulesetCreatedAttr};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
 use trackbed_core::isolation::IsolationLevel;
@@ -21,7 +20,7 @@ use crate::launch::{self, Restrictions};
 use crate::netlink::Netlink;
 use crate::records::Order;
 use crate::tree::{Named, Step};
-use crate::{apptree, filter, process, sockets, tree};
+use crate::{apptree, filter, process, rules, sockets, tree};
 
 /// What a shim tells its init.
 #[derive(Debug, Serialize, Deserialize)]
@@ -126,7 +125,7 @@ fn make_inside(given: &Given<'_>) -> Step<(Restrictions, Vec<String>)> {
             unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
             let app = apptree::copy_app(order, given.folder)?;
             let landlock = if order.level == IsolationLevel::Landlock {
-                Some(landlock_rules(order, &app).step(|| "make Landlock rules".to_owned())?)
+                Some(rules::for_app(order, &app).step(|| "make Landlock rules".to_owned())?)
             } else {
                 None
             };
@@ -146,27 +145,8 @@ fn network(order: &Order) -> Step<()> {
     netlink.add_default_route(link.gateway).step(|| format!("route to {}", link.gateway))
 }
 
-fn landlock_rules(order: &Order, app: &Path) -> Result<landlock::RulesetCreated, landlock::RulesetError> {
-    let abi = landlock::ABI::V3;
-    let all = AccessFs::from_all(abi);
-    let read = AccessFs::from_read(abi);
-    let shown = ["/usr", "/bin", "/lib", "/lib64", "/lib32", "/sbin", "/etc", "/proc", "/sys", "/opt"];
-    let mut written: Vec<PathBuf> = vec![app.into(), "/dev".into(), "/tmp".into(), "/var/tmp".into()];
-    written.extend(order.volumes.iter().map(|volume| volume.host_path.clone().into()));
-    written.extend(order.binds.iter().filter(|bind| bind.writable).map(|bind| bind.host_path.clone().into()));
-    let mut read_only: Vec<PathBuf> = shown.iter().map(PathBuf::from).collect();
-    read_only.extend(order.host_paths.iter().cloned());
-    read_only
-        .extend(order.binds.iter().filter(|bind| !bind.writable).map(|bind| bind.host_path.clone().into()));
-    landlock::Ruleset::default()
-        .handle_access(all)?
-        .create()?
-        .add_rules(landlock::path_beneath_rules(read_only, read))?
-        .add_rules(landlock::path_beneath_rules(written, all))
-}
-
 /// Blocks the signals that init answers to and returns a descriptor that tells of them.
-fn block_signals() -> std::io::Result<nix::sys::signalfd::SignalFd> {
+pub(crate) fn block_signals() -> std::io::Result<nix::sys::signalfd::SignalFd> {
     use nix::sys::signal::{SigSet, Signal};
     let mut set = SigSet::empty();
     for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
@@ -270,7 +250,7 @@ impl Watch<'_> {
             if self.given.order.level == IsolationLevel::Landlock {
                 let app = PathBuf::from(std::ffi::OsStr::from_bytes(self.restrictions.folder.as_bytes()));
                 self.restrictions.landlock =
-                    Some(landlock_rules(self.given.order, &app).step(|| "make Landlock rules".to_owned())?);
+                    Some(rules::for_app(self.given.order, &app).step(|| "make Landlock rules".to_owned())?);
             }
             launch::start(&words, &env, [out.as_raw_fd(), err.as_raw_fd()], &mut self.restrictions)
         });
@@ -319,7 +299,7 @@ pub(crate) fn fork(given: &Given<'_>, shim_end: RawFd) -> std::io::Result<i32> {
 /// Maps one user and group into the user namespace of a process that waits for it.
 pub(crate) fn map_ids(pid: i32, inside: u32) -> std::io::Result<()> {
     let put = |file: &str, text: String| {
-        crate::mounts::write_file(&format!("/proc/{pid}/{file}"), &text)
+        crate::mounts::write_file(format!("/proc/{pid}/{file}"), &text)
             .map_err(|error| std::io::Error::new(error.kind(), format!("cannot write {file}: {error}")))
     };
     put("setgroups", "deny".to_owned())?;

@@ -1,6 +1,8 @@
 //! Work for one caller: jobs to their end, and commands inside a running instance. Dropping the future kills either.
 
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -31,10 +33,19 @@ impl JobRunner for Sandbox {
         log: &dyn BuildLog,
     ) -> Result<JobEnd, PortError> {
         let id = spec.id.clone();
-        let mut leash = Leash { sandbox: self.clone(), id: id.clone(), holds: true };
+        let left = Arc::new(AtomicBool::new(false));
+        let mut leash = Leash { sandbox: self.clone(), id: id.clone(), holds: true, left: left.clone() };
         self.inner.memory().jobs.insert(id.clone());
         let deadline = tokio::time::Instant::now() + time_limit;
-        self.blocking(move |inner| inner.start(&spec)).await?;
+        let started = self.blocking(move |inner| {
+            let started = inner.start(&spec);
+            if left.load(Ordering::SeqCst) {
+                // The caller went away before this thread came to it.
+                inner.kill(&spec.id).and_then(|()| inner.remove(&spec.id))?;
+            }
+            started
+        });
+        started.await?;
         let mut from = LogCursor::START;
         let end = loop {
             let (looked, life) = (id.clone(), id.clone());
@@ -73,6 +84,8 @@ struct Leash {
     sandbox: Sandbox,
     id: InstanceId,
     holds: bool,
+    /// Set when the caller has gone, for a start that is still to come.
+    left: Arc<AtomicBool>,
 }
 
 impl Drop for Leash {
@@ -80,6 +93,7 @@ impl Drop for Leash {
         if !self.holds {
             return;
         }
+        self.left.store(true, Ordering::SeqCst);
         let (sandbox, id) = (self.sandbox.clone(), self.id.clone());
         // A thread, not a task: the runtime may be on its way down. The start may still be under way beside us.
         std::thread::spawn(move || {

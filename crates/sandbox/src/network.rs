@@ -44,9 +44,14 @@ impl Network {
         drop(lock);
         crate::mounts::write_file("/proc/sys/net/ipv4/ip_forward", "1")
             .map_err(|error| named("allow forwarding", &error))?;
-        run_nft(&network.rules())?;
-        let missing = network.pass_other_firewalls();
+        let missing = network.ensure_rules()?;
         Ok((network, missing))
+    }
+
+    /// Puts the rules in force again: a firewall that was reloaded may have thrown them away.
+    pub(crate) fn ensure_rules(&self) -> io::Result<Vec<String>> {
+        run_nft(&self.rules())?;
+        Ok(self.pass_other_firewalls())
     }
 
     fn gateway(&self) -> Ipv4Addr {

@@ -143,7 +143,8 @@ fn try_level(sandbox: &Sandbox, level: IsolationLevel) -> Result<Vec<String>, St
         limits: Limits { memory_bytes: Some(64 << 20), cpu_millis: Some(1000), pids: Some(16) },
         port: None,
     };
-    let result = inner.launch(&spec, level).map_err(|error| error.message).and_then(|()| {
+    let launched = inner.launch(&spec, level).or_else(|error| inner.give_up(&id, error));
+    let result = launched.map_err(|error| error.message).and_then(|()| {
         if let Some((_, shim)) = folder.living_shim() {
             shim.wait_gone(std::time::Duration::from_secs(10));
         }

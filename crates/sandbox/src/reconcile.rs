@@ -10,12 +10,18 @@ use trackbed_stdx::clock::now_ms;
 use trackbed_stdx::files;
 
 use crate::control::{self, Ask};
+use crate::network::Network;
 use crate::process::{self, ProcessId};
-use crate::records::{End, Order};
+use crate::records::{End, Order, State};
 use crate::sandbox::{Inner, MARK, START_LIMIT, Sandbox};
 
 /// Longest wait for processes that were killed.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
+
+/// Longest time from the order to the first sign of its shim.
+const SPAWN_LIMIT: Duration = Duration::from_secs(5);
+/// A shim that is just ending has no socket any more.
+const LAST_MOMENT: Duration = Duration::from_millis(500);
 
 /// What is known of an instance.
 pub(crate) enum Life {
@@ -30,7 +36,8 @@ pub(crate) enum Life {
 impl Sandbox {
     /// Makes the records true and removes strays, when a control plane starts: ends jobs that nobody waits for and
     /// services that `keep` does not know, marks the vanished as [`Exit::Lost`], and removes control groups, links and
-    /// sockets of this data directory that belong to no living instance.
+    /// sockets of this data directory that belong to no living instance. Puts the network rules in force again; call it
+    /// now and then, because a firewall that is reloaded forgets them.
     ///
     /// # Errors
     /// When the records cannot be read, or something cannot be ended.
@@ -54,7 +61,12 @@ impl Sandbox {
             }
         }
         inner.remove_strays(&living);
-        Ok(())
+        match inner.network.as_ref().map(Network::ensure_rules) {
+            Some(Err(error)) => {
+                Err(PortError::new(format!("cannot put the network rules in force: {error}")))
+            }
+            Some(Ok(_)) | None => Ok(()),
+        }
     }
 
     /// Removes everything that this data directory has in the kernel (control groups, bridge, rules), for example
@@ -85,7 +97,7 @@ impl Inner {
             return Some(Life::Living { state });
         }
         let fresh =
-            now_ms() - order.started_at.0 < i64::try_from(START_LIMIT.as_millis()).unwrap_or(i64::MAX);
+            now_ms() - order.started_at.0 < i64::try_from(SPAWN_LIMIT.as_millis()).unwrap_or(i64::MAX);
         if folder.find_state().is_none() && fresh && folder.find_end().is_none() {
             return Some(Life::Beginning);
         }
@@ -118,6 +130,11 @@ impl Inner {
         if folder.find_end().is_none() {
             let _ = folder.write_end(Exit::Lost);
         }
+        // One that began at the very same moment reads the record, or is seen here.
+        if let Some((_, late)) = folder.living_shim() {
+            late.signal(libc::SIGKILL);
+            late.wait_gone(KILL_LIMIT);
+        }
     }
 
     /// Ends an instance at once.
@@ -132,22 +149,31 @@ impl Inner {
         while matches!(self.life(id), Some(Life::Beginning)) && std::time::Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(5));
         }
-        if let Some((_, shim)) = folder.living_shim() {
-            self.end_shim(id, shim, grace)?;
+        if let Some((state, shim)) = folder.living_shim() {
+            self.end_shim(id, &state, shim, grace)?;
         }
         // Writes the record when there is none, and ends what is left.
         self.life(id);
         Ok(())
     }
 
-    fn end_shim(&self, id: &InstanceId, shim: ProcessId, grace: Duration) -> Result<(), PortError> {
+    fn end_shim(
+        &self,
+        id: &InstanceId,
+        state: &State,
+        shim: ProcessId,
+        grace: Duration,
+    ) -> Result<(), PortError> {
         let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
         let ask = if grace.is_zero() { Ask::Kill } else { Ask::Stop { grace_ms } };
-        let asked = control::call(&self.socket(id), ask);
-        let patience = match asked {
-            Ok(_) => grace.saturating_add(KILL_LIMIT),
-            // A shim that is just ending has no socket any more.
-            Err(_) => Duration::from_millis(500),
+        let patience = match (control::call(&self.socket(id), ask), state.init) {
+            (Ok(_), _) => grace.saturating_add(KILL_LIMIT),
+            // Its socket is gone or it hangs: init passes the signal on all the same.
+            (Err(_), Some(init)) if !grace.is_zero() => {
+                init.signal(libc::SIGTERM);
+                grace
+            }
+            (Err(_), _) => LAST_MOMENT,
         };
         if shim.wait_gone(patience) {
             return Ok(());

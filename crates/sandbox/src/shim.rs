@@ -20,8 +20,8 @@ use crate::netlink::Netlink;
 use crate::process::{self, ProcessId};
 use crate::records::{Folder, Order, Phase, State, VERSION};
 use crate::supervise::Supervisor;
-use crate::tree::{self, Named, Step};
-use crate::{locks, sockets};
+use crate::tree::{Named, Step};
+use crate::{locks, ownership, sockets};
 
 /// Bytes that a stream of the app may be ahead of the log.
 const PIPE_BYTES: i32 = 1 << 20;
@@ -79,10 +79,13 @@ fn live(folder: &Folder, mut order: Order) -> Step<Exit> {
         notes: Vec::new(),
     };
     folder.write_state(&state).step(|| format!("write {}", folder.path("state.json").display()))?;
+    if folder.find_end().is_some() {
+        return Err("it was given up before it began".to_owned());
+    }
     let control = listen(&order.socket)?;
     let held = locks::take(&order)?;
     init::make_folders(&folder.0)?;
-    tree::hand_over(&order, &folder.0)?;
+    ownership::hand_over(&order, &folder.0)?;
     order.cgroup.create(&order.limits).step(|| "limit the instance".to_owned())?;
     let (out, app_out) = pipe()?;
     let (err, app_err) = pipe()?;
@@ -122,7 +125,7 @@ fn prepare(order: &Order, init: i32) -> Step<()> {
     }
     if order.kind == InstanceKind::Job {
         // A build must be the first to go when memory is short, never an app.
-        let _ = crate::mounts::write_file(&format!("/proc/{init}/oom_score_adj"), "500");
+        let _ = crate::mounts::write_file(format!("/proc/{init}/oom_score_adj"), "500");
     }
     if let Some(link) = &order.link {
         let mut netlink = Netlink::open().step(|| "open rtnetlink".to_owned())?;

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signalfd::SignalFd;
 use trackbed_core::instance::{Exit, LogStream};
 use trackbed_stdx::clock::now_ms;
 
@@ -20,11 +21,25 @@ const CHUNK_BYTES: usize = 32 << 10;
 /// Chunks read after the end, so that a process outside our reach cannot keep us here.
 const LAST_CHUNKS: usize = 64;
 
+/// Grace when the shim itself is asked to end: the box shuts down.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+
+/// What has something to say.
+#[derive(Default)]
+struct Ready {
+    line: bool,
+    control: bool,
+    signals: bool,
+    streams: [bool; 2],
+    clients: Vec<bool>,
+}
+
 pub(crate) struct Supervisor<'a> {
     folder: &'a Folder,
     order: &'a Order,
     state: State,
     control: UnixListener,
+    signals: Option<SignalFd>,
     line: OwnedFd,
     init: i32,
     streams: [Option<OwnedFd>; 2],
@@ -55,6 +70,7 @@ impl<'a> Supervisor<'a> {
             order,
             state,
             control,
+            signals: crate::init::block_signals().ok(),
             line,
             init,
             streams: streams.map(Some),
@@ -106,7 +122,10 @@ impl<'a> Supervisor<'a> {
 
     /// Waits for something and answers it. Returns false when init is gone.
     fn turn(&mut self, buffer: &mut [u8]) -> bool {
-        let (line, control, streams, clients) = self.wait();
+        let Ready { line, control, signals, streams, clients } = self.wait();
+        if signals && self.hear_signals() {
+            self.stop(SHUTDOWN_GRACE);
+        }
         if streams.contains(&true) {
             self.read_streams(streams, buffer);
             self.log.flush(now_ms());
@@ -125,7 +144,7 @@ impl<'a> Supervisor<'a> {
         !line || self.hear_init()
     }
 
-    fn wait(&self) -> (bool, bool, [bool; 2], Vec<bool>) {
+    fn wait(&self) -> Ready {
         let timeout = match self.kill_at {
             None => PollTimeout::NONE,
             Some(at) => {
@@ -144,21 +163,39 @@ impl<'a> Supervisor<'a> {
                 fds.push(PollFd::new(stream.as_fd(), PollFlags::POLLIN));
             }
         }
+        let signals = self.signals.as_ref().map(|signals| {
+            fds.push(PollFd::new(signals.as_fd(), PollFlags::POLLIN));
+            fds.len() - 1
+        });
         let first_client = fds.len();
         fds.extend(self.clients.iter().map(|client| PollFd::new(client.stream().as_fd(), PollFlags::POLLIN)));
         if poll(&mut fds, timeout).is_err() {
-            return (false, false, [false; 2], Vec::new());
+            return Ready::default();
         }
         let any = |index: usize| fds[index].any().unwrap_or(false);
-        let streams = places.map(|place| place.is_some_and(any));
-        (any(0), any(1), streams, (first_client..fds.len()).map(any).collect())
+        Ready {
+            line: any(0),
+            control: any(1),
+            signals: signals.is_some_and(any),
+            streams: places.map(|place| place.is_some_and(any)),
+            clients: (first_client..fds.len()).map(any).collect(),
+        }
+    }
+
+    /// Returns whether somebody asked for the end.
+    fn hear_signals(&mut self) -> bool {
+        let mut asked = false;
+        while let Some(Ok(Some(info))) = self.signals.as_ref().map(SignalFd::read_signal) {
+            asked |= info.ssi_signo == libc::SIGTERM as u32 || info.ssi_signo == libc::SIGINT as u32;
+        }
+        asked
     }
 
     /// Reads at most one chunk of each stream. Returns whether there was anything.
     fn read_streams(&mut self, which: [bool; 2], buffer: &mut [u8]) -> bool {
         let mut any = false;
-        for index in 0..2 {
-            let Some(stream) = self.streams[index].as_ref().filter(|_| which[index]) else { continue };
+        for (index, wanted) in which.into_iter().enumerate() {
+            let Some(stream) = self.streams[index].as_ref().filter(|_| wanted) else { continue };
             match nix::unistd::read(stream, buffer) {
                 Ok(0) => self.streams[index] = None,
                 Ok(length) => {
@@ -221,11 +258,7 @@ impl<'a> Supervisor<'a> {
         }
         match request.ask {
             Ask::Status => {}
-            Ask::Stop { grace_ms } => {
-                let at = Instant::now() + Duration::from_millis(grace_ms);
-                self.kill_at = Some(self.kill_at.map_or(at, |earlier| earlier.min(at)));
-                let _ = self.tell(&ToInit::Signal(libc::SIGTERM), &[]);
-            }
+            Ask::Stop { grace_ms } => self.stop(Duration::from_millis(grace_ms)),
             Ask::Kill => self.kill(),
             Ask::Exec { command, env } => {
                 self.execs += 1;
@@ -246,6 +279,12 @@ impl<'a> Supervisor<'a> {
 
     fn tell(&self, message: &ToInit, fds: &[i32]) -> io::Result<()> {
         sockets::send(self.line.as_fd(), message, fds)
+    }
+
+    fn stop(&mut self, grace: Duration) {
+        let at = Instant::now() + grace;
+        self.kill_at = Some(self.kill_at.map_or(at, |earlier| earlier.min(at)));
+        let _ = self.tell(&ToInit::Signal(libc::SIGTERM), &[]);
     }
 
     fn kill(&mut self) {

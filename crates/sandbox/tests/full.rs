@@ -1,4 +1,5 @@
 //! What root's instances get, seen from inside and outside.
+#![allow(clippy::unwrap_used, reason = "a test panics when it must")]
 
 mod world;
 
@@ -258,5 +259,61 @@ async fn a_command_runs_inside_with_volume_user_and_limits() {
     assert!(pids.len() >= 2);
     let stats = world.sandbox.stats(&app.id).await.unwrap();
     assert!(stats.memory_bytes > 0 && stats.pids >= 2, "{stats:?}");
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_shim_that_is_asked_to_end_stops_its_app_politely() {
+    let world = World::new(Full);
+    let app = world.spec("trap 'echo bye; exit 4' TERM; echo up; while :; do sleep 0.05; done");
+    world.sandbox.start(&app).await.unwrap();
+    world.until_logged(&app.id, "up").await;
+    world::signal(world.pids(&app.id).await[0], nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(world.ended(&app.id).await, Exit::Code { code: 4 });
+    // Without its socket the supervisor is passed by, and the app still gets its grace.
+    let app = InstanceSpec { id: trackbed_core::InstanceId::from_random([7; 10]), ..app };
+    world.sandbox.start(&app).await.unwrap();
+    world.until_logged(&app.id, "up").await;
+    std::fs::remove_file(world.run.join(format!("{}.sock", app.id))).unwrap();
+    world.sandbox.stop(&app.id, Duration::from_secs(10)).await.unwrap();
+    assert_eq!(world.ended(&app.id).await, Exit::Code { code: 4 });
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_start_that_fails_says_why_each_time_it_is_asked() {
+    let world = World::new(Full);
+    let mut app = world.spec("true");
+    let AppTree::Image { image } = &mut app.app else { panic!("an image") };
+    image.layers[0].path = "layers/gone".into();
+    for _ in 0..2 {
+        let message = refused(world.sandbox.start(&app).await);
+        assert!(message.contains("layers/gone") && message.contains("No such file"), "{message}");
+    }
+    let status = world.sandbox.inspect(&app.id).await.unwrap().unwrap();
+    assert!(matches!(status.state, InstanceState::Ended { exit: Exit::Setup { .. }, .. }), "{status:?}");
+    let gone = Sandbox::open(Config {
+        data_dir: world.data.clone(),
+        run_dir: world.run.clone(),
+        binary: "/no/such/binary".into(),
+        level: None,
+    });
+    assert!(gone.err().unwrap().message.contains("no instance can be run"));
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_job_dropped_at_any_moment_leaves_nothing() {
+    let world = World::new(Full);
+    for delay_ms in 0..25 {
+        let job = world.job("echo up; sleep 1000");
+        let lines = Lines::default();
+        let run = world.sandbox.run_job(job.clone(), Duration::from_secs(100), &lines);
+        assert!(tokio::time::timeout(Duration::from_millis(delay_ms), run).await.is_err());
+        wait_for("the job to go", async || {
+            (!world.data.join("instances").join(job.id.as_str()).exists()).then_some(())
+        })
+        .await;
+    }
     world.close().await;
 }

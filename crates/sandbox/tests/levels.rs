@@ -1,4 +1,5 @@
 //! The lower levels: root with user namespaces, with nothing, and an ordinary user.
+#![allow(clippy::unwrap_used, reason = "a test panics when it must")]
 
 mod world;
 
@@ -31,7 +32,14 @@ async fn check(level: IsolationLevel) {
         )))
         .await;
     assert_eq!(exit, Exit::Code { code: 7 }, "{log}");
-    for wanted in ["hello\n", "new\n", "CapEff:\t0000000000000000", "NoNewPrivs:\t1", "Seccomp:\t2", "Operation not permitted"] {
+    for wanted in [
+        "hello\n",
+        "new\n",
+        "CapEff:\t0000000000000000",
+        "NoNewPrivs:\t1",
+        "Seccomp:\t2",
+        "Operation not permitted",
+    ] {
         assert!(log.contains(wanted), "{wanted:?} is not in\n{log}");
     }
     match level {
@@ -64,7 +72,8 @@ async fn check(level: IsolationLevel) {
     world::kill(pids[0]);
     assert_eq!(world.ended(&orphan.id).await, Exit::Lost);
     for pid in pids {
-        wait_for("the processes to go", async || (!world::exists(&format!("/proc/{pid}"))).then_some(())).await;
+        wait_for("the processes to go", async || (!world::exists(&format!("/proc/{pid}"))).then_some(()))
+            .await;
     }
 
     let port = world.sandbox.free_port().await.unwrap();
@@ -72,7 +81,8 @@ async fn check(level: IsolationLevel) {
     let server = world.spec(&format!("exec /usr/bin/python3 -m http.server --bind 127.0.0.1 {port}"));
     world.sandbox.start(&server).await.unwrap();
     wait_for("the server to listen", async || {
-        (world.sandbox.listeners(&server.id).await.unwrap() == [Listener { port, loopback_only: true }]).then_some(())
+        (world.sandbox.listeners(&server.id).await.unwrap() == [Listener { port, loopback_only: true }])
+            .then_some(())
     })
     .await;
     let address = world.sandbox.address(&server.id, port).await.unwrap();
@@ -127,7 +137,10 @@ async fn as_somebody_else() {
 #[test]
 fn an_ordinary_user() {
     if !nix::unistd::geteuid().is_root() {
-        assert!(std::env::var("TRACKBED_TEST_SKIP_ROOT").is_ok(), "run as root, or set TRACKBED_TEST_SKIP_ROOT=1");
+        assert!(
+            std::env::var("TRACKBED_TEST_SKIP_ROOT").is_ok(),
+            "run as root, or set TRACKBED_TEST_SKIP_ROOT=1"
+        );
         return;
     }
     let known = Command::new("id").args(["-u", USER]).output().unwrap();
@@ -141,6 +154,7 @@ fn an_ordinary_user() {
         .current_dir("/")
         .output()
         .unwrap();
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let text =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
 }

@@ -1,4 +1,5 @@
 //! What an instance reaches, and what reaches it, when it has a network of its own.
+#![allow(clippy::unwrap_used, reason = "a test panics when it must")]
 
 mod world;
 
@@ -59,11 +60,10 @@ async fn apps_reach_the_box_but_not_each_other() {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     assert_eq!(stat.rsplit(')').next().unwrap().split_whitespace().nth(19).unwrap(), start);
     // The edge's way in: the app's own loopback.
-    let dial = format!(
-        "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8080/hello.txt', timeout=3).read())"
-    );
+    let dial =
+        "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8080/hello.txt', timeout=3).read())";
     let inside = std::process::Command::new("nsenter")
-        .args([&format!("--net=/proc/{pid}/ns/net"), "/usr/bin/python3", "-c", &dial])
+        .args([&format!("--net=/proc/{pid}/ns/net"), "/usr/bin/python3", "-c", dial])
         .output()
         .unwrap();
     assert!(String::from_utf8_lossy(&inside.stdout).contains("hello"), "{inside:?}");
@@ -107,7 +107,8 @@ async fn an_app_on_loopback_alone_is_told_so() {
     let app = world.spec(&SERVE.replace("0.0.0.0", "127.0.0.1"));
     world.sandbox.start(&app).await.unwrap();
     wait_for("loopback", async || {
-        (world.sandbox.listeners(&app.id).await.unwrap() == [Listener { port: 8080, loopback_only: true }]).then_some(())
+        (world.sandbox.listeners(&app.id).await.unwrap() == [Listener { port: 8080, loopback_only: true }])
+            .then_some(())
     })
     .await;
     world.close().await;

@@ -1,5 +1,11 @@
 //! A box of its own for each test: data directory, layers, volumes, and a check that nothing of it is left.
-#![allow(dead_code, missing_docs, unreachable_pub, reason = "each test file uses its own part")]
+#![allow(
+    dead_code,
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "each test file uses its own part"
+)]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -162,7 +168,9 @@ impl World {
         self.sandbox.dismantle();
         let tag = bridge_tag(&self.data);
         for place in ["/sys/fs/cgroup", "/sys/class/net"] {
-            let found = Command::new("find").args([place, "-maxdepth", "2", "-name", &format!("*{}*", &tag[..5])]).output();
+            let found = Command::new("find")
+                .args([place, "-maxdepth", "2", "-name", &format!("*{}*", &tag[..5])])
+                .output();
             let found = String::from_utf8_lossy(&found.unwrap().stdout).into_owned();
             assert_eq!(found, "", "left in {place}");
         }
@@ -218,6 +226,9 @@ pub fn exists(path: &str) -> bool {
 }
 
 pub fn kill(pid: u32) {
-    let pid = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    signal(pid, nix::sys::signal::Signal::SIGKILL);
+}
+
+pub fn signal(pid: u32, signal: nix::sys::signal::Signal) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
 }
