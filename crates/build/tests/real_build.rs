@@ -2,7 +2,7 @@
 //!
 //! Needs root, `unshare` and the network: `cargo test -p trackbed-build --test real_build -- --ignored --nocapture`.
 
-#![allow(clippy::unwrap_used, reason = "the stand-in for the sandbox is a test too")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "the stand-in for the sandbox is a test too")]
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
