@@ -92,9 +92,11 @@ impl Layers {
 
     /// Removes what earlier runs left half made.
     pub(crate) fn sweep(&self) -> io::Result<()> {
-        for folder in ["build", "tmp"] {
+        for (folder, prefix) in [("build", ""), ("tmp", "source-")] {
             for entry in fs::read_dir(self.data_dir.join(folder)).into_iter().flatten().flatten() {
-                files::remove_tree(&entry.path())?;
+                if entry.file_name().to_string_lossy().starts_with(prefix) {
+                    files::remove_tree(&entry.path())?;
+                }
             }
         }
         for entry in fs::read_dir(self.data_dir.join("layers")).into_iter().flatten().flatten() {

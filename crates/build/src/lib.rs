@@ -11,6 +11,7 @@ mod layers;
 mod planner;
 mod python;
 pub mod source;
+mod source_tree;
 mod text;
 mod tools;
 

@@ -2,16 +2,16 @@
 //!
 //! Nothing of the stream is believed: no name leaves the tree, no link points out of it, no special file is made.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
-use trackbed_core::Digest;
 use trackbed_core::ports::{PortError, Source};
 use trackbed_stdx::{files, random};
+
+use crate::source_tree::{Entries, Entry, check_link, digest_of};
 
 /// Most bytes of all files together.
 pub const TOTAL_MAX_BYTES: u64 = 2 << 30;
@@ -19,8 +19,8 @@ pub const TOTAL_MAX_BYTES: u64 = 2 << 30;
 pub const FILE_MAX_BYTES: u64 = 2 << 30;
 /// Most files, folders and links together.
 pub const ENTRIES_MAX: usize = 200_000;
-/// Most links followed while one link is checked, as Linux does (path_resolution(7)).
-const LINKS_MAX: usize = 40;
+/// A block of a tar archive (tar(5)).
+const BLOCK_BYTES: usize = 512;
 /// Folders that no source needs: they are made again on the box, or hold history.
 const SKIPPED: [&str; 4] = [".git", "node_modules", ".venv", "__pycache__"];
 
@@ -70,16 +70,8 @@ pub fn receive(tar: impl Read, data_dir: &Path, limits: SourceLimits) -> Result<
     received
 }
 
-enum Entry {
-    Folder,
-    File { executable: bool, hash: [u8; 32] },
-    Link { target: String },
-}
-
-type Entries = BTreeMap<String, Entry>;
-
 fn unpack(tar: impl Read, folder: &Path, limits: SourceLimits) -> Result<Entries, PortError> {
-    let mut archive = tar::Archive::new(tar);
+    let mut archive = tar::Archive::new(Trailing { inner: tar, zeros: 0 });
     let mut entries = Entries::new();
     let mut total: u64 = 0;
     let broken = |error: io::Error| {
@@ -150,6 +142,9 @@ fn unpack(tar: impl Read, folder: &Path, limits: SourceLimits) -> Result<Entries
             .hint("exclude it in .gitignore or .railwayignore"));
         }
     }
+    if archive.into_inner().zeros < BLOCK_BYTES {
+        return Err(broken(io::Error::other("the end of the archive is missing")));
+    }
     if !entries.values().any(|entry| !matches!(entry, Entry::Folder)) {
         return Err(PortError::new("nothing to deploy: the folder is empty or everything in it is ignored")
             .hint("check the path, .gitignore and .railwayignore"));
@@ -160,6 +155,23 @@ fn unpack(tar: impl Read, folder: &Path, limits: SourceLimits) -> Result<Entries
         }
     }
     Ok(entries)
+}
+
+/// Counts the zeros that a stream ended with so far: a tar archive ends with blocks of them, one that broke off does not.
+struct Trailing<R> {
+    inner: R,
+    zeros: usize,
+}
+
+impl<R: Read> Read for Trailing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        match buffer[..count].iter().rposition(|byte| *byte != 0) {
+            Some(last) => self.zeros = count - last - 1,
+            None => self.zeros = self.zeros.saturating_add(count),
+        }
+        Ok(count)
+    }
 }
 
 /// Returns the normalised name, none for the root and for what is skipped.
@@ -230,58 +242,6 @@ fn write_file(
     let mode = if executable { 0o755 } else { 0o644 };
     file.set_permissions(Permissions::from_mode(mode)).map_err(disk)?;
     Ok(hasher.finalize().into())
-}
-
-/// Follows a link through the tree, name by name, as the kernel would. Where it ends need not exist.
-fn check_link(name: &str, target: &str, entries: &Entries) -> Result<(), PortError> {
-    let refused = |why: &str| {
-        PortError::new(format!("the link `{name}` → `{target}` {why}"))
-            .hint("replace it by the file itself, or exclude it in .gitignore or .railwayignore")
-    };
-    let mut here: Vec<&str> = name.split('/').collect();
-    here.pop();
-    let mut todo: Vec<&str> = target.split('/').rev().collect();
-    let mut links = 0;
-    if target.starts_with('/') {
-        return Err(refused("points to an absolute path, out of the source"));
-    }
-    while let Some(part) = todo.pop() {
-        match part {
-            "" | "." => {}
-            ".." => {
-                here.pop().ok_or_else(|| refused("points out of the source"))?;
-            }
-            part => {
-                here.push(part);
-                if let Some(Entry::Link { target }) = entries.get(&here.join("/")) {
-                    links += 1;
-                    if links > LINKS_MAX {
-                        return Err(refused("goes in a circle"));
-                    }
-                    if target.starts_with('/') {
-                        return Err(refused("leads to an absolute path, out of the source"));
-                    }
-                    here.pop();
-                    todo.extend(target.split('/').rev());
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-fn digest_of(entries: &Entries) -> Digest {
-    let mut hasher = Sha256::new();
-    for (name, entry) in entries {
-        let (kind, mode, content) = match entry {
-            Entry::Folder => ('d', 0o755, [0; 32]),
-            Entry::File { executable, hash } => ('f', if *executable { 0o755 } else { 0o644 }, *hash),
-            Entry::Link { target } => ('l', 0o777, Sha256::digest(target.as_bytes()).into()),
-        };
-        hasher.update(format!("{kind} {mode:o} {} {name}\n", name.len()));
-        hasher.update(content);
-    }
-    Digest::from_bytes(hasher.finalize().into())
 }
 
 /// Makes the tree durable and gives it its name; one that is there already stays.

@@ -104,6 +104,9 @@ fn empty_and_broken_uploads_are_refused() {
     let whole = Upload::new().file("a", &"x".repeat(5000)).0.into_inner().unwrap();
     let error = receive(&whole[..2000], data_dir.path(), SourceLimits::default()).unwrap_err();
     assert!(error.message.contains("broke off"), "{}", error.message);
+    // Broken off exactly between two files.
+    let error = receive(&whole[..512 + 5120], data_dir.path(), SourceLimits::default()).unwrap_err();
+    assert!(error.message.contains("the end of the archive is missing"), "{}", error.message);
 }
 
 #[test]

@@ -2,6 +2,8 @@
 //!
 //! Needs root, `unshare` and the network: `cargo test -p trackbed-build --test real_build -- --ignored --nocapture`.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "the stand-in for the sandbox is a test too")]
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -99,6 +101,30 @@ fn builder(data_dir: &Path) -> LocalBuilder {
     LocalBuilder::new(Config { data_dir: data_dir.to_owned(), jobs: Arc::new(Runner), environment })
 }
 
+#[tokio::test]
+#[ignore = "needs root, unshare and PyPI"]
+async fn a_box_without_uv_gets_it_by_pip_and_a_missing_python_is_named() {
+    let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+    let environment =
+        std::env::vars().filter(|(name, _)| name.starts_with("SSL_") || name.starts_with("PIP_"));
+    let config = Config {
+        data_dir: folder.path().to_owned(),
+        jobs: Arc::new(Runner),
+        environment: environment.collect(),
+    };
+    let builder = LocalBuilder::new(config);
+    let case = |version| Case {
+        files: vec![(".python-version", version), ("main.py", "x"), ("Procfile", "web: x")],
+    };
+    case("3.11").build(&builder, folder.path(), &Log::default()).await.unwrap();
+    assert!(folder.path().join("tools/uv/bin/uv").is_file());
+    let error = case("3.77").build(&builder, folder.path(), &Log::default()).await.unwrap_err();
+    println!("{}", error.message);
+    assert!(error.message.starts_with(
+        "this source asks for Python 3.77 (.python-version:1), which is not on this box; found "
+    ));
+}
+
 struct Case {
     files: Vec<(&'static str, &'static str)>,
 }
@@ -141,6 +167,23 @@ fn venv(data_dir: &Path, image: &Image) -> PathBuf {
     layer.unwrap()
 }
 
+/// Starts the image as an instance would see it, asks it once, and returns what it said.
+fn serve(data_dir: &Path, image: &Image) -> String {
+    let lower: Vec<String> =
+        image.layers.iter().map(|l| data_dir.join(&l.path).display().to_string()).collect();
+    let env: String = image.env.iter().map(|(name, value)| format!("{name}='{value}' ")).collect();
+    let script = format!(
+        "set -e; root=$(mktemp -d); mount -t tmpfs t $root; cd $root; mkdir -p usr dev proc tmp app up/u up/w; \
+         for l in bin lib lib64 sbin; do ln -s usr/$l $l; done; mount --rbind /usr usr; mount --rbind /dev dev; mount --rbind /proc proc; \
+         mount -t overlay o -o lowerdir={},upperdir=$root/up/u,workdir=$root/up/w app; \
+         exec chroot --userspec=12345:12345 $root /usr/bin/env -i {env} /bin/sh -c 'cd /app; timeout 20 uvicorn main:app --port 18999 >/dev/null 2>&1 & pid=$!; sleep 6; \
+         python -c \"import urllib.request as u; print(u.urlopen(\\\"http://127.0.0.1:18999/openapi.json\\\").status)\"; kill $pid'",
+        lower.join(":")
+    );
+    let out = Command::new("unshare").args(["--mount", "sh", "-c", &script]).output().unwrap();
+    format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr))
+}
+
 const FASTAPI: &str = "fastapi\nuvicorn\ngunicorn\nsqlalchemy\naiosqlite\nsse-starlette\nhttpx\n";
 const MAIN: &str = "from fastapi import FastAPI\napp = FastAPI()\n";
 
@@ -155,6 +198,11 @@ async fn a_requirements_app_is_built_once_and_its_layer_reused() {
     println!("  cold");
     let first = case(MAIN).build(&builder, data_dir, &log).await.unwrap();
     assert!(venv(data_dir, &first).join("bin/uvicorn").is_file());
+    assert_eq!(
+        serve(data_dir, &first),
+        "200\n",
+        "the image runs, its environment at the place where it was made"
+    );
     println!("  code only");
     let second = case("from fastapi import FastAPI\nhello = FastAPI()\n")
         .build(&builder, data_dir, &log)

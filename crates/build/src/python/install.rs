@@ -50,10 +50,11 @@ pub(crate) async fn ensure(
         return Ok((layer, record));
     }
     let file = join(&deps.folder, deps.install.file());
-    log.line(
-        LogStream::System,
-        &format!("dependencies: installing from {file} into layer {}", digest.short()),
-    );
+    let from = match deps.install {
+        Install::Nothing => "none are asked for, making an empty environment".to_owned(),
+        _ => format!("installing from {file}"),
+    };
+    log.line(LogStream::System, &format!("dependencies: {from}; layer {}", digest.short()));
     let staging = workshop.layers.stage()?;
     let folder = staging.path().to_owned();
     let (source, files) = (request.source.path.clone(), deps.files.clone());

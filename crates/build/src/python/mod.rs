@@ -1,6 +1,7 @@
 //! The Python provider.
 
 pub(crate) mod build;
+pub(crate) mod code;
 pub(crate) mod dependencies;
 pub(crate) mod explain;
 pub(crate) mod install;

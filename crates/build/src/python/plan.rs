@@ -12,7 +12,7 @@ use crate::config::keys::{Key, Setting};
 use crate::python::dependencies::{self, Dependencies, Install, join};
 use crate::python::interpreters::{self, Interpreter};
 use crate::python::wanted::{self, Wanted};
-use crate::python::{scan, start};
+use crate::python::{code, scan, start};
 
 /// What is remembered between plan and build.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -150,7 +150,7 @@ fn find_dependencies(source: &Path, draft: &mut Draft) -> Result<Option<Dependen
             return Ok(Some(found));
         }
     }
-    let scripts = scan::files(source).iter().any(|file| !file.path.contains('/'));
+    let scripts = code::files(source).iter().any(|file| !file.path.contains('/'));
     if !scripts {
         if below.len() > 1 {
             return Err(PortError::new(format!(
@@ -179,7 +179,7 @@ fn find_start(source: &Path, draft: &mut Draft, deps: &Dependencies) -> Result<(
         warn_of_command(draft, &setting, &place, deps);
         return Ok(());
     }
-    let files = scan::files(source);
+    let files = code::files(source);
     let apps = scan::apps(&files);
     // What a project's build backend will bring is not known yet: then everything may be there.
     let open = deps.install == Install::Project && deps.list.is_empty();

@@ -2,7 +2,8 @@
 
 use trackbed_core::ports::PortError;
 
-use crate::python::scan::{App, Kind, PythonFile};
+use crate::python::code::PythonFile;
+use crate::python::scan::{App, Kind};
 
 /// What was decided.
 pub(crate) struct Start {
