@@ -58,12 +58,13 @@ async fn each_event_arrives_by_itself_before_the_next_is_sent() {
 
 #[tokio::test]
 async fn a_target_learns_that_the_client_left() {
-    let left = Arc::new(Notify::new());
-    let noticed = Arc::clone(&left);
+    let (asked, left) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (heard, noticed) = (Arc::clone(&asked), Arc::clone(&left));
     let target = Upstream::start(move |mut connection, _| {
-        let noticed = Arc::clone(&noticed);
+        let (heard, noticed) = (Arc::clone(&heard), Arc::clone(&noticed));
         async move {
             let request = connection.message().await;
+            heard.notify_one();
             if request.head.starts_with("GET /events") {
                 connection.send(EVENT_STREAM).await;
             }
@@ -77,7 +78,8 @@ async fn a_target_learns_that_the_client_left() {
     for path in ["/events", "/slow"] {
         let mut client = edge.connect().await;
         client.send(format!("GET {path} HTTP/1.1\r\nHost: a.test\r\n\r\n")).await;
-        until(|| async { edge.in_flight(1).await == 1 }).await;
+        soon(asked.notified()).await;
+        assert_eq!(edge.in_flight(1).await, 1);
         drop(client);
         soon(left.notified()).await;
         until(|| async { edge.in_flight(1).await == 0 }).await;
