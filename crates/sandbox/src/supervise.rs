@@ -87,6 +87,7 @@ impl<'a> Supervisor<'a> {
     /// Runs until init has ended. Returns how the app did.
     pub(crate) fn run(mut self) -> Exit {
         let mut buffer = vec![0; CHUNK_BYTES];
+        crate::footprint::forget_setup();
         while self.turn(&mut buffer) {}
         let status = process::wait_for(self.init);
         for _ in 0..LAST_CHUNKS {
