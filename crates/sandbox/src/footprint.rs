@@ -1,4 +1,4 @@
-//! Gives back the memory of the set-up. A shim and its init live as long as their app, and there are two for each: what
+//! Gives back memory that was needed once. A shim and its init live as long as their app, and there are two for each: what
 //! they needed once, to make the sandbox, must not count for all that time.
 
 #![allow(unsafe_code)]
@@ -10,7 +10,7 @@ use std::ffi::c_void;
 ///
 /// Only mappings that nobody can have written to are dropped: executable ones, and read-only ones at the beginning of
 /// their file (program headers and constants). Relocated data is read-only too, but lies further on.
-pub(crate) fn forget_setup() {
+pub(crate) fn forget_code() {
     let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return };
     for mapping in maps.lines().filter_map(parse) {
         // SAFETY: the range is a whole mapping of this process, private, of a file, and never writable: its pages are
@@ -56,7 +56,7 @@ mod tests {
     #[test]
     fn the_program_goes_on_after_forgetting() {
         let before = format!("{:?}", std::time::Duration::from_millis(1500));
-        forget_setup();
+        forget_code();
         assert_eq!(format!("{:?}", std::time::Duration::from_millis(1500)), before);
     }
 }

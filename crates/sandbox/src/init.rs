@@ -178,7 +178,7 @@ impl Watch<'_> {
             // CAP_SETGID, CAP_SETUID, CAP_SETPCAP and CAP_KILL: for further commands and for signals.
             let _ = launch::keep_capabilities(1 << 5 | 1 << 6 | 1 << 7 | 1 << 8);
         }
-        crate::footprint::forget_setup();
+        crate::footprint::forget_code();
         loop {
             let (signals, line) = {
                 let mut fds = [

@@ -87,7 +87,7 @@ impl<'a> Supervisor<'a> {
     /// Runs until init has ended. Returns how the app did.
     pub(crate) fn run(mut self) -> Exit {
         let mut buffer = vec![0; CHUNK_BYTES];
-        crate::footprint::forget_setup();
+        crate::footprint::forget_code();
         while self.turn(&mut buffer) {}
         let status = process::wait_for(self.init);
         for _ in 0..LAST_CHUNKS {
@@ -246,6 +246,7 @@ impl<'a> Supervisor<'a> {
                     if let Some(number) = self.clients.swap_remove(index).exec {
                         let _ = self.tell(&ToInit::Cut { number }, &[]);
                     }
+                    crate::footprint::forget_code();
                 }
                 Heard::Asked(request, fds) => self.serve(index, request, &fds),
             }
