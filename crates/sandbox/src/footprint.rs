@@ -1,16 +1,32 @@
-//! Gives back memory that was needed once. A shim and its init live as long as their app, and there are two for each: what
-//! they needed once, to make the sandbox, must not count for all that time.
+//! Gives back memory while there is nothing to do. A shim and its init live as long as their app, and there are two for
+//! each: what they needed to make the sandbox, or to write a burst of lines, must not count for all that time.
 
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
+
+use nix::poll::{PollFd, PollTimeout, poll};
+
+/// After this long without anything to do, code is given back.
+const REST_MS: u16 = 2000;
+
+/// Waits as poll(2) without a limit does, and gives the code back when nothing happens for [`REST_MS`].
+pub(crate) fn poll_lightly(fds: &mut [PollFd<'_>]) -> nix::Result<i32> {
+    match poll(fds, REST_MS)? {
+        0 => {
+            forget_code();
+            poll(fds, PollTimeout::NONE)
+        }
+        ready => Ok(ready),
+    }
+}
 
 /// Drops the pages of code and constants that are mapped now. Whatever is needed again is read in again, from the page
 /// cache, which the processes of all instances share.
 ///
 /// Only mappings that nobody can have written to are dropped: executable ones, and read-only ones at the beginning of
 /// their file (program headers and constants). Relocated data is read-only too, but lies further on.
-pub(crate) fn forget_code() {
+fn forget_code() {
     let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return };
     for mapping in maps.lines().filter_map(parse) {
         // SAFETY: the range is a whole mapping of this process, private, of a file, and never writable: its pages are

@@ -12,10 +12,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags};
 use serde::{Deserialize, Serialize};
 use trackbed_core::isolation::IsolationLevel;
 
+use crate::footprint;
 use crate::launch::{self, Restrictions};
 use crate::netlink::Netlink;
 use crate::records::Order;
@@ -178,14 +179,13 @@ impl Watch<'_> {
             // CAP_SETGID, CAP_SETUID, CAP_SETPCAP and CAP_KILL: for further commands and for signals.
             let _ = launch::keep_capabilities(1 << 5 | 1 << 6 | 1 << 7 | 1 << 8);
         }
-        crate::footprint::forget_code();
         loop {
             let (signals, line) = {
                 let mut fds = [
                     PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
                     PollFd::new(self.line.as_fd(), PollFlags::POLLIN),
                 ];
-                let _ = poll(&mut fds, PollTimeout::NONE);
+                let _ = footprint::poll_lightly(&mut fds);
                 (fds[0].any().unwrap_or(false), fds[1].any().unwrap_or(false))
             };
             if signals && let Some(status) = self.hear_signals() {
