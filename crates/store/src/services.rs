@@ -155,15 +155,17 @@ impl Db<'_> {
         Ok(())
     }
 
-    /// Returns the next sequence number for a route table. Never the same twice, also across restarts.
+    /// Returns the next sequence number for a route table, above `seen`, which the edge has had. Never the same twice,
+    /// also across restarts, and also when this database was restored from an older copy.
     ///
     /// # Errors
     /// When the database refuses.
-    pub fn next_route_sequence(&self) -> Result<u64, StoreError> {
+    pub fn next_route_sequence(&self, seen: u64) -> Result<u64, StoreError> {
         let next: String = self.sql.query_row(
-            "INSERT INTO settings VALUES ('route_sequence', '1')
-             ON CONFLICT (key) DO UPDATE SET value = CAST(CAST(value AS INTEGER) + 1 AS TEXT) RETURNING value",
-            [],
+            "INSERT INTO settings VALUES ('route_sequence', CAST(?1 + 1 AS TEXT))
+             ON CONFLICT (key) DO UPDATE SET value = CAST(max(CAST(value AS INTEGER), ?1) + 1 AS TEXT)
+             RETURNING value",
+            [i64::try_from(seen).unwrap_or(i64::MAX - 1)],
             |row| row.get(0),
         )?;
         next.parse().map_err(|_| StoreError::Conflict(format!("`{next}` is not a route sequence")))
