@@ -31,6 +31,7 @@ pub(crate) struct Rig {
     pub(crate) crashes: u32,
     /// Outcomes seen so far; they must never change.
     pub(crate) outcomes: BTreeMap<DeploymentId, DeploymentState>,
+    store: Store,
     tasks: Tasks,
     ends: watch::Receiver<u32>,
     folder: TempDir,
@@ -40,10 +41,14 @@ pub(crate) fn name(text: &str) -> Name {
     text.parse().unwrap()
 }
 
-fn parts(folder: &TempDir, world: &World, faults: &Faults) -> Parts {
+fn open_store(folder: &TempDir) -> Store {
     let key = Key::open(&folder.path().join("key")).unwrap();
+    Store::open(&folder.path().join("state.db"), key).unwrap()
+}
+
+fn parts(store: Store, folder: &TempDir, world: &World, faults: &Faults) -> Parts {
     Parts {
-        store: Store::open(&folder.path().join("state.db"), key).unwrap(),
+        store,
         builder: Arc::new(FakeBuilder::new(world.clone(), faults.clone())),
         engine: Arc::new(FakeEngine::new(world.clone(), faults.clone())),
         edge: Arc::new(FakeEdge::new(world.clone(), faults.clone())),
@@ -73,35 +78,31 @@ pub(crate) fn on_paused_time<T>(scenario: impl Future<Output = T>) -> T {
 impl Rig {
     pub(crate) async fn new() -> Rig {
         let (world, faults, folder, tasks) = (World::new(), Faults::default(), folder(), Tasks::default());
-        let control = Control::new(parts(&folder, &world, &faults), tasks.clone());
+        let store = open_store(&folder);
+        let control = Control::new(parts(store.clone(), &folder, &world, &faults), tasks.clone());
         control.start().await.unwrap();
-        let ends = faults.crashes();
-        Rig { world, faults, control, crashes: 0, outcomes: BTreeMap::new(), tasks, ends, folder }
+        let (ends, outcomes) = (faults.crashes(), BTreeMap::new());
+        Rig { world, faults, control, crashes: 0, outcomes, store, tasks, ends, folder }
     }
 
     /// Ends the control plane as `kill -9` would, and starts another over the same files and the same world.
     pub(crate) async fn crash(&mut self) {
-        self.crashes += 1;
-        self.tasks.stop(Duration::ZERO).await;
-        // Aborted tasks are dropped when the runtime comes to them.
-        for _ in 0..10 {
-            tokio::task::yield_now().await;
-        }
-        self.tasks = Tasks::default();
-        self.control = Control::new(parts(&self.folder, &self.world, &self.faults), self.tasks.clone());
-        // A fault may strike during the start as well, once more.
         loop {
-            let started = tokio::select! {
-                started = self.control.start() => started,
-                _ = self.ends.changed() => {
-                    self.tasks.stop(Duration::ZERO).await;
-                    self.tasks = Tasks::default();
-                    self.control = Control::new(parts(&self.folder, &self.world, &self.faults), self.tasks.clone());
-                    continue;
-                }
-            };
-            started.unwrap();
-            break;
+            self.crashes += 1;
+            self.tasks.stop(Duration::ZERO).await;
+            // Aborted tasks are dropped when the runtime comes to them.
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+            self.tasks = Tasks::default();
+            self.store = open_store(&self.folder);
+            let parts = parts(self.store.clone(), &self.folder, &self.world, &self.faults);
+            self.control = Control::new(parts, self.tasks.clone());
+            tokio::select! {
+                started = self.control.start() => return started.unwrap(),
+                // The fault strikes during the start.
+                _ = self.ends.changed() => {}
+            }
         }
     }
 
@@ -178,11 +179,11 @@ impl Rig {
         self.control.service(&name("web"), &name("web")).await.unwrap()
     }
 
-    /// The live release and its instance.
+    /// The live release and its instance, asked of the state alone: no port is called.
     pub(crate) async fn live(&self) -> (Release, InstanceId) {
-        let status = self.control.status(self.service().await).await.unwrap();
-        let live = status.service.live.expect("something is live");
-        (status.release.unwrap(), live.instance.expect("it has an instance"))
+        let live = self.service().await.live.expect("something is live");
+        let release = self.store.with(move |db| db.load_release(&live.release)).await.unwrap();
+        (release, live.instance.expect("it has an instance"))
     }
 
     /// Which instance requests go to now, if any.
