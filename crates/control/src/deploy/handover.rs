@@ -122,7 +122,12 @@ impl Control {
             .inner
             .store
             .with(move |db| {
-                db.set_live(&id, &live)?;
+                let before = db.load_service(&id)?.live.and_then(|before| before.instance);
+                if before != live.instance {
+                    // An old instance that crashed beside the new one's start may have been replaced since step `check`.
+                    changed.old_instance = before.or(changed.old_instance);
+                    db.set_live(&id, &live)?;
+                }
                 db.set_wanted(&id, Wanted::Running)?;
                 db.update_deployment(&changed)?;
                 Ok(changed)

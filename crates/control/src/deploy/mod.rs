@@ -60,8 +60,13 @@ impl Control {
             self.reach(step, Moment::Before);
             let began = tokio::time::Instant::now();
             let service = self.load_service(&deployment).await?;
-            // A build or a drain may take long; what is live is looked after meanwhile.
-            let beside = matches!(step, Step::Plan | Step::Build | Step::Release | Step::Retire);
+            // A build, a slow start or a drain may take long; what is live is looked after meanwhile, unless it is the
+            // very thing that the step moves.
+            let beside = match step {
+                Step::Plan | Step::Build | Step::Release | Step::Retire => true,
+                Step::Start | Step::Health => deployment.handover == Some(Handover::Overlap),
+                Step::Check | Step::Drain | Step::Park | Step::Stop | Step::Switch => false,
+            };
             let taken = tokio::select! {
                 taken = self.take(&service, &mut deployment, step) => taken,
                 () = self.keep_supervising(&service.id), if beside => continue,

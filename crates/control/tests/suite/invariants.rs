@@ -52,7 +52,11 @@ impl Rig {
         let Some(upstream) = self.world.upstream(&host) else { return vec!["no route".into()] };
         let down = |reason| UpstreamState::Down { reason };
         let Some(live) = service.live else {
-            if !living.is_empty() || upstream != down(DownReason::Starting) {
+            let reason = match service.wanted {
+                Wanted::Running => DownReason::Starting,
+                Wanted::Stopped => DownReason::Stopped,
+            };
+            if !living.is_empty() || upstream != down(reason) {
                 wrong.push(format!("nothing is live, but {living:?} run and requests go to {upstream:?}"));
             }
             return wrong;

@@ -22,7 +22,7 @@ use trackbed_testkit::{
 /// Longest wait for anything, in virtual time: longer than every limit of the control plane together.
 const PATIENCE: Duration = Duration::from_secs(900);
 /// How often a wait looks.
-const POLL: Duration = Duration::from_millis(20);
+const POLL: Duration = Duration::from_millis(40);
 
 pub(crate) struct Rig {
     pub(crate) world: World,
