@@ -351,7 +351,7 @@ fn resolve(
             let newest = db
                 .list_deployments(&service.id, 100)?
                 .into_iter()
-                .find(|deployment| deployment.source.is_some());
+                .find(|deployment| matches!(deployment.kind, DeploymentKind::Up | DeploymentKind::Redeploy));
             let Some(newest) = newest else { return Ok(Err(nothing())) };
             Resolved {
                 kind: DeploymentKind::Redeploy,
