@@ -13,6 +13,7 @@ use trackbed_stdx::tasks::Tasks;
 use trackbed_store::{Store, StoreError};
 
 use crate::routes::RoutesKnown;
+use crate::sweep::Jobs;
 
 /// What the control plane is made of.
 pub struct Parts {
@@ -173,7 +174,9 @@ impl Control {
         if let Err(error) = self.sync_routes().await {
             tracing::warn!(%error, "the edge did not take the routes yet");
         }
-        self.sweep_strays().await?;
+        if let Err(error) = self.sweep_strays(Jobs::AreOrphans).await {
+            tracing::warn!(%error, "strays of an earlier control plane are not removed yet");
+        }
         let services = self.inner.store.with(|db| db.list_services()).await?;
         for service in services {
             self.wake(&service.id);
