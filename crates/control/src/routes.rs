@@ -79,6 +79,11 @@ impl Control {
         });
     }
 
+    /// Says that the edge lacks something; the keeper tells it.
+    pub(crate) fn owe_routes(&self) {
+        self.inner.routes_known.owed.store(true, Ordering::Relaxed);
+    }
+
     async fn keep_routes(&self) -> Result<(), ControlError> {
         let known = &self.inner.routes_known;
         let has = self.inner.edge.stats().await?.sequence;

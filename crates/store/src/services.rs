@@ -145,6 +145,28 @@ impl Db<'_> {
         Ok(())
     }
 
+    /// Stores that the owner wants a service stopped, and since when.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn set_stopped(&self, id: &ServiceId, now: Timestamp) -> Result<(), StoreError> {
+        self.set_wanted(id, Wanted::Stopped)?;
+        self.sql.execute("UPDATE services SET stopped_at = ?2 WHERE id = ?1", params![id.as_str(), now.0])?;
+        Ok(())
+    }
+
+    /// Returns whether the owner has stopped a service after a time, and it shall be stopped still.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn was_stopped_after(&self, id: &ServiceId, time: Timestamp) -> Result<bool, StoreError> {
+        Ok(self.sql.query_row(
+            "SELECT EXISTS (SELECT 1 FROM services WHERE id = ?1 AND wanted = ?2 AND stopped_at > ?3)",
+            params![id.as_str(), word(&Wanted::Stopped)?, time.0],
+            |row| row.get(0),
+        )?)
+    }
+
     /// Stores what is live.
     ///
     /// # Errors

@@ -128,7 +128,10 @@ impl Control {
                     changed.old_instance = before.or(changed.old_instance);
                     db.set_live(&id, &live)?;
                 }
-                db.set_wanted(&id, Wanted::Running)?;
+                // The last word counts: a stop that came during the deployment stops the new release.
+                if !db.was_stopped_after(&id, changed.created_at)? {
+                    db.set_wanted(&id, Wanted::Running)?;
+                }
                 db.update_deployment(&changed)?;
                 Ok(changed)
             })

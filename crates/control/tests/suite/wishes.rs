@@ -136,7 +136,10 @@ async fn a_down_during_a_build_is_the_last_word() {
     let id = rig.up(&slow).await;
     rig.reach(&id, Step::Build).await;
     rig.down().await;
-    rig.finish(&id).await;
+    rig.pass_time(Duration::from_secs(2)).await;
+    let deployment = rig.control.deployment(&id).await.unwrap();
+    assert_eq!(deployment.state, DeploymentState::Failed, "it does not wait for the build");
+    assert!(deployment.failure.unwrap().reason.contains("was stopped before"));
     rig.settle().await;
     assert_eq!(rig.service().await.wanted, Wanted::Stopped);
     assert!(rig.world.living().is_empty());
@@ -169,4 +172,12 @@ async fn a_sweep_lets_the_job_of_a_build_run_and_a_new_control_plane_ends_it() {
     rig.crash().await;
     rig.pass_time(Duration::from_secs(1)).await;
     assert!(!rig.world.instance(&job).unwrap().lives(trackbed_testkit::clock::now()), "nobody waits for it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_is_stopped_before_anything_was_live_says_so() {
+    let mut rig = Rig::new().await;
+    rig.deploy(&App::new("bad").never_healthy()).await;
+    rig.down().await;
+    rig.settle().await;
 }
