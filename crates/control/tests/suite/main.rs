@@ -1,6 +1,14 @@
 //! The control plane against a world of fakes, on paused time: good days, bad days, a fault at every call, and seeded
 //! random schedules. One binary, because linking costs more than running.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::large_enum_variant,
+    reason = "tests"
+)]
+
 mod failures;
 mod handover;
 mod invariants;
