@@ -86,8 +86,9 @@ impl Control {
             timeout: config.health.timeout,
         };
         match self.await_healthy(&gate).await? {
-            Verdict::Healthy { port, warning } => {
+            Verdict::Healthy { port, warning, timeline } => {
                 deployment.port = Some(port);
+                self.event(deployment, EventKind::Note, &timeline.to_string()).await?;
                 if let Some(warning) = warning {
                     self.event(deployment, EventKind::Warning, &warning).await?;
                 }
