@@ -65,7 +65,8 @@ impl std::fmt::Display for Timeline {
 /// Waits between probes: quick while a start is young, because every wait is time that callers are parked.
 fn pause(waited: Duration) -> Duration {
     match waited.as_secs() {
-        0..3 => Duration::from_millis(25),
+        0 => Duration::from_millis(10),
+        1..3 => Duration::from_millis(25),
         3..30 => Duration::from_millis(200),
         _ => Duration::from_secs(1),
     }
