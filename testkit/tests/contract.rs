@@ -1,5 +1,7 @@
 //! The fake engine keeps the contract that the real one keeps.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;

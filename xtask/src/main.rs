@@ -1,2 +1,44 @@
-//! chores
-fn main() {}
+//! The project's chores: `cargo xtask demo | test | bench | floors`.
+
+#![allow(clippy::disallowed_methods, reason = "a chore needs no crash safety")]
+
+mod bench;
+mod demo;
+mod floors;
+mod http;
+mod install;
+mod own_box;
+mod shell;
+mod test;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+cargo xtask demo [--keep]   deploy examples/assistant to a fresh box and talk to it
+cargo xtask test            install what the tests need and run everything
+cargo xtask bench [NAME]    measure against peers; NAME is `deploy` or `idle` (default: all)
+cargo xtask floors          check that every import between crates goes down the floors";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let outcome = match words[..] {
+        ["demo"] => demo::run(false),
+        ["demo", "--keep"] => demo::run(true),
+        ["test"] => test::run(),
+        ["bench"] => bench::run(None),
+        ["bench", name] => bench::run(Some(name)),
+        ["floors"] => floors::check(),
+        _ => {
+            eprintln!("{HELP}");
+            return ExitCode::from(2);
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

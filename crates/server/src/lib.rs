@@ -1,1 +1,11 @@
-//! (being written)
+//! `trackbed serve`: wires all parts together and answers the API. The only room that knows every other one.
+
+mod api;
+mod convert;
+mod edge_keeper;
+mod error;
+mod peer;
+mod routes;
+mod serve;
+
+pub use serve::{ServeConfig, serve};

@@ -4,5 +4,6 @@
 pub mod backoff;
 pub mod clock;
 pub mod files;
+pub mod paths;
 pub mod random;
 pub mod tasks;

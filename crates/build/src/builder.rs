@@ -1,0 +1,196 @@
+//! The builder of this box: plans and builds below one data directory, with jobs run by whoever has the sandbox.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use trackbed_core::image::{Image, Layer};
+use trackbed_core::instance::LogStream;
+use trackbed_core::plan::Plan;
+use trackbed_core::ports::{BuildLog, BuildRequest, Builder, JobRunner, PlanRequest, PortError};
+use trackbed_core::{Digest, Timestamp};
+use trackbed_stdx::clock;
+
+use crate::host::Host;
+use crate::layers::{self, Layers};
+use crate::planner::{self, Outcome};
+use crate::python::build as python;
+use crate::python::interpreters::{Interpreter, Interpreters};
+use crate::python::wanted::Wanted;
+use crate::tools::{self, Uv};
+
+/// What a builder needs.
+pub struct Config {
+    /// Where sources, layers and caches live: `sources`, `layers`, `build`, `tmp`, `cache`, `tools` below it.
+    pub data_dir: PathBuf,
+    /// Runs commands in the sandbox.
+    pub jobs: Arc<dyn JobRunner>,
+    /// The environment of the process. `HOME`, `PATH` and `PYENV_ROOT` say where to look for tools; certificates,
+    /// proxies and package indexes reach installs, by a fixed list of names. Nothing else is used.
+    pub environment: Vec<(String, String)>,
+}
+
+/// Builds on this box.
+pub struct LocalBuilder {
+    workshop: Workshop,
+    shared: Arc<Shared>,
+}
+
+/// What providers work with.
+pub(crate) struct Workshop {
+    pub(crate) data_dir: PathBuf,
+    pub(crate) jobs: Arc<dyn JobRunner>,
+    pub(crate) host: Host,
+    pub(crate) layers: Layers,
+    turns: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+/// What blocking work takes along.
+struct Shared {
+    data_dir: PathBuf,
+    host: Host,
+    interpreters: Interpreters,
+    uv: Mutex<Option<Uv>>,
+}
+
+/// What a provider made.
+pub(crate) struct Made {
+    pub(crate) provider: &'static str,
+    pub(crate) layers: Vec<Layer>,
+    pub(crate) host_paths: Vec<String>,
+    pub(crate) env: Vec<(String, String)>,
+}
+
+impl LocalBuilder {
+    /// Makes a builder. Touches nothing yet.
+    pub fn new(config: Config) -> Self {
+        let host = Host::new(config.environment);
+        let shared = Shared {
+            data_dir: config.data_dir.clone(),
+            host: host.clone(),
+            interpreters: Interpreters::default(),
+            uv: Mutex::default(),
+        };
+        let workshop = Workshop {
+            layers: Layers::new(config.data_dir.clone()),
+            data_dir: config.data_dir,
+            jobs: config.jobs,
+            host,
+            turns: Mutex::default(),
+        };
+        Self { workshop, shared: Arc::new(shared) }
+    }
+
+    /// Removes what an earlier process left half made: call it once at start, before anything is received or built.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub async fn sweep(&self) -> Result<(), PortError> {
+        let layers = self.workshop.layers.clone();
+        blocking(move || {
+            layers.sweep().map_err(|error| layers::disk("cannot tidy the data directory", &error))
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl Builder for LocalBuilder {
+    async fn plan(&self, request: PlanRequest) -> Result<Plan, PortError> {
+        let shared = Arc::clone(&self.shared);
+        blocking(move || {
+            let (wanted, error) = match planner::plan(&request, &shared.pythons())? {
+                Outcome::Ready(plan) => return Ok(*plan),
+                Outcome::NoPython { wanted, error } => (wanted, error),
+            };
+            let Some(version) = fetchable(&wanted) else { return Err(error) };
+            let fetched = shared
+                .uv()
+                .map_err(|error| error.message)
+                .and_then(|uv| tools::fetch_python(&shared.host, &shared.data_dir, &uv, &version));
+            if let Err(cause) = fetched {
+                let message = format!("{}; fetching it failed: {cause}", error.message);
+                return Err(PortError { message, hint: error.hint });
+            }
+            match planner::plan(&request, &shared.pythons())? {
+                Outcome::Ready(plan) => Ok(*plan),
+                Outcome::NoPython { error, .. } => Err(error),
+            }
+        })
+        .await
+    }
+
+    async fn build(&self, request: BuildRequest, log: &dyn BuildLog) -> Result<Image, PortError> {
+        let shared = Arc::clone(&self.shared);
+        let uv = blocking(move || shared.uv()).await?;
+        let made = python::build(&self.workshop, &request, &uv, log).await?;
+        let mut text = format!("{}\n", made.provider);
+        for layer in &made.layers {
+            text.push_str(&format!("layer {}\n", layer.digest));
+        }
+        for path in &made.host_paths {
+            text.push_str(&format!("host {path}\n"));
+        }
+        for (name, value) in &made.env {
+            text.push_str(&format!("env {name}={value}\n"));
+        }
+        let digest = layers::key(&[("image 1", text.as_bytes())]);
+        log.line(LogStream::System, &format!("image {}", digest.short()));
+        Ok(Image {
+            digest,
+            provider: made.provider.to_owned(),
+            layers: made.layers,
+            host_paths: made.host_paths,
+            env: made.env,
+            built_at: Timestamp(clock::now_ms()),
+        })
+    }
+}
+
+impl Workshop {
+    /// Waits until nobody else makes the layer of this key. Cancel-safe.
+    pub(crate) async fn turn(&self, digest: &Digest) -> tokio::sync::OwnedMutexGuard<()> {
+        let lock = {
+            let mut turns = self.turns.lock().expect("no holder of this lock panics");
+            turns.retain(|_, lock| Arc::strong_count(lock) > 1);
+            Arc::clone(turns.entry(digest.clone()).or_default())
+        };
+        lock.lock_owned().await
+    }
+}
+
+impl Shared {
+    fn pythons(&self) -> Vec<Interpreter> {
+        self.interpreters.list(&self.host, &self.data_dir)
+    }
+
+    fn uv(&self) -> Result<Uv, PortError> {
+        let mut known = self.uv.lock().expect("no holder of this lock panics");
+        if let Some(uv) = known.as_ref().filter(|uv| uv.program.exists()) {
+            return Ok(uv.clone());
+        }
+        let found = tools::ensure_uv(&self.host, &self.data_dir, &self.pythons())?;
+        *known = Some(found.clone());
+        Ok(found)
+    }
+}
+
+/// The version to ask uv for: a pin, or the specifiers as they stand.
+fn fetchable(wanted: &Wanted) -> Option<String> {
+    let text = wanted.text.trim_start_matches("cpython-").trim_start_matches("python-").trim();
+    let plain = text
+        .chars()
+        .all(|c| c.is_ascii_digit() || matches!(c, '.' | '>' | '<' | '=' | ',' | '!' | '~' | '*' | ' '));
+    (plain && !text.is_empty()).then(|| text.to_owned())
+}
+
+/// Runs blocking work off the async threads.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, PortError> + Send + 'static,
+) -> Result<T, PortError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(PortError::new(format!("the builder failed inside: {error}"))),
+    }
+}

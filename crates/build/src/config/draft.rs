@@ -1,0 +1,143 @@
+//! What all readers fill: values with their origin, volumes, and warnings. The strongest origin wins, key by key.
+
+use trackbed_core::plan::Warning;
+use trackbed_core::ports::PortError;
+use trackbed_core::settings::{Origin, VolumeRequest};
+
+use crate::config::keys::{Key, Setting};
+use crate::config::tree::{Member, Node, Value};
+
+/// One value that somebody gave.
+#[derive(Debug, Clone)]
+pub(crate) struct Given {
+    /// Which key.
+    pub(crate) key: Key,
+    /// The checked value.
+    pub(crate) setting: Setting,
+    /// Who gave it.
+    pub(crate) origin: Origin,
+    /// Where: `railway.json:4`.
+    pub(crate) place: String,
+}
+
+/// Everything that was read so far.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Draft {
+    given: Vec<Given>,
+    /// Volumes asked for, with place.
+    pub(crate) volumes: Vec<(VolumeRequest, Origin, String)>,
+    /// What is odd.
+    pub(crate) warnings: Vec<Warning>,
+}
+
+/// A file that is being read.
+#[derive(Clone, Copy)]
+pub(crate) struct File<'a> {
+    /// Its name.
+    pub(crate) name: &'a str,
+    /// The strength of what it says.
+    pub(crate) origin: Origin,
+}
+
+impl Draft {
+    /// Adds a value. Of two with the same origin the one added first wins.
+    pub(crate) fn give(&mut self, given: Given) {
+        self.given.push(given);
+    }
+
+    /// Finds the strongest value of a key.
+    pub(crate) fn find(&self, key: Key) -> Option<&Given> {
+        self.given.iter().filter(|given| given.key == key).min_by_key(|given| given.origin)
+    }
+
+    /// Adds something odd in a file.
+    pub(crate) fn warn(&mut self, file: &str, line: Option<u32>, message: impl Into<String>) {
+        let file = (!file.is_empty()).then(|| file.to_owned());
+        self.warnings.push(Warning { file, line, message: message.into() });
+    }
+
+    /// Adds a value from a file after checking its type.
+    pub(crate) fn take(&mut self, file: File<'_>, key: Key, member: &Member) -> Result<(), PortError> {
+        let line = member.place.line;
+        let wrong = |expected: &str| {
+            PortError::new(format!(
+                "{}:{line}: `{}` is {}; expected {expected}",
+                file.name, member.key, member.node.value
+            ))
+            .hint(format!("mend line {line} of {} and deploy again", file.name))
+        };
+        let text = match &member.node.value {
+            Value::Null => return Ok(()),
+            Value::Text(text) if text.trim().is_empty() => return Ok(()),
+            Value::Text(text) => text,
+            Value::Number(number) if key.is_number() => number,
+            Value::Bool(_) | Value::Number(_) | Value::List(_) | Value::Table(_) => {
+                return Err(wrong(if key.is_number() { "a number" } else { "a text in quotes" }));
+            }
+        };
+        let setting = key.parse(text).map_err(|expected| wrong(&expected))?;
+        self.give(Given { key, setting, origin: file.origin, place: format!("{}:{line}", file.name) });
+        Ok(())
+    }
+
+    /// Adds the volumes of a `[[volumes]]` list.
+    pub(crate) fn take_volumes(&mut self, file: File<'_>, member: &Member) -> Result<(), PortError> {
+        let Value::List(items) = &member.node.value else {
+            return Err(PortError::new(format!(
+                "{}:{}: `volumes` is {}; expected a list of tables with `name` and `mount`",
+                file.name, member.place.line, member.node.value
+            ))
+            .hint("write it as:\n[[volumes]]\nname = \"data\"\nmount = \"/data\""));
+        };
+        for item in items {
+            let line = item.place.line;
+            let mount = item.get("mount").or_else(|| item.get("mountPath"));
+            let Some(mount) = mount.and_then(Node::text) else {
+                return Err(PortError::new(format!(
+                    "{}:{line}: this volume has no `mount`; expected a path such as \"/data\"",
+                    file.name
+                )));
+            };
+            let mount = mount
+                .parse()
+                .map_err(|error| PortError::new(format!("{}:{line}: volume: {error}", file.name)))?;
+            let name = item.get("name").and_then(Node::text).unwrap_or("data");
+            let name = name
+                .parse()
+                .map_err(|error| PortError::new(format!("{}:{line}: volume: {error}", file.name)))?;
+            self.unknown(file, item, &["name", "mount", "mountPath"], &[], "volumes.");
+            let place = format!("{}:{line}", file.name);
+            self.volumes.push((VolumeRequest { name, mount }, file.origin, place));
+        }
+        Ok(())
+    }
+
+    /// Warns of keys that nobody reads.
+    pub(crate) fn unknown(
+        &mut self,
+        file: File<'_>,
+        table: &Node,
+        read: &[&str],
+        quiet: &[&str],
+        prefix: &str,
+    ) {
+        for member in table.members() {
+            let key = member.key.as_str();
+            if !read.contains(&key) && !quiet.contains(&key) && member.node.value != Value::Null {
+                let message = format!("unknown key `{prefix}{key}`, ignored");
+                self.warn(file.name, Some(member.place.line), message);
+            }
+        }
+    }
+}
+
+/// Refuses a known table that is something else.
+pub(crate) fn expect_table(file: &str, member: &Member) -> Result<(), PortError> {
+    match member.node.value {
+        Value::Table(_) => Ok(()),
+        _ => Err(PortError::new(format!(
+            "{file}:{}: `{}` is {}; expected a table",
+            member.place.line, member.key, member.node.value
+        ))),
+    }
+}

@@ -1,0 +1,102 @@
+//! The settings of a service: every file and flag that may say something, read in order of strength.
+//!
+//! One file per format; to read another one, write its reader and add it to [`READERS`].
+
+pub(crate) mod draft;
+pub(crate) mod json;
+pub(crate) mod keys;
+mod nixpacks;
+mod procfile;
+mod railpack;
+mod railway;
+pub(crate) mod resolve;
+pub(crate) mod toml;
+pub(crate) mod tree;
+
+use std::path::Path;
+
+use trackbed_core::Secret;
+use trackbed_core::ports::PortError;
+use trackbed_core::settings::Origin;
+
+use crate::text;
+use draft::{Draft, Given};
+use keys::Key;
+
+type Reader = fn(&str, &str, &mut Draft) -> Result<(), PortError>;
+
+/// Files and who reads them.
+const READERS: [(&str, Reader); 6] = [
+    ("trackbed.toml", railway::read_toml),
+    ("railway.json", railway::read_json),
+    ("railway.toml", railway::read_toml),
+    ("railpack.json", railpack::read),
+    ("nixpacks.toml", nixpacks::read),
+    ("Procfile", procfile::read),
+];
+
+/// Variables that are settings.
+const VARIABLES: [(&str, Key); 3] = [
+    ("RAILWAY_HEALTHCHECK_TIMEOUT_SEC", Key::HealthTimeout),
+    ("RAILWAY_DEPLOYMENT_DRAINING_SECONDS", Key::StopGrace),
+    ("PORT", Key::Port),
+];
+
+/// Reads everything that can be said about a service, detection and defaults apart.
+pub(crate) fn read(
+    folder: &Path,
+    overrides: &[(String, String)],
+    stored: &[(String, String)],
+    variables: &[(String, Secret<String>)],
+) -> Result<Draft, PortError> {
+    let mut draft = Draft::default();
+    for (name, value) in overrides {
+        let Some(key) = Key::find(name) else {
+            let known: Vec<&str> = Key::all().map(Key::name).collect();
+            return Err(PortError::new(format!("unknown setting `{name}`"))
+                .hint(format!("known settings are {}", known.join(", "))));
+        };
+        let place = if key == Key::StartCommand { "--start".to_owned() } else { format!("--set {name}") };
+        let setting = key
+            .parse(value)
+            .map_err(|expected| PortError::new(format!("{place}: `{value}` is not {expected}")))?;
+        draft.give(Given { key, setting, origin: Origin::Flag, place });
+    }
+    let railway_json = folder.join("railway.json").is_file();
+    for (name, reader) in READERS {
+        let Some(text) = text::find(folder, name)? else { continue };
+        if text.trim().is_empty() {
+            draft.warn(name, None, "the file is empty, ignored");
+            continue;
+        }
+        if name == "railway.toml" && railway_json {
+            draft.warn(name, None, "railway.json is read before railway.toml, value by value");
+        }
+        reader(name, &text, &mut draft)?;
+    }
+    for (name, value) in variables {
+        let Some((_, key)) = VARIABLES.iter().find(|(variable, _)| variable == name) else { continue };
+        match key.parse(value.expose()) {
+            Ok(setting) => draft.give(Given {
+                key: *key,
+                setting,
+                origin: Origin::Stored,
+                place: format!("variable {name}"),
+            }),
+            Err(expected) => draft.warn("", None, format!("variable {name} is not {expected}, ignored")),
+        }
+    }
+    for (name, value) in stored {
+        match Key::find(name).map(|key| (key, key.parse(value))) {
+            Some((key, Ok(setting))) => {
+                let place = format!("stored {name}");
+                draft.give(Given { key, setting, origin: Origin::Stored, place });
+            }
+            Some((_, Err(expected))) => {
+                draft.warn("", None, format!("stored setting {name} is `{value}`, not {expected}; ignored"));
+            }
+            None => draft.warn("", None, format!("stored setting {name} is unknown, ignored")),
+        }
+    }
+    Ok(draft)
+}

@@ -1,0 +1,108 @@
+//! Reads a `Procfile`: `name: command` by line. One process is started: `web`, else `worker`, else the first by name.
+
+use trackbed_core::ports::PortError;
+use trackbed_core::settings::Origin;
+
+use crate::config::draft::{Draft, Given};
+use crate::config::keys::{Key, Setting};
+
+/// Reads the file.
+pub(crate) fn read(name: &str, text: &str, draft: &mut Draft) -> Result<(), PortError> {
+    let mut lines: Vec<(String, String, u32)> = Vec::new();
+    for (number, line) in (1u32..).zip(text.lines()) {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let Some((process, command)) = line.split_once(':') else {
+            return Err(PortError::new(format!(
+                "{name}:{number}:1: expected `name: command`, found `{}`",
+                line.chars().take(60).collect::<String>()
+            ))
+            .hint("a line looks like `web: uvicorn main:app --host 0.0.0.0 --port $PORT`"));
+        };
+        let process = process.trim();
+        let fine = !process.is_empty()
+            && process.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
+        if !fine {
+            return Err(PortError::new(format!(
+                "{name}:{number}:1: `{process}` is not the name of a process; expected letters, digits, `-` or `_` before `:`"
+            )));
+        }
+        let command = unquote(command.trim());
+        if command.is_empty() {
+            draft.warn(name, Some(number), format!("`{process}` has no command, ignored"));
+        } else {
+            lines.push((process.to_owned(), command.to_owned(), number));
+        }
+    }
+    let rank = |process: &str| match process {
+        "web" => 0,
+        "worker" => 1,
+        _ => 2,
+    };
+    // Railway never starts `release`; it prepares the database before the others start.
+    let chosen = lines
+        .iter()
+        .filter(|(process, ..)| process != "release")
+        .min_by_key(|(process, ..)| (rank(process), process.clone()));
+    for (process, _, line) in &lines {
+        if process == "release" {
+            let message = "`release` is not run yet: run it yourself with `trackbed run`, or put it before the start command with `&&`";
+            draft.warn(name, Some(*line), message);
+        } else if chosen.is_some_and(|(name, ..)| name != process) {
+            let message = format!(
+                "`{process}` is not started yet: a service runs one process, here `{}`",
+                chosen.map_or("", |c| &c.0)
+            );
+            draft.warn(name, Some(*line), message);
+        }
+    }
+    if let Some((_, command, line)) = chosen {
+        draft.give(Given {
+            key: Key::StartCommand,
+            setting: Setting::Text(command.clone()),
+            origin: Origin::Procfile,
+            place: format!("{name}:{line}"),
+        });
+    }
+    Ok(())
+}
+
+/// Takes one pair of quotes off a command that stands in them as a whole, because YAML readers would.
+fn unquote(command: &str) -> &str {
+    for quote in ['"', '\''] {
+        let inner = command.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote));
+        if let Some(inner) = inner.filter(|inner| !inner.contains(quote)) {
+            return inner.trim();
+        }
+    }
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn start(text: &str) -> Option<String> {
+        let mut draft = Draft::default();
+        read("Procfile", text, &mut draft).unwrap();
+        draft.find(Key::StartCommand).map(|given| format!("{} {}", given.place, given.setting))
+    }
+
+    #[test]
+    fn web_wins_over_worker_over_the_first_by_name() {
+        assert_eq!(start("# c\nworker: w\nweb: a: b").as_deref(), Some("Procfile:3 a: b"));
+        assert_eq!(start("beat: b\r\nworker: w\r\n").as_deref(), Some("Procfile:2 w"));
+        assert_eq!(start("z: z\nbeat: b").as_deref(), Some("Procfile:2 b"));
+        assert_eq!(start("release: migrate\n"), None);
+        assert_eq!(start("web: \"python a.py\"").as_deref(), Some("Procfile:1 python a.py"));
+        assert_eq!(start(""), None);
+    }
+
+    #[test]
+    fn a_line_that_is_none_is_named() {
+        let error = read("Procfile", "\ngunicorn main\n", &mut Draft::default()).unwrap_err();
+        assert_eq!(error.message, "Procfile:2:1: expected `name: command`, found `gunicorn main`");
+    }
+}

@@ -1,0 +1,22 @@
+//! Reads the start command of `railpack.json`; everything else of it is Railpack's own build and is named as ignored.
+
+use trackbed_core::ports::PortError;
+use trackbed_core::settings::Origin;
+
+use crate::config::draft::{Draft, File};
+use crate::config::json;
+use crate::config::keys::Key;
+
+/// Reads the file.
+pub(crate) fn read(name: &str, text: &str, draft: &mut Draft) -> Result<(), PortError> {
+    let file = File { name, origin: Origin::Railpack };
+    let tree = json::parse(name, text)?;
+    if let Some(deploy) = tree.get("deploy") {
+        if let Some(member) = deploy.member("startCommand") {
+            draft.take(file, Key::StartCommand, member)?;
+        }
+        draft.unknown(file, deploy, &["startCommand"], &["base"], "deploy.");
+    }
+    draft.unknown(file, &tree, &["deploy"], &["$schema", "provider"], "");
+    Ok(())
+}

@@ -1,0 +1,136 @@
+//! Turns what was read into the configuration of a release: the strongest value of each key, defaults for the rest.
+
+use std::time::Duration;
+
+use trackbed_core::plan::PlannedSetting;
+use trackbed_core::settings::{
+    DRAIN_TIMEOUT_DEFAULT, HEALTH_TIMEOUT_DEFAULT, HealthCheck, Limits, MAX_RETRIES_DEFAULT, Origin,
+    RestartMode, RestartPolicy, STOP_GRACE_DEFAULT, ServiceConfig, VolumeRequest,
+};
+use trackbed_core::volume::MountPath;
+
+use crate::config::draft::Draft;
+use crate::config::keys::{Key, Setting};
+
+/// Decides everything but the start command, which must be there by now.
+pub(crate) fn resolve(draft: &mut Draft) -> (ServiceConfig, Vec<PlannedSetting>) {
+    let config = ServiceConfig {
+        start_command: text(draft, Key::StartCommand).unwrap_or_default(),
+        health: HealthCheck {
+            path: text(draft, Key::HealthPath),
+            timeout: time(draft, Key::HealthTimeout, HEALTH_TIMEOUT_DEFAULT),
+        },
+        restart: RestartPolicy {
+            mode: match draft.find(Key::RestartMode).map(|given| &given.setting) {
+                Some(Setting::Restart(mode)) => *mode,
+                _ => RestartMode::OnFailure,
+            },
+            max_retries: number(draft, Key::MaxRetries)
+                .and_then(|count| u32::try_from(count).ok())
+                .unwrap_or(MAX_RETRIES_DEFAULT),
+        },
+        limits: Limits {
+            memory_bytes: number(draft, Key::Memory),
+            cpu_millis: number(draft, Key::Cpu).and_then(|millis| u32::try_from(millis).ok()),
+            pids: None,
+        },
+        port: number(draft, Key::Port).and_then(|port| u16::try_from(port).ok()),
+        volumes: volumes(draft),
+        required_mount: mount(draft),
+        stop_grace: time(draft, Key::StopGrace, STOP_GRACE_DEFAULT),
+        drain_timeout: time(draft, Key::DrainTimeout, DRAIN_TIMEOUT_DEFAULT),
+    };
+    let settings = planned(draft, &config);
+    (config, settings)
+}
+
+fn text(draft: &Draft, key: Key) -> Option<String> {
+    match draft.find(key).map(|given| &given.setting) {
+        Some(Setting::Text(text)) => Some(text.clone()),
+        _ => None,
+    }
+}
+
+fn time(draft: &Draft, key: Key, default: Duration) -> Duration {
+    match draft.find(key).map(|given| &given.setting) {
+        Some(Setting::Time(time)) => *time,
+        _ => default,
+    }
+}
+
+fn number(draft: &Draft, key: Key) -> Option<u64> {
+    match draft.find(key).map(|given| &given.setting) {
+        Some(Setting::Number(number)) => Some(*number),
+        _ => None,
+    }
+}
+
+fn mount(draft: &Draft) -> Option<MountPath> {
+    match draft.find(Key::RequiredMount).map(|given| &given.setting) {
+        Some(Setting::Mount(path)) => Some(path.clone()),
+        _ => None,
+    }
+}
+
+/// Keeps the stronger of two volumes that share a name or a place, and says so.
+fn volumes(draft: &mut Draft) -> Vec<VolumeRequest> {
+    let mut kept: Vec<(VolumeRequest, Origin, String)> = Vec::new();
+    let mut asked = std::mem::take(&mut draft.volumes);
+    asked.sort_by_key(|(_, origin, _)| *origin);
+    for (volume, origin, place) in asked {
+        match kept.iter().find(|(other, ..)| other.name == volume.name || other.mount == volume.mount) {
+            Some((other, _, first)) if *other != volume => {
+                let message = format!(
+                    "{place}: volume `{}` at {} is ignored, {first} asks for `{}` at {}",
+                    volume.name, volume.mount, other.name, other.mount
+                );
+                draft.warn("", None, message);
+            }
+            Some(_) => {}
+            None => kept.push((volume, origin, place)),
+        }
+    }
+    draft.volumes.clone_from(&kept);
+    kept.into_iter().map(|(volume, ..)| volume).collect()
+}
+
+fn planned(draft: &Draft, config: &ServiceConfig) -> Vec<PlannedSetting> {
+    let mut settings = Vec::new();
+    for key in Key::all() {
+        let default = match key {
+            Key::HealthTimeout => Some(Setting::Time(config.health.timeout)),
+            Key::RestartMode => Some(Setting::Restart(config.restart.mode)),
+            Key::MaxRetries => Some(Setting::Number(u64::from(config.restart.max_retries))),
+            Key::StopGrace => Some(Setting::Time(config.stop_grace)),
+            Key::DrainTimeout => Some(Setting::Time(config.drain_timeout)),
+            Key::Builder
+            | Key::BuildCommand
+            | Key::StartCommand
+            | Key::HealthPath
+            | Key::Port
+            | Key::RequiredMount
+            | Key::Memory
+            | Key::Cpu => None,
+        };
+        let (setting, origin, place) = match (draft.find(key), default) {
+            (Some(given), _) => (given.setting.clone(), given.origin, given.place.clone()),
+            (None, Some(setting)) => (setting, Origin::Default, "default".to_owned()),
+            (None, None) => continue,
+        };
+        settings.push(PlannedSetting {
+            key: key.name().to_owned(),
+            value: key.show(&setting),
+            origin,
+            place,
+        });
+    }
+    for (volume, origin, place) in &draft.volumes {
+        settings.push(PlannedSetting {
+            key: format!("volumes.{}", volume.name),
+            value: volume.mount.to_string(),
+            origin: *origin,
+            place: place.clone(),
+        });
+    }
+    settings
+}

@@ -1,0 +1,106 @@
+//! Golden plans: each folder in `tests/golden` is a source, and its `expected.txt` the plan or the error it gets.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::PathBuf;
+
+use trackbed_core::ports::Source;
+use trackbed_core::{Digest, Secret};
+
+use super::*;
+use crate::python::version::Version;
+
+fn pythons() -> Vec<Interpreter> {
+    [
+        ("3.8.18", "/opt/py38"),
+        ("3.11.2", "/usr"),
+        ("3.11.7", "/opt/py311"),
+        ("3.12.1", "/opt/py312"),
+        ("3.13.0", "/opt/py313"),
+    ]
+    .map(|(version, prefix)| Interpreter {
+        version: Version::parse(version).unwrap(),
+        program: PathBuf::from(prefix).join("bin/python3"),
+        prefix: PathBuf::from(prefix),
+        sqlite: "3.40.1".to_owned(),
+        libc: "glibc 2.36".to_owned(),
+    })
+    .to_vec()
+}
+
+fn request(folder: PathBuf) -> PlanRequest {
+    PlanRequest {
+        source: Source { digest: Digest::from_bytes([0; 32]), path: folder },
+        overrides: Vec::new(),
+        stored: Vec::new(),
+        variables: Vec::new(),
+    }
+}
+
+fn show(outcome: Result<Outcome, PortError>) -> String {
+    let mut text = String::new();
+    let error = match outcome {
+        Ok(Outcome::Ready(plan)) => {
+            writeln!(text, "{}: {}", plan.provider, plan.summary).unwrap();
+            for setting in plan.settings {
+                let place =
+                    if setting.place == "default" { String::new() } else { format!(" ({})", setting.place) };
+                writeln!(text, "  {} = {} [{:?}{place}]", setting.key, setting.value, setting.origin)
+                    .unwrap();
+            }
+            for warning in plan.warnings {
+                let line = warning.line.map(|line| format!(":{line}")).unwrap_or_default();
+                let place = warning.file.map(|file| format!("{file}{line}: ")).unwrap_or_default();
+                writeln!(text, "warning: {place}{}", warning.message).unwrap();
+            }
+            return text;
+        }
+        Ok(Outcome::NoPython { error, .. }) | Err(error) => error,
+    };
+    writeln!(text, "error: {}", error.message).unwrap();
+    if let Some(hint) = error.hint {
+        writeln!(text, "hint: {hint}").unwrap();
+    }
+    text
+}
+
+/// Run with `GOLDEN=write` to take what comes out as right, and read the difference.
+#[test]
+fn golden_plans_stay_as_they_are() {
+    let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let mut wrong = Vec::new();
+    for entry in fs::read_dir(&golden).unwrap() {
+        let folder = entry.unwrap().path();
+        let plan = show(super::plan(&request(folder.clone()), &pythons()));
+        let expected = folder.join("expected.txt");
+        if std::env::var("GOLDEN").is_ok() {
+            trackbed_stdx::files::write_atomic(&expected, plan.as_bytes(), 0o644).unwrap();
+        } else if fs::read_to_string(&expected).unwrap_or_default() != plan {
+            wrong.push(format!("{}:\n{plan}", folder.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn flags_win_and_stored_values_lose() {
+    let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/assistant");
+    let mut request = request(golden);
+    request.overrides = vec![("deploy.startCommand".to_owned(), "python x.py".to_owned())];
+    request.stored = vec![
+        ("deploy.healthcheckPath".to_owned(), "/stored".to_owned()),
+        ("limits.memory".to_owned(), "1GB".to_owned()),
+    ];
+    request.variables = vec![
+        ("PORT".to_owned(), Secret::new("9000".to_owned())),
+        ("RAILWAY_HEALTHCHECK_TIMEOUT_SEC".to_owned(), Secret::new("soon".to_owned())),
+    ];
+    let Ok(Outcome::Ready(plan)) = super::plan(&request, &pythons()) else { panic!("a plan") };
+    assert_eq!(plan.config.start_command, "python x.py");
+    assert_eq!(plan.config.health.path.as_deref(), Some("/health"));
+    assert_eq!(plan.config.limits.memory_bytes, Some(1 << 30));
+    assert_eq!(plan.config.port, Some(9000));
+    assert!(plan.warnings.iter().any(|warning| warning.message.contains("RAILWAY_HEALTHCHECK_TIMEOUT_SEC")));
+    request.overrides = vec![("deploy.start".to_owned(), "x".to_owned())];
+    assert!(super::plan(&request, &pythons()).is_err());
+}

@@ -1,0 +1,298 @@
+//! Receives a source: a tar stream from an untrusted client becomes an immutable tree, named by what it holds.
+//!
+//! Nothing of the stream is believed: no name leaves the tree, no link points out of it, no special file is made.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+use trackbed_core::ports::{PortError, Source};
+use trackbed_stdx::{files, random};
+
+use crate::source_tree::{Entries, Entry, check_link, digest_of};
+
+/// Most bytes of all files together.
+pub const TOTAL_MAX_BYTES: u64 = 2 << 30;
+/// Most bytes of one file.
+pub const FILE_MAX_BYTES: u64 = 2 << 30;
+/// Most files, folders and links together.
+pub const ENTRIES_MAX: usize = 200_000;
+/// A block of a tar archive (tar(5)).
+const BLOCK_BYTES: usize = 512;
+/// Folders that no source needs: they are made again on the box, or hold history.
+const SKIPPED: [&str; 4] = [".git", "node_modules", ".venv", "__pycache__"];
+
+/// What a source may be at most.
+#[derive(Debug, Clone, Copy)]
+pub struct SourceLimits {
+    /// Bytes of all files together.
+    pub total_bytes: u64,
+    /// Bytes of one file.
+    pub file_bytes: u64,
+    /// Files, folders and links together.
+    pub entries: usize,
+}
+
+impl Default for SourceLimits {
+    fn default() -> Self {
+        Self { total_bytes: TOTAL_MAX_BYTES, file_bytes: FILE_MAX_BYTES, entries: ENTRIES_MAX }
+    }
+}
+
+/// Unpacks an uncompressed tar stream below `data_dir` and names it by its digest. Receiving the same tree twice is
+/// fine; on an error nothing is left. Blocking.
+///
+/// # Errors
+/// When the stream breaks off, holds a name, link or file that a source may not have, is too large or empty, or the
+/// disk refuses.
+pub fn receive(tar: impl Read, data_dir: &Path, limits: SourceLimits) -> Result<Source, PortError> {
+    let sources = data_dir.join("sources");
+    let temporary = data_dir.join("tmp");
+    for folder in [&sources, &temporary] {
+        fs::create_dir_all(folder)
+            .map_err(|error| PortError::new(format!("cannot make {}: {error}", folder.display())))?;
+    }
+    let tail: String = random::bytes::<8>().iter().map(|byte| format!("{byte:02x}")).collect();
+    let folder = temporary.join(format!("source-{tail}"));
+    fs::create_dir(&folder)
+        .map_err(|error| PortError::new(format!("cannot make {}: {error}", folder.display())))?;
+    let received = unpack(tar, &folder, limits).and_then(|entries| {
+        let digest = digest_of(&entries);
+        let path = sources.join(digest.as_str());
+        publish(&folder, &path)
+            .map_err(|error| PortError::new(format!("cannot keep the source: {error}")))?;
+        Ok(Source { digest, path })
+    });
+    // Gone already when it was renamed.
+    let _ = files::remove_tree(&folder);
+    received
+}
+
+fn unpack(tar: impl Read, folder: &Path, limits: SourceLimits) -> Result<Entries, PortError> {
+    let mut archive = tar::Archive::new(Trailing { inner: tar, zeros: 0 });
+    let mut entries = Entries::new();
+    let mut total: u64 = 0;
+    let broken = |error: io::Error| {
+        PortError::new(format!("the upload broke off or is not a tar archive: {error}"))
+            .hint("run the command again")
+    };
+    for entry in archive.entries().map_err(broken)? {
+        let mut entry = entry.map_err(broken)?;
+        let kind = entry.header().entry_type();
+        if kind.is_pax_global_extensions() {
+            continue;
+        }
+        let Some(name) = clean_name(&entry.path_bytes())? else { continue };
+        make_parents(folder, &name, &mut entries)?;
+        if entries.len() >= limits.entries {
+            return Err(PortError::new(format!("the source has more than {} files", limits.entries))
+                .hint("exclude generated folders in .gitignore or .railwayignore"));
+        }
+        let path = folder.join(&name);
+        let disk = |error: io::Error| disk_error(&name, &error);
+        if kind.is_dir() {
+            match entries.get(&name) {
+                Some(Entry::Folder) => {}
+                Some(_) => return Err(twice(&name)),
+                None => make_folder(&path).map_err(disk)?,
+            }
+            entries.insert(name, Entry::Folder);
+            continue;
+        }
+        if entries.contains_key(&name) {
+            return Err(twice(&name));
+        }
+        let link = entry.link_name_bytes().map(|bytes| bytes.into_owned());
+        if kind.is_symlink() {
+            let target = String::from_utf8(link.unwrap_or_default())
+                .map_err(|_| PortError::new(format!("the link {name} points to a name that is not UTF-8")))?;
+            symlink(&target, &path).map_err(disk)?;
+            entries.insert(name, Entry::Link { target });
+        } else if kind.is_hard_link() {
+            let target = clean_name(&link.unwrap_or_default())?.unwrap_or_default();
+            let Some(Entry::File { executable, hash }) = entries.get(&target) else {
+                return Err(PortError::new(format!(
+                    "{name} is a hard link to {target}, which is not in the source"
+                )));
+            };
+            let (executable, hash) = (*executable, *hash);
+            total += fs::copy(folder.join(&target), &path).map_err(disk)?;
+            check_total(total, limits)?;
+            entries.insert(name, Entry::File { executable, hash });
+        } else if kind.is_file() || kind.is_contiguous() || kind.is_gnu_sparse() {
+            let size = entry.size();
+            if size > limits.file_bytes {
+                return Err(too_large(
+                    &format!("{name} is {}", mebibytes(size)),
+                    limits.file_bytes,
+                    "per file",
+                ));
+            }
+            total = total.saturating_add(size);
+            check_total(total, limits)?;
+            let executable = entry.header().mode().is_ok_and(|mode| mode & 0o100 != 0);
+            let hash = write_file(&mut entry, &path, &name, executable)?;
+            entries.insert(name, Entry::File { executable, hash });
+        } else {
+            return Err(PortError::new(format!(
+                "{name} is a special file (a device, a pipe or a socket); a source holds files, folders and links"
+            ))
+            .hint("exclude it in .gitignore or .railwayignore"));
+        }
+    }
+    if archive.into_inner().zeros < BLOCK_BYTES {
+        return Err(broken(io::Error::other("the end of the archive is missing")));
+    }
+    if !entries.values().any(|entry| !matches!(entry, Entry::Folder)) {
+        return Err(PortError::new("nothing to deploy: the folder is empty or everything in it is ignored")
+            .hint("check the path, .gitignore and .railwayignore"));
+    }
+    for (name, entry) in &entries {
+        if let Entry::Link { target } = entry {
+            check_link(name, target, &entries)?;
+        }
+    }
+    Ok(entries)
+}
+
+/// Counts the zeros that a stream ended with so far: a tar archive ends with blocks of them, one that broke off does not.
+struct Trailing<R> {
+    inner: R,
+    zeros: usize,
+}
+
+impl<R: Read> Read for Trailing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        match buffer[..count].iter().rposition(|byte| *byte != 0) {
+            Some(last) => self.zeros = count - last - 1,
+            None => self.zeros = self.zeros.saturating_add(count),
+        }
+        Ok(count)
+    }
+}
+
+/// Returns the normalised name, none for the root and for what is skipped.
+fn clean_name(bytes: &[u8]) -> Result<Option<String>, PortError> {
+    let Ok(name) = std::str::from_utf8(bytes) else {
+        let name = String::from_utf8_lossy(bytes);
+        return Err(PortError::new(format!("the file name `{name}` is not UTF-8")).hint("rename the file"));
+    };
+    let refused = |why: &str| PortError::new(format!("the source holds the name `{name}`, which {why}"));
+    if name.starts_with('/') {
+        return Err(refused("is absolute"));
+    }
+    if name.contains('\0') {
+        return Err(refused("holds a zero byte"));
+    }
+    let parts: Vec<&str> = name.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+    if parts.contains(&"..") {
+        return Err(refused("leads out of the folder"));
+    }
+    if parts.is_empty() || parts.iter().any(|part| SKIPPED.contains(part)) {
+        return Ok(None);
+    }
+    Ok(Some(parts.join("/")))
+}
+
+fn make_parents(folder: &Path, name: &str, entries: &mut Entries) -> Result<(), PortError> {
+    for (at, _) in name.match_indices('/') {
+        let parent = &name[..at];
+        match entries.get(parent) {
+            Some(Entry::Folder) => {}
+            Some(_) => {
+                return Err(PortError::new(format!("`{name}` lies below `{parent}`, which is not a folder")));
+            }
+            None => {
+                make_folder(&folder.join(parent)).map_err(|error| disk_error(parent, &error))?;
+                entries.insert(parent.to_owned(), Entry::Folder);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn make_folder(path: &Path) -> io::Result<()> {
+    fs::create_dir(path)?;
+    fs::set_permissions(path, Permissions::from_mode(0o755))
+}
+
+fn write_file(
+    entry: &mut impl Read,
+    path: &Path,
+    name: &str,
+    executable: bool,
+) -> Result<[u8; 32], PortError> {
+    let disk = |error: io::Error| disk_error(name, &error);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(disk)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let count = entry.read(&mut buffer).map_err(|error| {
+            PortError::new(format!("the upload broke off in {name}: {error}")).hint("run the command again")
+        })?;
+        if count == 0 {
+            break;
+        }
+        hasher.update(&buffer[..count]);
+        file.write_all(&buffer[..count]).map_err(disk)?;
+    }
+    let mode = if executable { 0o755 } else { 0o644 };
+    file.set_permissions(Permissions::from_mode(mode)).map_err(disk)?;
+    Ok(hasher.finalize().into())
+}
+
+/// Makes the tree durable and gives it its name; one that is there already stays.
+fn publish(folder: &Path, path: &PathBuf) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    fs::set_permissions(folder, Permissions::from_mode(0o755))?;
+    nix::unistd::syncfs(File::open(folder)?)?;
+    match fs::rename(folder, path) {
+        // Somebody else received the same tree meanwhile.
+        Err(_) if path.is_dir() => return Ok(()),
+        other => other?,
+    }
+    path.parent().map_or(Ok(()), files::sync_folder)
+}
+
+fn check_total(total: u64, limits: SourceLimits) -> Result<(), PortError> {
+    if total > limits.total_bytes {
+        return Err(too_large(
+            &format!("the source is more than {}", mebibytes(total)),
+            limits.total_bytes,
+            "in all",
+        ));
+    }
+    Ok(())
+}
+
+fn too_large(what: &str, limit: u64, scope: &str) -> PortError {
+    PortError::new(format!("{what}; at most {} {scope} can be deployed", mebibytes(limit)))
+        .hint("exclude data and generated files in .gitignore or .railwayignore; data belongs into a volume")
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{} MB", bytes.div_ceil(1 << 20))
+}
+
+fn twice(name: &str) -> PortError {
+    PortError::new(format!("the upload holds `{name}` twice"))
+}
+
+fn disk_error(name: &str, error: &io::Error) -> PortError {
+    let full = error.kind() == io::ErrorKind::StorageFull;
+    let error = PortError::new(format!("cannot write {name} of the source: {error}"));
+    if full {
+        error.hint("the disk of the box is full: remove old releases or volumes, or make it larger")
+    } else {
+        error
+    }
+}
+
+#[cfg(test)]
+#[path = "source_tests.rs"]
+mod tests;

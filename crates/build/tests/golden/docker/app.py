@@ -1,0 +1,2 @@
+import litestar
+app = litestar.Litestar([])

@@ -1,0 +1,170 @@
+//! The command line: what may be typed, and what it means. Help texts come from the doc comments.
+
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+
+use crate::commands::{
+    completions, deployments, down, logs, open, plan, redeploy, restart, rollback, run, status, up,
+    variables, volume,
+};
+use crate::home;
+
+/// What the command line asks for.
+pub enum Invocation {
+    /// A command that talks to a box: give it to [`crate::execute`].
+    Command(Command),
+    /// Be the box.
+    Serve(ServeArgs),
+}
+
+/// How a box should run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServeArgs {
+    /// Where it keeps its data; absolute.
+    pub data_dir: PathBuf,
+    /// The address that the edge listens on.
+    pub listen: String,
+    /// Root domain: services answer at `<service>.<domain>`.
+    pub domain: String,
+    /// The isolation level to use; none takes the best there is.
+    pub isolation: Option<String>,
+}
+
+/// A command and the box it is for.
+pub struct Command {
+    pub(crate) data_dir: Option<PathBuf>,
+    pub(crate) verb: Verb,
+}
+
+/// Reads the command line of this process. Help, the version and mistakes are printed here and end the process.
+pub fn parse() -> Invocation {
+    match parse_from(std::env::args_os()) {
+        Ok(invocation) => invocation,
+        Err(error) => error.exit(),
+    }
+}
+
+/// Reads a command line.
+pub(crate) fn parse_from(
+    arguments: impl IntoIterator<Item = std::ffi::OsString>,
+) -> Result<Invocation, clap::Error> {
+    let line = CommandLine::try_parse_from(arguments)?;
+    match line.verb {
+        Typed::Serve(serve) => {
+            let data_dir = home::data_dir(line.data_dir).map_err(|error| {
+                clap::Error::raw(ErrorKind::MissingRequiredArgument, format!("{error}\n"))
+            })?;
+            let Serve { listen, domain, isolation } = serve;
+            Ok(Invocation::Serve(ServeArgs { data_dir, listen, domain, isolation }))
+        }
+        Typed::Other(verb) => Ok(Invocation::Command(Command { data_dir: line.data_dir, verb })),
+    }
+}
+
+/// Deploy backends to a box of your own: push a folder, get a URL.
+#[derive(Debug, Parser)]
+#[command(
+    name = "trackbed",
+    version,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "Start here:\n  cd my-app && trackbed up\n\nExit codes: 0 done, 1 refused or failed, 2 wrong usage."
+)]
+pub(crate) struct CommandLine {
+    /// The box to use, by its data folder [env: TRACKBED_DATA_DIR] [default: /var/lib/trackbed for root,
+    /// else ~/.local/share/trackbed]
+    #[arg(long, global = true, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    #[command(subcommand)]
+    verb: Typed,
+}
+
+#[derive(Debug, Subcommand)]
+enum Typed {
+    Serve(Serve),
+    #[command(flatten)]
+    Other(Verb),
+}
+
+/// Run the box in the foreground: builds, runs and serves what is deployed to it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  trackbed serve --listen 0.0.0.0:80 --domain apps.example.com")]
+struct Serve {
+    /// Address that services are reached at; port 0 takes a free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    listen: String,
+    /// Root domain: a service answers at <service>.<ROOT>
+    #[arg(long, value_name = "ROOT", default_value = "localhost")]
+    domain: String,
+    /// How well services are kept apart (full, userns, landlock, plain) [default: the best this machine can do]
+    #[arg(long, value_name = "LEVEL")]
+    isolation: Option<String>,
+}
+
+/// The commands that talk to a box.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    Up(up::Args),
+    Status(status::Args),
+    Logs(logs::Args),
+    #[command(visible_alias = "variable", alias = "vars")]
+    Variables(variables::Args),
+    #[command(alias = "volumes")]
+    Volume(volume::Args),
+    #[command(alias = "deployment")]
+    Deployments(deployments::Args),
+    Rollback(rollback::Args),
+    Redeploy(redeploy::Args),
+    Restart(restart::Args),
+    Down(down::Args),
+    Run(run::Args),
+    Plan(plan::Args),
+    Open(open::Args),
+    #[command(alias = "completion")]
+    Completions(completions::Args),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Invocation, clap::Error> {
+        parse_from(line.split_whitespace().map(Into::into))
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn serve_has_its_defaults() {
+        let Ok(Invocation::Serve(serve)) = parsed("trackbed serve --data-dir /data/box") else {
+            panic!("not serve")
+        };
+        let listen = "127.0.0.1:8080".to_owned();
+        let (data_dir, domain) = (PathBuf::from("/data/box"), "localhost".to_owned());
+        assert_eq!(serve, ServeArgs { data_dir, listen, domain, isolation: None });
+    }
+
+    #[test]
+    fn the_data_folder_may_stand_before_or_after_the_verb() {
+        for line in ["trackbed --data-dir /d status", "trackbed status --data-dir /d"] {
+            let Ok(Invocation::Command(command)) = parsed(line) else { panic!("not a command") };
+            assert_eq!(command.data_dir.as_deref(), Some(std::path::Path::new("/d")));
+        }
+    }
+
+    #[test]
+    fn mistakes_are_usage_errors() {
+        for line in
+            ["trackbed nonsense", "trackbed rollback x", "trackbed up --service Bad_Name", "trackbed run"]
+        {
+            assert_eq!(parsed(line).err().map(|error| error.exit_code()), Some(2), "{line}");
+        }
+    }
+}

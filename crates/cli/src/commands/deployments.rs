@@ -1,0 +1,56 @@
+//! `trackbed deployments`: what was tried, and how it ended.
+
+use anyhow::Result;
+use trackbed_api::Deployment;
+use trackbed_stdx::clock::now_ms;
+
+use crate::human::{ago, table};
+use crate::session::Session;
+use crate::target::Target;
+
+/// List the deployments of a service, newest first
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  trackbed deployments -n 5")]
+pub(crate) struct Args {
+    /// How many
+    #[arg(long = "limit", short = 'n', value_name = "N", default_value_t = 20)]
+    limit: u32,
+    /// Print a JSON list
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    target: Target,
+}
+
+pub(crate) async fn run(session: &Session, args: &Args) -> Result<u8> {
+    let client = session.client();
+    let names = args.target.find(session, &client).await?;
+    let deployments = names.of(&client).deployments(args.limit).await?;
+    if args.json {
+        session.output.json_pretty(&deployments)?;
+        return Ok(0);
+    }
+    let now = now_ms();
+    let head = ["DEPLOYMENT", "KIND", "STATUS", "RELEASE", "WHEN", ""].map(str::to_owned);
+    let rows = deployments.into_iter().map(|deployment| {
+        let note = note(&deployment);
+        let when = ago(now, deployment.created_at);
+        let release = deployment.release.unwrap_or_else(|| "-".to_owned());
+        [deployment.id, deployment.kind, deployment.status, release, when, note]
+    });
+    for line in table(&std::iter::once(head).chain(rows).collect::<Vec<_>>()) {
+        session.output.result(line)?;
+    }
+    Ok(0)
+}
+
+fn note(deployment: &Deployment) -> String {
+    match &deployment.failure {
+        _ if deployment.live => "live".to_owned(),
+        Some(failure) => {
+            let first = failure.reason.lines().next().unwrap_or_default();
+            format!("{}: {first}", failure.stage)
+        }
+        None => String::new(),
+    }
+}

@@ -1,0 +1,136 @@
+//! `trackbed logs`: what a service or a build wrote.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use trackbed_api::{LogLine, LogPage};
+use trackbed_client::{Client, ClientError};
+
+use crate::follow::Patience;
+use crate::human::moment;
+use crate::output::{Ink, Output, ResultLost};
+use crate::session::{Refusal, Session};
+use crate::target::{Names, Target};
+
+/// How long to wait before asking again for a build log.
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(300);
+
+/// Print what a service wrote, oldest line first
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  trackbed logs -f\n  trackbed logs --build\n  trackbed logs -n 1000 | grep ERROR"
+)]
+pub(crate) struct Args {
+    /// Go on printing until Ctrl-C
+    #[arg(long, short)]
+    follow: bool,
+    /// Print what the newest build said instead
+    #[arg(long, short)]
+    build: bool,
+    /// Print what the build of this deployment said
+    #[arg(long, short, value_name = "ID")]
+    deployment: Option<String>,
+    /// How many lines to begin with [default: 200, or the whole build]
+    #[arg(long, short = 'n', value_name = "N")]
+    lines: Option<u32>,
+    /// Print one JSON object per line
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    target: Target,
+}
+
+pub(crate) async fn run(session: &Session, args: &Args) -> Result<u8> {
+    let client = session.client();
+    if let Some(id) = &args.deployment {
+        return build(session, &client, id, args).await;
+    }
+    let names = args.target.find(session, &client).await?;
+    if args.build {
+        let newest = names.of(&client).deployments(50).await?;
+        // A restart or a rollback builds nothing.
+        let built = newest.iter().find(|deployment| matches!(deployment.kind.as_str(), "up" | "redeploy"));
+        let Some(built) = built else {
+            return Err(Refusal::with_hint(format!("{names} was never built"), "deploy it: `trackbed up`"));
+        };
+        return build(session, &client, &built.id, args).await;
+    }
+    service(session, &client, &names, args).await
+}
+
+async fn service(session: &Session, client: &Client, names: &Names, args: &Args) -> Result<u8> {
+    let calls = names.of(client);
+    let mut page = calls.logs(args.lines.unwrap_or(200)).await?;
+    let mut patience = Patience::default();
+    print(&session.output, &page.lines, args.json)?;
+    if !args.follow {
+        return Ok(0);
+    }
+    loop {
+        match calls.logs_from(&page.next).await {
+            Ok(next) => {
+                print(&session.output, &next.lines, args.json)?;
+                page = next;
+                patience = Patience::default();
+            }
+            Err(error) => bear(session, &mut patience, error).await?,
+        }
+    }
+}
+
+async fn build(session: &Session, client: &Client, id: &str, args: &Args) -> Result<u8> {
+    let mut page = client.build_log(id, None).await?;
+    let mut lines = std::mem::take(&mut page.lines);
+    // The beginning comes in several pages.
+    loop {
+        let next = client.build_log(id, Some(&page.next)).await?;
+        let over = next.lines.is_empty();
+        let LogPage { lines: more, next, ended } = next;
+        lines.extend(more);
+        page = LogPage { lines: Vec::new(), next, ended };
+        if over {
+            break;
+        }
+    }
+    let skipped = args.lines.map_or(0, |most| lines.len().saturating_sub(most as usize));
+    print(&session.output, &lines[skipped..], args.json)?;
+    let mut patience = Patience::default();
+    while args.follow && !page.ended {
+        tokio::time::sleep(ASK_AGAIN_AFTER).await;
+        match client.build_log(id, Some(&page.next)).await {
+            Ok(next) => {
+                print(&session.output, &next.lines, args.json)?;
+                page = next;
+                patience = Patience::default();
+            }
+            Err(error) => bear(session, &mut patience, error).await?,
+        }
+    }
+    Ok(0)
+}
+
+async fn bear(session: &Session, patience: &mut Patience, error: ClientError) -> Result<()> {
+    match patience.lose(&error, || session.output.talk("lost the box; waiting for it …")) {
+        Ok(()) => tokio::time::sleep(ASK_AGAIN_AFTER).await,
+        Err(()) => return Err(error.into()),
+    }
+    Ok(())
+}
+
+fn print(output: &Output, lines: &[LogLine], json: bool) -> Result<(), ResultLost> {
+    for line in lines {
+        if json {
+            output.json(line)?;
+            continue;
+        }
+        let time = output.ink_result(Ink::Dim, &moment(line.at));
+        match line.stream.as_str() {
+            "system" => output.result(format!(
+                "{time} {}",
+                output.ink_result(Ink::Odd, &format!("[trackbed] {}", line.text))
+            ))?,
+            _ => output.result(format!("{time} {}", line.text))?,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,32 @@
+//! `trackbed restart`: the live release again, as it is.
+
+use anyhow::Result;
+use trackbed_api::DeploymentRequest;
+
+use crate::deploy::{self, Follow};
+use crate::session::Session;
+use crate::target::Target;
+
+/// Start the live release anew, also after `trackbed down`
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  trackbed restart")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    target: Target,
+    #[command(flatten)]
+    follow: Follow,
+}
+
+pub(crate) async fn run(session: &Session, args: &Args) -> Result<u8> {
+    let client = session.client();
+    let names = args.target.find(session, &client).await?;
+    let request = DeploymentRequest {
+        project: names.project,
+        service: names.service,
+        kind: "restart".to_owned(),
+        source: None,
+        version: None,
+        overrides: Vec::new(),
+    };
+    deploy::deploy(session, &client, &request, args.follow).await
+}

@@ -1,0 +1,135 @@
+//! `trackbed status`: the box and what runs on it.
+
+use anyhow::Result;
+use serde_json::{Value, json};
+use trackbed_api::{BoxInfo, Service};
+use trackbed_stdx::clock::now_ms;
+
+use crate::human::{ago, size, span};
+use crate::output::Ink;
+use crate::session::Session;
+
+/// Show the box and every service on it
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  trackbed status\n  trackbed status --json | jq '.services[].url'")]
+pub(crate) struct Args {
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) async fn run(session: &Session, args: &Args) -> Result<u8> {
+    let client = session.client();
+    let info = client.box_info().await?;
+    let services = client.services().await?;
+    let output = &session.output;
+    if args.json {
+        let services: Vec<_> = services.iter().map(service_json).collect::<Result<_, _>>()?;
+        output.json_pretty(&json!({ "box": info, "services": services }))?;
+        return Ok(0);
+    }
+    for line in box_lines(&info) {
+        output.result(line)?;
+    }
+    let now = now_ms();
+    for service in &services {
+        let ink = match service.state.as_str() {
+            "running" => Ink::Good,
+            "crashed" => Ink::Bad,
+            "restarting" => Ink::Odd,
+            _ => Ink::Dim,
+        };
+        output.result("")?;
+        let name = output.ink_result(Ink::Bold, &service_name(service));
+        output.result(format!(
+            "{name}  {}{}",
+            output.ink_result(ink, &service.state),
+            release(service, now)
+        ))?;
+        for line in service_lines(service, now) {
+            output.result(format!("  {line}"))?;
+        }
+    }
+    if services.is_empty() {
+        output.talk("no services yet: `trackbed up` in the folder of an app makes the first one");
+    }
+    Ok(0)
+}
+
+/// A service as the API tells it, and beside it what scripts ask for most.
+fn service_json(service: &Service) -> Result<Value, serde_json::Error> {
+    let mut value = serde_json::to_value(service)?;
+    value["name"] = json!(service_name(service));
+    value["version"] = json!(service.release.as_ref().map(|release| format!("v{}", release.version)));
+    value["isolation_level"] = json!(service.isolation.level);
+    Ok(value)
+}
+
+fn service_name(service: &Service) -> String {
+    if service.project == service.service {
+        service.service.clone()
+    } else {
+        format!("{}/{}", service.project, service.service)
+    }
+}
+
+fn box_lines(info: &BoxInfo) -> Vec<String> {
+    let edge = match &info.edge {
+        Some(edge) => format!("serving *.{} on {}, {}", info.domain, edge.listen, size(edge.resident_bytes)),
+        None => "not answering".to_owned(),
+    };
+    let mut lines = vec![
+        format!("box        trackbed {}, {}, pid {}", info.version, size(info.resident_bytes), info.pid),
+        format!("edge       {edge}"),
+        format!("data       {}", info.data_dir),
+        format!("isolation  {}", info.isolation.level),
+    ];
+    lines.extend(info.isolation.missing.iter().map(|missing| format!("           missing: {missing}")));
+    lines
+}
+
+fn release(service: &Service, now: i64) -> String {
+    match &service.release {
+        Some(release) => format!("  v{} of {}", release.version, ago(now, release.created_at)),
+        None => String::new(),
+    }
+}
+
+fn service_lines(service: &Service, now: i64) -> Vec<String> {
+    let mut lines = vec![service.url.clone()];
+    lines.extend(service.detail.clone());
+    if let Some(instance) = &service.instance {
+        let up = span(now - instance.started_at).unwrap_or_else(|| "a moment".to_owned());
+        let port = instance.port.map(|port| format!("port {port}, ")).unwrap_or_default();
+        let restarts = match instance.restarts {
+            0 => String::new(),
+            count => format!(", restarted {count} times in a row"),
+        };
+        let memory = size(instance.memory_bytes);
+        lines.push(format!("{port}up {up}, {memory}, {:.1} CPU s{restarts}", instance.cpu_seconds));
+        lines.push(format!(
+            "{} requests, {} open, {} streams",
+            instance.requests, instance.in_flight, instance.streams
+        ));
+    }
+    for volume in &service.volumes {
+        let (used, free) = (size(volume.used_bytes), size(volume.free_bytes));
+        lines.push(format!("volume {} at {}: {used} used, {free} free", volume.name, volume.mount));
+    }
+    if service.isolation.level != "full" {
+        lines.push(format!("isolation {}", service.isolation.level));
+    }
+    if let Some(deployment) = &service.deploying {
+        lines.push(format!("deploying: {} ({})", deployment.step, deployment.id));
+    } else if let Some(deployment) = &service.last_deployment
+        && let Some(failure) = &deployment.failure
+    {
+        let when = ago(now, deployment.finished_at.unwrap_or(deployment.created_at));
+        lines.push(format!("last deployment failed {when} at {}: {}", failure.stage, failure.reason));
+    }
+    if let Some(at) = service.last_restore_point {
+        let proof = service.last_proof.map(|at| format!(", proven {}", ago(now, at)));
+        lines.push(format!("restore point {}{}", ago(now, at), proof.unwrap_or_default()));
+    }
+    lines
+}

@@ -1,0 +1,92 @@
+//! `trackbed up`: from a folder to a live service.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use trackbed_api::DeploymentRequest;
+
+use crate::deploy::{self, Follow};
+use crate::names::parse_name;
+use crate::session::Session;
+use crate::start::ensure_box;
+use crate::target::Target;
+use crate::upload;
+
+/// Deploy a folder: upload it, build it, check its health, move traffic to it
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  trackbed up\n  trackbed up ./api --service api --project shop\n  \
+                        trackbed up --start 'uvicorn app:api --host 0.0.0.0 --port $PORT' --health-path /health\n\n\
+                        Starts a box on this machine when none runs. The URL goes to standard output.")]
+pub(crate) struct Args {
+    /// The folder to deploy
+    #[arg(default_value = ".")]
+    path: PathBuf,
+    /// Name of the service [default: the folder's name]
+    #[arg(long, short, value_name = "NAME", value_parser = parse_name)]
+    service: Option<String>,
+    /// Name of its project [default: the name of the service]
+    #[arg(long, short, value_name = "NAME", value_parser = parse_name)]
+    project: Option<String>,
+    /// Start the app by this command instead of what was found
+    #[arg(long, value_name = "CMD")]
+    start: Option<String>,
+    /// The new release must answer 200 here before it gets traffic
+    #[arg(long, value_name = "PATH")]
+    health_path: Option<String>,
+    /// How long it may take until then
+    #[arg(long, value_name = "SECONDS")]
+    health_timeout: Option<u32>,
+    /// Upload what .gitignore drops, too (.railwayignore still counts)
+    #[arg(long)]
+    no_gitignore: bool,
+    #[command(flatten)]
+    follow: Follow,
+}
+
+impl Args {
+    /// Settings that flags give, by their dotted keys.
+    fn overrides(&self) -> Vec<(String, String)> {
+        let timeout = self.health_timeout.map(|seconds| seconds.to_string());
+        [
+            ("deploy.startCommand", self.start.clone()),
+            ("deploy.healthcheckPath", self.health_path.clone()),
+            ("deploy.healthcheckTimeout", timeout),
+        ]
+        .into_iter()
+        .filter_map(|(key, value)| Some((key.to_owned(), value?)))
+        .collect()
+    }
+}
+
+pub(crate) async fn run(session: &Session, args: &Args) -> Result<u8> {
+    let folder = session.below(&args.path);
+    let target = Target { service: args.service.clone(), project: args.project.clone() };
+    let names = target.named(&folder)?;
+    let refuse = |stage, error| deploy::refuse(session, &names, args.follow, stage, None, error);
+    let tree = match upload::find(session, &folder, !args.no_gitignore) {
+        Ok(tree) => tree,
+        Err(error) => return refuse("source", error),
+    };
+    let client = match ensure_box(session).await {
+        Ok(client) => client,
+        Err(error) => return refuse("box", error),
+    };
+    let files = tree.files;
+    let source = match upload::upload(session, &client, tree).await {
+        Ok(source) => source,
+        Err(error) => return refuse("upload", error),
+    };
+    if !args.follow.json {
+        let plural = if files == 1 { "" } else { "s" };
+        session.output.talk(format!("deploying {names} ({files} file{plural})"));
+    }
+    let request = DeploymentRequest {
+        project: names.project.clone(),
+        service: names.service.clone(),
+        kind: "up".to_owned(),
+        source: Some(source),
+        version: None,
+        overrides: args.overrides(),
+    };
+    deploy::deploy(session, &client, &request, args.follow).await
+}

@@ -1,0 +1,47 @@
+//! Where the box of this user keeps its data.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+/// Finds the data folder: the flag, else `TRACKBED_DATA_DIR`, else the usual place of root or of this user. Absolute.
+pub(crate) fn data_dir(flag: Option<PathBuf>) -> Result<PathBuf> {
+    let named = flag.or_else(|| variable("TRACKBED_DATA_DIR").map(PathBuf::from));
+    let folder = match named {
+        Some(folder) => folder,
+        None => usual(trackbed_client::user_id(), variable("XDG_DATA_HOME"), variable("HOME"))
+            .context("cannot tell where the box keeps its data: neither --data-dir nor HOME is set")?,
+    };
+    // The box knows its folder by its real path; one that is not there yet will be made under this name.
+    let real = folder.canonicalize().or_else(|_| std::path::absolute(&folder));
+    real.with_context(|| format!("cannot find the folder {}", folder.display()))
+}
+
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}
+
+fn usual(user: u32, xdg: Option<OsString>, home: Option<OsString>) -> Option<PathBuf> {
+    if user == 0 {
+        return Some(PathBuf::from("/var/lib/trackbed"));
+    }
+    // The XDG base directory rules: a relative path there does not count.
+    let xdg = xdg.map(PathBuf::from).filter(|path| path.is_absolute());
+    xdg.or_else(|| home.map(|home| Path::new(&home).join(".local/share"))).map(|base| base.join("trackbed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn root_and_users_have_their_usual_places() {
+        let (xdg, home) = (Some(OsString::from("/x")), Some(OsString::from("/home/me")));
+        assert_eq!(usual(0, xdg.clone(), home.clone()).unwrap(), Path::new("/var/lib/trackbed"));
+        assert_eq!(usual(7, xdg, home.clone()).unwrap(), Path::new("/x/trackbed"));
+        let relative = Some(OsString::from("x"));
+        assert_eq!(usual(7, relative, home).unwrap(), Path::new("/home/me/.local/share/trackbed"));
+        assert_eq!(usual(7, None, None), None);
+    }
+}

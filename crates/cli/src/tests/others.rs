@@ -1,0 +1,185 @@
+//! The other commands against a box that is not real.
+
+use serde_json::{Value, json};
+
+use super::fake::{Answer, FakeBox};
+use super::service;
+
+fn not_found() -> Answer {
+    let error = json!({ "code": "not_found", "message": "there is no such service", "hint": null });
+    (404, json!({ "error": error }).to_string())
+}
+
+/// A box with one service `web`, and answers to further calls.
+fn web_box(more: impl Fn(&str) -> Option<Value> + Send + Sync + 'static) -> FakeBox {
+    FakeBox::start(move |line, _| match (line, more(line)) {
+        (_, Some(body)) => (200, body.to_string()),
+        ("GET /v1/services", None) => (200, json!([service("web", "web")]).to_string()),
+        _ => not_found(),
+    })
+}
+
+#[tokio::test]
+async fn the_only_service_stands_in_aloud() {
+    let fake = web_box(|line| {
+        let page = json!({ "lines": [{ "at": 0, "stream": "out", "text": "hi", "instance": "i" }],
+                           "next": "c", "ended": false });
+        (line == "GET /v1/services/web/web/logs?tail=200").then_some(page)
+    });
+    let ran = fake.run(&["logs"]).await;
+    assert_eq!((ran.code, ran.result.as_str()), (0, "1970-01-01T00:00:00.000Z hi\n"), "{}", ran.talk);
+    assert_eq!(ran.talk, "using web, the only service of the box\n");
+}
+
+#[tokio::test]
+async fn variables_are_never_set_by_guess() {
+    let fake = web_box(|_| None);
+    let ran = fake.run(&["variables", "set", "A=1"]).await;
+    assert_eq!(ran.code, 1);
+    assert_eq!(fake.asked().last().unwrap().line, "PATCH /v1/services/demo/demo/variables");
+}
+
+#[tokio::test]
+async fn set_sends_values_byte_for_byte_and_never_prints_them() {
+    let fake = web_box(|line| line.starts_with("PATCH").then(|| json!([])));
+    let ran = fake.run(&["variables", "set", "--service", "web", "A= s3cret=\n", "B="]).await;
+    assert_eq!((ran.code, ran.result.as_str()), (0, ""));
+    assert_eq!(ran.talk, "set A, B of web; takes effect with the next deploy: trackbed redeploy\n");
+    let change = json!({ "set": { "A": " s3cret=\n", "B": "" }, "unset": [], "shared": false });
+    assert_eq!(fake.asked().last().unwrap().json(), change);
+}
+
+#[tokio::test]
+async fn import_sets_all_or_nothing() {
+    let fake = web_box(|line| line.starts_with("PATCH").then(|| json!([])));
+    assert_eq!(fake.run(&["variables", "import", ".env"]).await.code, 0);
+    assert_eq!(fake.asked().last().unwrap().json()["set"], json!({ "A": "1" }));
+    let before = fake.asked().len();
+    let ran = fake.run(&["variables", "import", "main.py"]).await;
+    assert!(ran.code == 1 && ran.talk.contains("main.py: line 1: there is no `=`"), "{}", ran.talk);
+    assert_eq!(fake.asked().len(), before);
+}
+
+#[tokio::test]
+async fn values_are_listed_only_when_asked_for() {
+    let fake = web_box(|line| {
+        let variable = json!([{ "name": "KEY", "value": "s3cret", "shared": true, "updated_at": 0 }]);
+        line.contains("/variables?show=").then_some(variable)
+    });
+    let hidden = fake.run(&["variables"]).await.result;
+    assert!(hidden.contains("••••") && !hidden.contains("s3cret"), "{hidden}");
+    assert!(!fake.run(&["variables", "--json"]).await.result.contains("s3cret"));
+    assert!(fake.run(&["variables", "list", "--show"]).await.result.contains("s3cret"));
+}
+
+#[tokio::test]
+async fn run_exits_with_the_code_of_the_command() {
+    let fake = FakeBox::start(|line, asked| match line {
+        "GET /v1/services" => (200, json!([service("web", "web")]).to_string()),
+        "POST /v1/services/web/web/run" => {
+            assert_eq!(asked.json()["command"], json!(["sh", "-c", "exit 3"]));
+            let lines = [
+                r#"{"type":"line","stream":"out","text":"a"}"#,
+                r#"{"type":"line","stream":"err","text":"b"}"#,
+                r#"{"type":"exit","code":3,"message":null}"#,
+            ];
+            (200, lines.join("\n"))
+        }
+        _ => not_found(),
+    });
+    let ran = fake.run(&["run", "-s", "web", "--", "sh", "-c", "exit 3"]).await;
+    assert_eq!((ran.code, ran.result.as_str(), ran.talk.as_str()), (3, "a\n", "b\n"));
+}
+
+#[tokio::test]
+async fn a_run_that_is_cut_is_a_failure() {
+    let fake = web_box(|line| {
+        line.starts_with("POST").then(|| json!({ "type": "line", "stream": "out", "text": "a" }))
+    });
+    let ran = fake.run(&["run", "true"]).await;
+    assert!(ran.code == 1 && ran.talk.contains("hung up"), "{}", ran.talk);
+}
+
+#[tokio::test]
+async fn no_box_means_a_refusal_with_the_way_out() {
+    let fake = FakeBox::absent();
+    for line in [&["status"][..], &["logs"], &["variables", "set", "A=1"], &["down"], &["run", "true"]] {
+        let ran = fake.run(line).await;
+        assert_eq!((ran.code, ran.result.as_str()), (1, ""), "{line:?}");
+        assert!(ran.talk.contains("no box is running") && ran.talk.contains("trackbed up"), "{}", ran.talk);
+    }
+    // What is wanted is so already.
+    assert_eq!(fake.run(&["down", "--all"]).await.code, 0);
+}
+
+#[tokio::test]
+async fn status_has_every_field_that_scripts_need() {
+    let fake = web_box(|line| {
+        let info = json!({
+            "version": "0.1.0", "data_dir": "/d", "domain": "localhost", "pid": 7, "resident_bytes": 20_000_000,
+            "edge": null, "isolation": { "level": "plain", "missing": ["user namespaces: forbidden"] },
+        });
+        (line == "GET /v1/box").then_some(info)
+    });
+    let ran = fake.run(&["status", "--json"]).await;
+    let status: Value = serde_json::from_str(&ran.result).unwrap();
+    let web = status["services"][0].as_object().unwrap();
+    for field in [
+        "name",
+        "release",
+        "version",
+        "state",
+        "isolation_level",
+        "pids",
+        "url",
+        "volumes",
+        "last_restore_point",
+        "last_proof",
+    ] {
+        assert!(web.contains_key(field), "no {field}");
+    }
+    let text = fake.run(&["status"]).await.result;
+    assert!(text.contains("missing: user namespaces: forbidden") && text.contains("web  running"), "{text}");
+}
+
+#[tokio::test]
+async fn plan_shows_every_setting_with_its_place() {
+    let fake = FakeBox::start(|line, asked| match line {
+        "GET /v1/box" => {
+            let isolation = json!({ "level": "full", "missing": [] });
+            let info = json!({ "version": "0", "data_dir": "/d", "domain": "d", "pid": 1, "resident_bytes": 1,
+                               "edge": null, "isolation": isolation });
+            (200, info.to_string())
+        }
+        "POST /v1/sources" => (200, json!({ "digest": "abc" }).to_string()),
+        "POST /v1/plans" => {
+            assert_eq!(asked.json()["source"], "abc");
+            let setting =
+                json!({ "key": "deploy.startCommand", "value": "python main.py", "place": "Procfile:1" });
+            let warning = json!({ "file": "railway.json", "line": 3, "message": "unknown key" });
+            let plan = json!({ "provider": "python", "summary": "python 3.12", "settings": [setting],
+                               "warnings": [warning] });
+            (200, plan.to_string())
+        }
+        _ => not_found(),
+    });
+    let ran = fake.run(&["plan"]).await;
+    assert_eq!(ran.code, 0, "{}", ran.talk);
+    assert!(ran.result.contains("deploy.startCommand  python main.py  Procfile:1"), "{}", ran.result);
+    assert!(ran.result.contains("warning: railway.json:3: unknown key"), "{}", ran.result);
+}
+
+#[tokio::test]
+async fn down_waits_until_the_service_has_stopped() {
+    let fake = web_box(|line| {
+        let mut service = serde_json::to_value(service("web", "web")).unwrap();
+        match line {
+            "POST /v1/services/web/web/stop" => {}
+            "GET /v1/services/web/web" => service["state"] = json!("stopped"),
+            _ => return None,
+        }
+        Some(service)
+    });
+    let ran = fake.run(&["down", "-s", "web"]).await;
+    assert_eq!((ran.code, ran.talk.contains("web is stopped")), (0, true), "{}", ran.talk);
+}

@@ -1,0 +1,68 @@
+//! Brings a folder to the box as a source.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use trackbed_client::{Client, source_channel};
+
+use crate::human;
+use crate::pack::{ChunkWriter, pack};
+use crate::session::Session;
+use crate::walk::{Tree, Walk};
+
+/// How often the status line tells how far an upload is.
+const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+
+/// Finds the files of a source. Blocks for as long as the disk needs.
+pub(crate) fn find(session: &Session, folder: &Path, heed_gitignore: bool) -> Result<Tree> {
+    session.output.status(format!("reading {} …", folder.display()));
+    let found = Walk { root: folder, data_dir: &session.data_dir, heed_gitignore }.run();
+    session.output.wipe_status();
+    found
+}
+
+/// Uploads a source and returns its digest.
+pub(crate) async fn upload(session: &Session, client: &Client, tree: Tree) -> Result<String> {
+    let (chunks, taken) = source_channel();
+    let bytes = tree.bytes;
+    let packing = tokio::task::spawn_blocking(move || {
+        let packed = pack(&tree, ChunkWriter::new(chunks.clone()));
+        if packed.is_err() {
+            // Without this the box would take the torn tar for a whole one.
+            let _ = chunks.blocking_send(Err(io::Error::other("the source could not be packed")));
+        }
+        packed
+    });
+    let sent = Arc::new(AtomicU64::new(0));
+    let counting = Arc::clone(&sent);
+    let uploading = client.upload_source(taken, move |bytes| counting.store(bytes, Ordering::Relaxed));
+    let telling = async {
+        loop {
+            tokio::time::sleep(PROGRESS_EVERY).await;
+            let sent = human::size(sent.load(Ordering::Relaxed));
+            session.output.status(format!("uploading {sent} of {} …", human::size(bytes)));
+        }
+    };
+    let uploaded = tokio::select! {
+        uploaded = uploading => uploaded,
+        () = telling => unreachable!("telling never ends"),
+    };
+    session.output.wipe_status();
+    let packed = packing.await.context("packing the source failed")?;
+    match (uploaded, packed) {
+        (Ok(source), Ok(())) => Ok(source.digest),
+        (Err(_), Err(error)) if !is_hang_up(&error) => Err(error),
+        (Err(error), _) => Err(anyhow::Error::new(error).context("cannot upload the source")),
+        (Ok(_), Err(error)) => Err(error),
+    }
+}
+
+/// Returns whether packing ended only because the box would not take more.
+fn is_hang_up(error: &anyhow::Error) -> bool {
+    let io = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
+    io.into_iter().any(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}

@@ -1,0 +1,210 @@
+//! Decides which files of a folder are its source. Links stay links, and none may lead out.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context, Result};
+use ignore::WalkBuilder;
+
+use crate::human;
+use crate::session::Refusal;
+
+/// Most files of a source.
+const FILES_MAX: usize = 200_000;
+/// Most bytes of a source: 2 GiB.
+const BYTES_MAX: u64 = 2 << 30;
+/// Never part of a source, wherever they stand: made anew on the box, or of no use there.
+const ALWAYS_DROPPED: [&str; 4] = [".git", "node_modules", ".venv", "__pycache__"];
+
+/// What to walk.
+pub(crate) struct Walk<'a> {
+    /// The folder.
+    pub(crate) root: &'a Path,
+    /// Data folder of the box, which is no source even when it lies inside.
+    pub(crate) data_dir: &'a Path,
+    /// Heed `.gitignore`. `.railwayignore` is always heeded.
+    pub(crate) heed_gitignore: bool,
+}
+
+/// The files of a source, in the order of their paths.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    /// The folder, canonical.
+    pub(crate) root: PathBuf,
+    /// What is in it.
+    pub(crate) entries: Vec<Entry>,
+    /// How many files and links.
+    pub(crate) files: usize,
+    /// How many bytes.
+    pub(crate) bytes: u64,
+}
+
+/// Something in a source.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// Relative to the root.
+    pub(crate) path: PathBuf,
+    /// What it is.
+    pub(crate) kind: EntryKind,
+}
+
+/// What an entry is.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum EntryKind {
+    /// A folder.
+    Folder,
+    /// A file, and whether it can be executed.
+    File {
+        /// Its owner may execute it.
+        executable: bool,
+    },
+    /// A link and where it leads.
+    Link(PathBuf),
+}
+
+impl Walk<'_> {
+    /// Walks the folder. Everything is checked here, so that nothing is uploaded of a source that cannot be whole.
+    pub(crate) fn run(&self) -> Result<Tree> {
+        let shown = self.root.display();
+        let root = self.root.canonicalize().with_context(|| format!("cannot deploy {shown}"))?;
+        if !root.is_dir() {
+            let message = format!("cannot deploy {shown}: it is not a folder");
+            return Err(Refusal::with_hint(
+                message,
+                "give the folder that holds the app, or nothing for the current one",
+            ));
+        }
+        let mut tree = Tree { root: root.clone(), entries: Vec::new(), files: 0, bytes: 0 };
+        let mut folders: BTreeMap<PathBuf, (usize, u64)> = BTreeMap::new();
+        for found in self.walker(&root).build() {
+            let found = found.with_context(|| format!("cannot read all of {shown}"))?;
+            if found.depth() == 0 {
+                continue;
+            }
+            let path = found.path().strip_prefix(&root).context("the walk left its folder")?.to_owned();
+            let (kind, size) = examine(&root, &path)?;
+            if kind != EntryKind::Folder {
+                tree.files += 1;
+                tree.bytes += size;
+                let top: PathBuf = path.components().take(path.components().count().min(3) - 1).collect();
+                let folder = folders.entry(top).or_default();
+                *folder = (folder.0 + 1, folder.1 + size);
+            }
+            tree.entries.push(Entry { path, kind });
+            if tree.files > FILES_MAX || tree.bytes > BYTES_MAX {
+                return Err(too_big(self.root, folders));
+            }
+        }
+        if tree.files == 0 {
+            let message = format!("there is nothing to deploy in {shown}");
+            return Err(Refusal::with_hint(
+                message,
+                "is this the right folder, and does an ignore file drop everything?",
+            ));
+        }
+        Ok(tree)
+    }
+
+    fn walker(&self, root: &Path) -> WalkBuilder {
+        // Ignore files above the folder count only up to the top of its repository: `~/.gitignore` says nothing here.
+        let in_repository = root.ancestors().any(|folder| folder.join(".git").exists());
+        let data_dir = self.data_dir.canonicalize().unwrap_or_else(|_| self.data_dir.to_owned());
+        let mut walker = WalkBuilder::new(root);
+        walker
+            .standard_filters(false)
+            .git_ignore(self.heed_gitignore)
+            .git_exclude(self.heed_gitignore)
+            .require_git(false)
+            .parents(in_repository)
+            .add_custom_ignore_filename(".railwayignore")
+            .follow_links(false)
+            .sort_by_file_name(Ord::cmp)
+            .filter_entry(move |entry| {
+                let dropped = ALWAYS_DROPPED.iter().any(|name| entry.file_name() == *name);
+                entry.depth() == 0 || (!dropped && entry.path() != data_dir)
+            });
+        walker
+    }
+}
+
+/// Tells what an entry is and how big, and refuses what cannot be taken along.
+fn examine(root: &Path, path: &Path) -> Result<(EntryKind, u64)> {
+    let whole = root.join(path);
+    let shown = path.display();
+    let metadata = whole.symlink_metadata().with_context(|| format!("cannot read {shown}"))?;
+    let kind = metadata.file_type();
+    if kind.is_dir() {
+        return Ok((EntryKind::Folder, 0));
+    }
+    if kind.is_symlink() {
+        let target = fs::read_link(&whole).with_context(|| format!("cannot read the link {shown}"))?;
+        if leads_out(root, path, &target) {
+            let message = format!("the link {shown} leads out of the folder, to {}", target.display());
+            return Err(Refusal::with_hint(
+                message,
+                "copy what it leads to, or drop the link by a line in .railwayignore",
+            ));
+        }
+        return Ok((EntryKind::Link(target), 0));
+    }
+    if kind.is_file() {
+        File::open(&whole).map_err(|error| unreadable(path, &error))?;
+        return Ok((EntryKind::File { executable: metadata.mode() & 0o100 != 0 }, metadata.len()));
+    }
+    let what = match () {
+        () if kind.is_fifo() => "a named pipe",
+        () if kind.is_socket() => "a socket",
+        () => "a device",
+    };
+    let message = format!("{shown} is {what}, which cannot be deployed");
+    Err(Refusal::with_hint(message, "remove it, or drop it by a line in .railwayignore"))
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> anyhow::Error {
+    let message = format!("cannot read {}: {error}; nothing was uploaded", path.display());
+    Refusal::with_hint(message, "make it readable, or drop it by a line in .railwayignore")
+}
+
+/// Returns whether a link leads out of the root: by its text, or by where it really ends.
+fn leads_out(root: &Path, path: &Path, target: &Path) -> bool {
+    if target.is_absolute() {
+        return true;
+    }
+    let mut depth = path.components().count() - 1;
+    for component in target.components() {
+        match component {
+            Component::ParentDir if depth == 0 => return true,
+            Component::ParentDir => depth -= 1,
+            Component::Normal(_) => depth += 1,
+            Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
+        }
+    }
+    // A dangling link goes along as it is.
+    root.join(path).canonicalize().is_ok_and(|end| !end.starts_with(root))
+}
+
+fn too_big(root: &Path, folders: BTreeMap<PathBuf, (usize, u64)>) -> anyhow::Error {
+    let mut folders: Vec<_> = folders.into_iter().collect();
+    folders.sort_by_key(|(_, (files, bytes))| {
+        // Whichever limit a folder uses up more of, in thousandths.
+        std::cmp::Reverse((*files as u64 * 1000 / FILES_MAX as u64).max(*bytes / (BYTES_MAX / 1000)))
+    });
+    let biggest = folders.iter().take(3).map(|(folder, (files, bytes))| {
+        let name = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        format!("{} ({files} files, {})", name.display(), human::size(*bytes))
+    });
+    let message = format!(
+        "{} holds more than {FILES_MAX} files or {}; the biggest folders so far: {}",
+        root.display(),
+        human::size(BYTES_MAX),
+        biggest.collect::<Vec<_>>().join(", ")
+    );
+    Refusal::with_hint(message, "drop what the app does not need by lines in .railwayignore or .gitignore")
+}
+
+#[cfg(test)]
+#[path = "walk_tests.rs"]
+mod tests;

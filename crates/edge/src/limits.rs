@@ -1,0 +1,55 @@
+//! Every limit of the edge, with its unit and why this number. Nothing in this crate waits or grows without one of these.
+
+use std::time::Duration;
+
+/// Longest request head, in bytes; more is answered with 431. Eight times nginx's default: cookies and tokens fit.
+pub(crate) const HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Largest read or write buffer per socket, in bytes. Buffers start at 8 KiB and grow only when a peer fills them.
+pub(crate) const BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// Longest time for a whole request head, so that one byte a second holds nothing for long (haproxy's usual 10 s).
+pub(crate) const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
+/// Longest idle time of a client's keep-alive connection: nginx's and most load balancers' order of magnitude.
+pub(crate) const CLIENT_IDLE_MAX: Duration = Duration::from_secs(60);
+/// Longest time that a client may leave sent bytes unread while more are pending. Quiet streams have none pending.
+pub(crate) const CLIENT_STALL_MAX: Duration = Duration::from_secs(60);
+/// Longest time for a TCP connect. Targets are on this box: more than this is a full backlog, not distance.
+pub(crate) const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
+/// Tries to hand a request to a target. A second one happens only when nothing of the request was written.
+pub(crate) const SEND_TRIES_MAX: u32 = 2;
+/// Idle time after which an upstream connection is not used again. Below gunicorn's 2 s keep-alive, the shortest of
+/// the usual servers, so that we nearly never write into a connection that the target is closing.
+pub(crate) const UPSTREAM_IDLE_MAX: Duration = Duration::from_millis(1500);
+/// Idle upstream connections per target and worker. More than that were a burst, and reconnecting is cheap on a box.
+pub(crate) const UPSTREAM_IDLE_COUNT_MAX: usize = 256;
+/// How often idle upstream connections are looked through.
+pub(crate) const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// Requests parked per service; beyond, 503 at once. Each costs a few KiB and two counters.
+pub(crate) const PARKED_COUNT_MAX: u64 = 1000;
+/// Buffer of one direction of an upgraded connection, in bytes: WebSocket messages are small, streams are many.
+pub(crate) const TUNNEL_BUFFER_BYTES: usize = 8 * 1024;
+/// Sockets waiting in the kernel to be accepted; the kernel caps it at `somaxconn` (4,096 by default).
+pub(crate) const LISTEN_BACKLOG: i32 = 4096;
+/// File descriptors kept for listeners, control, logs and namespaces when the rest is shared out to connections.
+pub(crate) const DESCRIPTORS_RESERVED: u64 = 128;
+/// Wait after `accept` failed for want of descriptors or memory, so that the loop does not spin.
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long answers carry `Connection: close` before idle client connections are closed at shutdown.
+pub(crate) const CLOSE_NOTICE: Duration = Duration::from_millis(500);
+/// Longest wait for open requests after SIGTERM; a shutdown over the control socket names its own.
+pub(crate) const DRAIN_TIME_DEFAULT: Duration = Duration::from_secs(30);
+/// Longest control message, in bytes: some 50,000 routes.
+pub(crate) const CONTROL_LINE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Longest time for one call of the control plane.
+pub(crate) const CONTROL_TIME_MAX: Duration = Duration::from_secs(5);
+/// Control connections at once: the control plane holds one, people debugging a few.
+pub(crate) const CONTROL_CONNECTIONS_MAX: usize = 32;
+/// Sockets asked of a namespace thread and not yet made. Beyond, the asking request waits (and its connect limit runs).
+pub(crate) const NAMESPACE_QUEUE_MAX: usize = 64;
+/// Stack of a namespace thread, in bytes: it makes sockets and nothing else.
+pub(crate) const NAMESPACE_STACK_BYTES: usize = 128 * 1024;
+/// Bytes of a probed body that are quoted.
+pub(crate) const PROBE_QUOTE_BYTES_MAX: usize = 200;
+/// Longest request id taken over from a client, in bytes; longer ones are replaced.
+pub(crate) const REQUEST_ID_BYTES_MAX: usize = 128;
+/// `Retry-After` of a service that is starting, parked too long or parked too often, in seconds.
+pub(crate) const RETRY_AFTER_SECONDS: u64 = 2;

@@ -1,0 +1,175 @@
+//! What the edge keeps per target: counters, idle connections of each worker, and every open link, so that it can be cut.
+//! The target's identity is its instance: nothing here is ever shared with a later instance on the same address.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use tokio::time::Instant;
+use trackbed_core::route::{Target, TargetStats};
+
+use crate::dial::Dialler;
+use crate::limits::{UPSTREAM_IDLE_COUNT_MAX, UPSTREAM_IDLE_MAX};
+use crate::link::Link;
+use crate::upstream::Upstream;
+
+/// Links looked through for dead ones first at this count, then whenever the count has doubled.
+const LINKS_SWEPT_FROM: usize = 64;
+
+/// A target and what is going on with it.
+pub(crate) struct TargetState {
+    target: Target,
+    dialler: io::Result<Dialler>,
+    /// Not in the table in force: no request may begin.
+    retired: AtomicBool,
+    in_flight: AtomicU64,
+    streams: AtomicU64,
+    requests: AtomicU64,
+    cuts: AtomicU64,
+    /// One list per worker, newest last.
+    #[allow(
+        clippy::vec_box,
+        reason = "an idle connection moves as one pointer, here and through each exchange"
+    )]
+    idle: Box<[Mutex<Vec<Box<Upstream>>>]>,
+    links: Mutex<Links>,
+}
+
+#[derive(Default)]
+struct Links {
+    open: Vec<Weak<Link>>,
+    sweep_at: usize,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl TargetState {
+    pub(crate) fn new(target: &Target, workers: usize) -> Arc<Self> {
+        Arc::new(Self {
+            target: target.clone(),
+            dialler: Dialler::new(&target.address),
+            retired: AtomicBool::new(false),
+            in_flight: AtomicU64::new(0),
+            streams: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+            cuts: AtomicU64::new(0),
+            idle: (0..workers).map(|_| Mutex::default()).collect(),
+            links: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Counts a request in, unless the target has left the table. Counting comes before the look at `retired`, and
+    /// retiring comes before the look at the counter, so a drain never sees zero while a request is on its way in.
+    pub(crate) fn begin_request(&self) -> bool {
+        self.in_flight.fetch_add(1, Ordering::SeqCst);
+        if self.retired.load(Ordering::SeqCst) {
+            self.in_flight.fetch_sub(1, Ordering::SeqCst);
+            return false;
+        }
+        true
+    }
+
+    pub(crate) fn end_request(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.in_flight.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn begin_stream(&self) {
+        self.streams.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn end_stream(&self) {
+        self.streams.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Takes the target out of use: requests in flight go on, idle connections are dropped now.
+    pub(crate) fn retire(&self) {
+        self.retired.store(true, Ordering::SeqCst);
+        for idle in &self.idle {
+            let dropped = std::mem::take(&mut *lock(idle));
+            drop(dropped);
+        }
+    }
+
+    /// Puts the target back into use.
+    pub(crate) fn reinstate(&self) {
+        self.retired.store(false, Ordering::SeqCst);
+    }
+
+    /// Ends every open connection to the target.
+    pub(crate) fn cut(&self) {
+        self.cuts.fetch_add(1, Ordering::SeqCst);
+        let open = std::mem::take(&mut lock(&self.links).open);
+        for link in open {
+            if let Some(link) = link.upgrade() {
+                link.cut();
+            }
+        }
+    }
+
+    pub(crate) fn stats(&self) -> TargetStats {
+        TargetStats {
+            in_flight: self.in_flight.load(Ordering::SeqCst),
+            streams: self.streams.load(Ordering::Relaxed),
+            requests: self.requests.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Returns an idle connection that can take a request now.
+    pub(crate) fn take_idle(&self, worker: usize) -> Option<Box<Upstream>> {
+        let mut idle = lock(&self.idle[worker]);
+        while let Some(upstream) = idle.pop() {
+            if upstream.is_usable() {
+                return Some(upstream);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection for a later request, if there may be one.
+    pub(crate) fn keep_idle(&self, worker: usize, upstream: Box<Upstream>) {
+        let mut idle = lock(&self.idle[worker]);
+        // Looked at under the lock that `retire` takes after it has set it.
+        if !self.retired.load(Ordering::SeqCst) && idle.len() < UPSTREAM_IDLE_COUNT_MAX {
+            idle.push(upstream);
+        }
+    }
+
+    /// Drops connections that have been idle for too long.
+    pub(crate) fn sweep_idle(&self, now: Instant) {
+        for idle in &self.idle {
+            lock(idle).retain(|upstream| upstream.idle_for(now) < UPSTREAM_IDLE_MAX);
+        }
+    }
+
+    /// Opens a connection.
+    ///
+    /// # Errors
+    /// When the target does not accept, or is cut meanwhile.
+    pub(crate) async fn dial(&self) -> io::Result<Box<Upstream>> {
+        let cuts = self.cuts.load(Ordering::SeqCst);
+        let dialler =
+            self.dialler.as_ref().map_err(|error| io::Error::new(error.kind(), error.to_string()))?;
+        let link = Link::new(dialler.connect().await?);
+        self.remember(&link);
+        if self.cuts.load(Ordering::SeqCst) != cuts {
+            return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the target was cut"));
+        }
+        Upstream::over(link).await
+    }
+
+    fn remember(&self, link: &Arc<Link>) {
+        let mut links = lock(&self.links);
+        if links.open.len() >= links.sweep_at.max(LINKS_SWEPT_FROM) {
+            links.open.retain(|link| link.strong_count() > 0);
+            links.sweep_at = links.open.len() * 2;
+        }
+        links.open.push(Arc::downgrade(link));
+    }
+}

@@ -1,0 +1,73 @@
+//! What the control plane and the edge say to each other: one JSON object per line, a request and its reply.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use trackbed_core::InstanceId;
+use trackbed_core::route::{EdgeStats, RouteTable};
+
+/// The protocol spoken here. An edge understands this one; control planes are upgraded before edges.
+pub(crate) const PROTOCOL: u32 = 1;
+
+/// A line to the edge.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Request {
+    /// The protocol.
+    pub(crate) v: u32,
+    /// What to do.
+    #[serde(flatten)]
+    pub(crate) op: Op,
+}
+
+/// What to do.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "lowercase")]
+pub(crate) enum Op {
+    /// Put a table in force.
+    Apply { table: RouteTable },
+    /// Tell the counters.
+    Stats,
+    /// End every request open to an instance.
+    Cut { instance: InstanceId },
+    /// End, after at most so many milliseconds.
+    Shutdown { drain_ms: u64 },
+}
+
+/// A line from the edge.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Reply {
+    /// The protocol.
+    pub(crate) v: u32,
+    /// What came of it.
+    #[serde(flatten)]
+    pub(crate) outcome: Outcome,
+}
+
+/// What came of a request.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "lowercase")]
+pub(crate) enum Outcome {
+    /// A table is in force: the one sent, or a newer one.
+    Applied { sequence: u64 },
+    /// The counters.
+    Stats { stats: EdgeStats, answers: BTreeMap<String, Answers> },
+    /// Done.
+    Done,
+    /// Not done.
+    Failed { message: String },
+}
+
+/// How the finished requests of a service ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Answers {
+    /// Status 200 to 299.
+    pub ok: u64,
+    /// Status 300 to 399.
+    pub redirects: u64,
+    /// Status 400 to 499.
+    pub client_errors: u64,
+    /// Status 500 to 599, and answers that the target broke off.
+    pub server_errors: u64,
+    /// The client left before the end (499 in nginx's words).
+    pub left: u64,
+}

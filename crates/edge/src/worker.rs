@@ -1,0 +1,102 @@
+//! A worker: one thread, one runtime, one copy of the listening socket, its own idle upstream connections.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+
+use crate::client_io::Watch;
+use crate::connection;
+use crate::limits::{ACCEPT_PAUSE, CLOSE_NOTICE};
+use crate::proxy::Client;
+use crate::shutdown::{Closing, Stage, draining};
+use crate::table::Routes;
+
+/// What a worker is made of.
+pub(crate) struct Worker {
+    pub(crate) number: usize,
+    pub(crate) routes: Arc<Routes>,
+    /// Client connections at once.
+    pub(crate) connections_max: usize,
+    pub(crate) stage: watch::Receiver<Stage>,
+}
+
+/// Starts a task on the runtime of the calling worker.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "connections and tunnels hold a permit of the worker's semaphore, which shutdown collects again"
+)]
+pub(crate) fn spawn(work: impl Future<Output = ()> + Send + 'static) {
+    tokio::spawn(work);
+}
+
+impl Worker {
+    /// Starts the thread. It ends after draining.
+    ///
+    /// # Errors
+    /// When no thread or runtime can be made.
+    pub(crate) fn start(self, listener: std::net::TcpListener) -> io::Result<std::thread::JoinHandle<()>> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let listener = {
+            let _inside = runtime.enter();
+            TcpListener::from_std(listener)?
+        };
+        std::thread::Builder::new().name(format!("edge-{}", self.number)).spawn(move || {
+            runtime.block_on(self.work(listener));
+            runtime.shutdown_background();
+        })
+    }
+
+    async fn work(self, listener: TcpListener) {
+        let permits = Arc::new(Semaphore::new(self.connections_max));
+        let closing = Closing::default();
+        let mut stage = self.stage.clone();
+        let limit = tokio::select! {
+            limit = draining(&mut stage) => limit,
+            () = self.accept(&listener, &permits, &closing) => Duration::ZERO,
+        };
+        // The other workers drop theirs now too: with the last one, the kernel refuses.
+        drop(listener);
+        self.drain(&permits, &closing, limit).await;
+    }
+
+    async fn accept(&self, listener: &TcpListener, permits: &Arc<Semaphore>, closing: &Closing) {
+        loop {
+            // At the limit new connections wait in the kernel's queue.
+            let Ok(permit) = Arc::clone(permits).acquire_owned().await else { return };
+            let (stream, peer) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            // Fails only for a client that has left already.
+            let _ = stream.set_nodelay(true);
+            let client = Client {
+                routes: Arc::clone(&self.routes),
+                watch: Watch::new(peer.ip().to_canonical(), permit),
+                worker: self.number,
+            };
+            spawn(connection::serve(stream, Arc::new(client), closing.clone()));
+        }
+    }
+
+    /// Answers say `Connection: close` for a moment, so that clients go by themselves; then idle connections are closed
+    /// and open requests have the rest of the limit.
+    async fn drain(&self, permits: &Semaphore, closing: &Closing, limit: Duration) {
+        let all = u32::try_from(self.connections_max).unwrap_or(u32::MAX);
+        let gone = async {
+            let _ = tokio::time::timeout(CLOSE_NOTICE.min(limit), permits.acquire_many(all)).await;
+            closing.announce();
+            let _ = permits.acquire_many(all).await;
+        };
+        if tokio::time::timeout(limit, gone).await.is_err() {
+            let open = self.connections_max - permits.available_permits();
+            tracing::warn!(worker = self.number, open, "connections are cut at the drain limit");
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Clients that send too much or too slowly.
+
+use std::time::{Duration, Instant};
+
+use tokio::io::AsyncWriteExt;
+
+use crate::support::*;
+
+#[tokio::test]
+async fn a_head_that_is_too_large_is_a_431() {
+    let target = Upstream::saying("never").await;
+    let edge = TestEdge::start().await;
+    edge.serve(1, target.address).await;
+    let mut client = edge.connect().await;
+    let filler = "x".repeat(70 * 1024);
+    // The edge may answer and close before all of it is written.
+    let _ = client
+        .stream
+        .write_all(format!("GET / HTTP/1.1\r\nHost: a.test\r\nX: {filler}\r\n\r\n").as_bytes())
+        .await;
+    let head = client.read_to("\r\n\r\n").await;
+    assert!(head.starts_with("HTTP/1.1 431 "), "{head}");
+    assert_eq!(target.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_large_head_within_the_limit_passes() {
+    let mirror = Upstream::mirror().await;
+    let edge = TestEdge::start().await;
+    edge.serve(1, mirror.address).await;
+    let mut client = edge.connect().await;
+    let filler = "x".repeat(40 * 1024);
+    client.send(format!("GET / HTTP/1.1\r\nHost: a.test\r\nX: {filler}\r\n\r\n")).await;
+    assert!(client.message().await.text().contains(&filler));
+}
+
+#[tokio::test]
+async fn a_client_that_trickles_its_head_is_cut_and_an_idle_one_is_not() {
+    let target = Upstream::saying("hello").await;
+    let edge = TestEdge::start().await;
+    edge.serve(1, target.address).await;
+    let mut idle = edge.connect().await;
+    idle.get("/").await;
+    let slow = edge.connect().await;
+    let (mut reader, mut writer) = slow.stream.into_split();
+    let began = Instant::now();
+    let trickle = tokio::spawn(async move {
+        writer.write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\nX: ").await.unwrap();
+        while writer.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    });
+    let mut byte = [0];
+    let read = soon(tokio::io::AsyncReadExt::read(&mut reader, &mut byte)).await;
+    assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+    let took = began.elapsed();
+    assert!(took > Duration::from_secs(9) && took < Duration::from_secs(14), "{took:?}");
+    trickle.abort();
+    assert_eq!(idle.get("/").await.text(), "hello", "idle for ten seconds is fine");
+}

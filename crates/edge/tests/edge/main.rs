@@ -1,0 +1,15 @@
+//! The edge from outside: a real one on loopback, raw clients in front of it, raw targets behind it.
+#![allow(clippy::disallowed_methods, reason = "a test's tasks end with its runtime")]
+#![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
+
+mod control;
+mod headers;
+mod limits;
+mod namespaces;
+mod parking;
+mod probing;
+mod routing;
+mod streaming;
+mod support;
+mod swap;
+mod upgrade;

@@ -1,0 +1,236 @@
+//! Control groups, v1 (or hybrid) and v2, by plain files. Where a controller is missing, the rest still works.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use trackbed_core::instance::InstanceStats;
+use trackbed_core::settings::Limits;
+
+const MOUNT: &str = "/sys/fs/cgroup";
+/// Controllers that we use on v1. `unified` is the v2 tree of a hybrid box: it has no controllers, but `cgroup.kill`.
+const V1: [&str; 6] = ["memory", "cpu", "cpuacct", "pids", "freezer", "unified"];
+const PERIOD_US: u64 = 100_000;
+
+/// The directories of one group, by controller. On v2 all are the same.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Cgroup {
+    v2: bool,
+    dirs: Vec<(String, PathBuf)>,
+}
+
+impl Cgroup {
+    /// Makes the group of a whole box and says what it lacks.
+    pub(crate) fn ensure_root(name: &str) -> (Cgroup, Vec<String>) {
+        let mut missing = Vec::new();
+        let root = if Path::new(MOUNT).join("cgroup.controllers").exists() {
+            ensure_v2(name)
+        } else {
+            let mut dirs = Vec::new();
+            for controller in V1 {
+                let dir = Path::new(MOUNT).join(controller).join(name);
+                match fs::create_dir(&dir) {
+                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {}
+                    _ => dirs.push((controller.to_owned(), dir)),
+                }
+            }
+            Cgroup { v2: false, dirs }
+        };
+        for (controller, what) in
+            [("memory", "memory limit"), ("cpu", "cpu limit"), ("pids", "process limit")]
+        {
+            if root.dir(controller).is_none() {
+                missing.push(format!(
+                    "{what}: no `{controller}` control group may be made here (a systemd unit with `Delegate=yes`, or root, gives one)"
+                ));
+            }
+        }
+        (root, missing)
+    }
+
+    /// Returns the group of an instance within this one. Makes nothing.
+    pub(crate) fn child(&self, name: &str) -> Cgroup {
+        let dirs = self.dirs.iter().map(|(controller, dir)| (controller.clone(), dir.join(name))).collect();
+        Cgroup { v2: self.v2, dirs }
+    }
+
+    /// Returns the names of the groups within this one.
+    pub(crate) fn children(&self) -> Vec<String> {
+        let mut names: Vec<String> = self
+            .dirs
+            .iter()
+            .filter_map(|(_, dir)| fs::read_dir(dir).ok())
+            .flat_map(|entries| entries.flatten().filter(|entry| entry.path().is_dir()))
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    fn dir(&self, controller: &str) -> Option<&Path> {
+        self.dirs.iter().find(|(name, _)| name == controller).map(|(_, dir)| dir.as_path())
+    }
+
+    fn read(&self, controller: &str, file: &str) -> Option<String> {
+        fs::read_to_string(self.dir(controller)?.join(file)).ok()
+    }
+
+    fn read_number(&self, controller: &str, file: &str) -> Option<u64> {
+        self.read(controller, file)?.trim().parse().ok()
+    }
+
+    fn read_field(&self, controller: &str, file: &str, field: &str) -> Option<u64> {
+        let text = self.read(controller, file)?;
+        text.lines().find_map(|line| line.strip_prefix(field)?.trim().parse().ok())
+    }
+
+    /// Makes the directories and sets the limits that the box can set.
+    pub(crate) fn create(&self, limits: &Limits) -> io::Result<()> {
+        for (_, dir) in &self.dirs {
+            match fs::create_dir(dir) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(step(&format!("make control group {}", dir.display()), &error));
+                }
+                _ => {}
+            }
+        }
+        if let Some(bytes) = limits.memory_bytes {
+            let file = if self.v2 { "memory.max" } else { "memory.limit_in_bytes" };
+            self.write("memory", file, &bytes.to_string())?;
+        }
+        if let Some(millis) = limits.cpu_millis {
+            let quota = (u64::from(millis) * PERIOD_US / 1000).max(1000);
+            if self.v2 {
+                self.write("cpu", "cpu.max", &format!("{quota} {PERIOD_US}"))?;
+            } else {
+                self.write("cpu", "cpu.cfs_period_us", &PERIOD_US.to_string())?;
+                self.write("cpu", "cpu.cfs_quota_us", &quota.to_string())?;
+            }
+        }
+        if let Some(pids) = limits.pids {
+            self.write("pids", "pids.max", &pids.to_string())?;
+        }
+        Ok(())
+    }
+
+    fn write(&self, controller: &str, file: &str, value: &str) -> io::Result<()> {
+        let Some(dir) = self.dir(controller) else { return Ok(()) };
+        write_file(&dir.join(file), value)
+            .map_err(|error| step(&format!("set {file} of {} to {value}", dir.display()), &error))
+    }
+
+    /// Moves a process in; its children follow.
+    pub(crate) fn attach(&self, pid: i32) -> io::Result<()> {
+        for (_, dir) in &self.dirs {
+            write_file(&dir.join("cgroup.procs"), &pid.to_string())
+                .map_err(|error| step(&format!("move pid {pid} into {}", dir.display()), &error))?;
+        }
+        Ok(())
+    }
+
+    /// Returns the pids inside.
+    pub(crate) fn pids(&self) -> Vec<i32> {
+        let Some((_, dir)) = self.dirs.first() else { return Vec::new() };
+        let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+        text.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
+    /// Kills everything inside. Returns whether nothing is left.
+    pub(crate) fn kill_all(&self) -> bool {
+        for _ in 0..200 {
+            if let Some(dir) = self.dir("unified") {
+                let _ = write_file(&dir.join("cgroup.kill"), "1");
+            }
+            let pids = self.pids();
+            if pids.is_empty() {
+                return true;
+            }
+            for pid in pids {
+                let _ = nix::sys::signal::kill(
+                    nix::unistd::Pid::from_raw(pid),
+                    nix::sys::signal::Signal::SIGKILL,
+                );
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.pids().is_empty()
+    }
+
+    /// Removes the directories. They may be busy for a moment after the last process has gone.
+    pub(crate) fn remove(&self) {
+        for (_, dir) in &self.dirs {
+            for _ in 0..50 {
+                match fs::remove_dir(dir) {
+                    Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                        std::thread::sleep(Duration::from_millis(2));
+                    }
+                    _ => break,
+                }
+            }
+        }
+    }
+
+    /// Returns how many processes the kernel killed here for memory.
+    pub(crate) fn oom_kills(&self) -> u64 {
+        let file = if self.v2 { "memory.events" } else { "memory.oom_control" };
+        self.read_field("memory", file, "oom_kill ").unwrap_or(0)
+    }
+
+    /// Returns what is used now, or none when the memory controller is missing.
+    pub(crate) fn stats(&self) -> Option<InstanceStats> {
+        let memory = if self.v2 { "memory.current" } else { "memory.usage_in_bytes" };
+        let cpu = if self.v2 {
+            self.read_field("cpu", "cpu.stat", "usage_usec ").map(Duration::from_micros)
+        } else {
+            self.read_number("cpuacct", "cpuacct.usage").map(Duration::from_nanos)
+        };
+        Some(InstanceStats {
+            memory_bytes: self.read_number("memory", memory)?,
+            cpu: cpu?,
+            pids: u32::try_from(self.read_number("pids", "pids.current")?).unwrap_or(u32::MAX),
+        })
+    }
+}
+
+/// On v2 the box's group lies in our own delegated subtree; processes of ours step aside into a leaf first, because a
+/// group with controllers for its children may hold no process itself.
+fn ensure_v2(name: &str) -> Cgroup {
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let own = own.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
+    let own = own.trim_end_matches("/supervisor").trim_start_matches('/');
+    let mut base = Path::new(MOUNT).join(own);
+    if !own.is_empty() {
+        let leaf = base.join("supervisor");
+        let pid = std::process::id().to_string();
+        let moved = fs::create_dir_all(&leaf).and_then(|()| write_file(&leaf.join("cgroup.procs"), &pid));
+        if moved.is_err() && nix::unistd::geteuid().is_root() && !Path::new("/run/systemd/system").exists() {
+            base = PathBuf::from(MOUNT);
+        }
+    }
+    let root = base.join(name);
+    if fs::create_dir(&root).is_err() && !root.is_dir() {
+        return Cgroup { v2: true, dirs: Vec::new() };
+    }
+    let mut dirs = vec![("unified".to_owned(), root.clone())];
+    for controller in ["memory", "cpu", "pids"] {
+        let wanted = format!("+{controller}");
+        let _ = write_file(&base.join("cgroup.subtree_control"), &wanted);
+        if write_file(&root.join("cgroup.subtree_control"), &wanted).is_ok() {
+            dirs.push((controller.to_owned(), root.clone()));
+        }
+    }
+    Cgroup { v2: true, dirs }
+}
+
+/// Files of the kernel take one write; there is nothing to make atomic.
+fn write_file(path: &Path, value: &str) -> io::Result<()> {
+    use std::io::Write;
+    fs::OpenOptions::new().write(true).open(path)?.write_all(value.as_bytes())
+}
+
+fn step(attempt: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot {attempt}: {error}"))
+}

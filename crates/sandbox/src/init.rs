@@ -1,0 +1,323 @@
+//! Init: pid 1 of a sandbox. Makes the inside, starts the app, passes signals on, reaps, ends with the app.
+//!
+//! It exists because an app that is pid 1 itself ignores SIGTERM. On levels without a pid namespace the same code runs as
+//! a plain child that adopts orphans.
+
+#![allow(unsafe_code)]
+
+use std::ffi::CString;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use nix::poll::{PollFd, PollFlags};
+use serde::{Deserialize, Serialize};
+use trackbed_core::isolation::IsolationLevel;
+
+use crate::footprint;
+use crate::launch::{self, Restrictions};
+use crate::netlink::Netlink;
+use crate::records::Order;
+use crate::tree::{Named, Step};
+use crate::{apptree, filter, process, rules, sockets, tree};
+
+/// What a shim tells its init.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ToInit {
+    /// Ids are mapped, groups joined, links made: go on.
+    Go,
+    Signal(i32),
+    /// Start a further command; standard output and error come along.
+    Exec {
+        number: u64,
+        command: Vec<String>,
+        env: Vec<(String, String)>,
+    },
+    /// Kill such a command.
+    Cut {
+        number: u64,
+    },
+}
+
+/// What init tells its shim.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum FromInit {
+    /// The app runs.
+    Running { notes: Vec<String> },
+    /// It cannot run.
+    Failed { message: String },
+    /// The app ended with this wait status.
+    Ended { status: i32 },
+    /// A further command ended, or could not be started.
+    ExecEnded { number: u64, status: i32, failure: Option<String> },
+}
+
+/// What init needs from the shim that forked it.
+pub(crate) struct Given<'a> {
+    pub(crate) order: &'a Order,
+    pub(crate) folder: &'a Path,
+    pub(crate) line: OwnedFd,
+    /// The pipes for the app's standard output and error.
+    pub(crate) streams: [RawFd; 2],
+    /// The locks, which the app keeps too when there is no pid namespace.
+    pub(crate) locks: Vec<RawFd>,
+}
+
+/// The body of init. The process must end with what this returns.
+pub(crate) fn run(given: &Given<'_>) -> i32 {
+    // SAFETY: prctl with integers. Without the shim nobody may go on.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) };
+    match sockets::receive::<ToInit>(given.line.as_fd()) {
+        Ok(Some((ToInit::Go, _))) => {}
+        Ok(_) | Err(_) => return 1,
+    }
+    let line = given.line.as_fd();
+    let made = make_inside(given).and_then(|(mut restrictions, notes)| {
+        let signals = block_signals().step(|| "watch signals".to_owned())?;
+        let command = launch::words(&["/bin/sh".to_owned(), "-c".to_owned(), given.order.command.clone()])?;
+        let env = launch::environment(&given.order.env, given.order.level)?;
+        let app = launch::start(&command, &env, given.streams, &mut restrictions)
+            .map_err(|error| format!("cannot start the command: {error}"))?;
+        Ok((app, restrictions, signals, notes))
+    });
+    let (app, restrictions, signals, notes) = match made {
+        Ok(made) => made,
+        Err(message) => {
+            let _ = sockets::send(line, &FromInit::Failed { message }, &[]);
+            return 1;
+        }
+    };
+    let _ = sockets::send(line, &FromInit::Running { notes }, &[]);
+    for fd in given.streams {
+        // SAFETY: the app has its own copies, and nobody here uses these numbers again.
+        unsafe { libc::close(fd) };
+    }
+    let mut watch = Watch { line: &given.line, signals, app, restrictions, execs: Vec::new(), given };
+    let status = watch.until_the_app_ends();
+    let _ = sockets::send(line, &FromInit::Ended { status }, &[]);
+    0
+}
+
+fn make_inside(given: &Given<'_>) -> Step<(Restrictions, Vec<String>)> {
+    let order = given.order;
+    let filter = filter::program();
+    let root = nix::unistd::geteuid().is_root();
+    let restrictions = |folder: PathBuf, user, landlock, kept| {
+        let folder =
+            CString::new(folder.as_os_str().as_bytes()).step(|| "name the working directory".to_owned())?;
+        Step::Ok(Restrictions { user, folder, landlock, filter: filter.clone(), kept })
+    };
+    match order.level {
+        IsolationLevel::Full | IsolationLevel::Userns => {
+            let _ = nix::unistd::sethostname("trackbed");
+            let notes = tree::enter(order, given.folder, order.uid)?;
+            if order.level == IsolationLevel::Full {
+                network(order)?;
+            }
+            let user = (order.level == IsolationLevel::Full).then_some(order.uid);
+            Ok((restrictions("/app".into(), user, None, Vec::new())?, notes))
+        }
+        IsolationLevel::Landlock | IsolationLevel::Plain => {
+            // SAFETY: prctl with integers. Orphans of the app become ours, so that they can be found and ended.
+            unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) };
+            let app = apptree::copy_app(order, given.folder)?;
+            let landlock = if order.level == IsolationLevel::Landlock {
+                Some(rules::for_app(order, &app).step(|| "make Landlock rules".to_owned())?)
+            } else {
+                None
+            };
+            let user = root.then_some(order.uid);
+            Ok((restrictions(app, user, landlock, given.locks.clone())?, Vec::new()))
+        }
+    }
+}
+
+fn network(order: &Order) -> Step<()> {
+    let Some(link) = &order.link else { return Ok(()) };
+    let mut netlink = Netlink::open().step(|| "open rtnetlink".to_owned())?;
+    netlink.up("lo").step(|| "bring lo up".to_owned())?;
+    let any: Ipv4Addr = link.address;
+    netlink.ensure_address("eth0", any, link.prefix).step(|| format!("give eth0 the address {any}"))?;
+    netlink.up("eth0").step(|| "bring eth0 up".to_owned())?;
+    netlink.add_default_route(link.gateway).step(|| format!("route to {}", link.gateway))
+}
+
+/// Blocks the signals that init answers to and returns a descriptor that tells of them.
+pub(crate) fn block_signals() -> std::io::Result<nix::sys::signalfd::SignalFd> {
+    use nix::sys::signal::{SigSet, Signal};
+    let mut set = SigSet::empty();
+    for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        set.add(signal);
+    }
+    set.thread_block()?;
+    let flags = nix::sys::signalfd::SfdFlags::SFD_CLOEXEC | nix::sys::signalfd::SfdFlags::SFD_NONBLOCK;
+    Ok(nix::sys::signalfd::SignalFd::with_flags(&set, flags)?)
+}
+
+struct Watch<'a> {
+    line: &'a OwnedFd,
+    signals: nix::sys::signalfd::SignalFd,
+    app: i32,
+    restrictions: Restrictions,
+    /// Further commands: number and pid.
+    execs: Vec<(u64, i32)>,
+    given: &'a Given<'a>,
+}
+
+impl Watch<'_> {
+    fn line(&self) -> BorrowedFd<'_> {
+        self.line.as_fd()
+    }
+
+    fn until_the_app_ends(&mut self) -> i32 {
+        // From here on init only reaps and signals.
+        if nix::unistd::geteuid().is_root() && self.given.order.level == IsolationLevel::Full {
+            // CAP_SETGID, CAP_SETUID, CAP_SETPCAP and CAP_KILL: for further commands and for signals.
+            let _ = launch::keep_capabilities(1 << 5 | 1 << 6 | 1 << 7 | 1 << 8);
+        }
+        loop {
+            let (signals, line) = {
+                let mut fds = [
+                    PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+                    PollFd::new(self.line.as_fd(), PollFlags::POLLIN),
+                ];
+                let _ = footprint::poll_lightly(&mut fds);
+                (fds[0].any().unwrap_or(false), fds[1].any().unwrap_or(false))
+            };
+            if signals && let Some(status) = self.hear_signals() {
+                return status;
+            }
+            if line && !self.hear_shim() {
+                // The shim is gone; the kernel is about to end us too.
+                return libc::SIGKILL;
+            }
+        }
+    }
+
+    fn hear_signals(&mut self) -> Option<i32> {
+        while let Ok(Some(info)) = self.signals.read_signal() {
+            if info.ssi_signo != libc::SIGCHLD as u32 {
+                self.pass_on(info.ssi_signo as i32);
+            }
+        }
+        let mut ended = None;
+        loop {
+            let mut status = 0;
+            // SAFETY: `status` is a valid place for one int.
+            let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+            if pid <= 0 {
+                return ended;
+            }
+            if pid == self.app {
+                ended = Some(status);
+            }
+            if let Some(index) = self.execs.iter().position(|(_, exec)| *exec == pid) {
+                let (number, _) = self.execs.swap_remove(index);
+                let _ =
+                    sockets::send(self.line(), &FromInit::ExecEnded { number, status, failure: None }, &[]);
+            }
+        }
+    }
+
+    fn pass_on(&self, signal: i32) {
+        // SAFETY: kill takes two integers; the app is our child and not reaped yet, so its pid is its own.
+        unsafe { libc::kill(self.app, signal) };
+    }
+
+    fn hear_shim(&mut self) -> bool {
+        match sockets::receive::<ToInit>(self.line()) {
+            Ok(None) => return false,
+            Err(_) | Ok(Some((ToInit::Go, _))) => {}
+            Ok(Some((ToInit::Signal(signal), _))) => self.pass_on(signal),
+            Ok(Some((ToInit::Cut { number }, _))) => {
+                for (_, pid) in self.execs.iter().filter(|(exec, _)| *exec == number) {
+                    // SAFETY: the command leads its own session, so this is its whole group.
+                    unsafe { libc::kill(-*pid, libc::SIGKILL) };
+                }
+            }
+            Ok(Some((ToInit::Exec { number, command, env }, fds))) => self.exec(number, &command, &env, &fds),
+        }
+        true
+    }
+
+    fn exec(&mut self, number: u64, command: &[String], env: &[(String, String)], fds: &[OwnedFd]) {
+        let started = launch::words(command).and_then(|words| {
+            let env = launch::environment(env, self.given.order.level)?;
+            let [out, err] = fds else { return Err("two streams must come along".to_owned()) };
+            if self.given.order.level == IsolationLevel::Landlock {
+                let app = PathBuf::from(std::ffi::OsStr::from_bytes(self.restrictions.folder.as_bytes()));
+                self.restrictions.landlock =
+                    Some(rules::for_app(self.given.order, &app).step(|| "make Landlock rules".to_owned())?);
+            }
+            launch::start(&words, &env, [out.as_raw_fd(), err.as_raw_fd()], &mut self.restrictions)
+        });
+        match started {
+            Ok(pid) => self.execs.push((number, pid)),
+            Err(failure) => {
+                let ended = FromInit::ExecEnded { number, status: 127 << 8, failure: Some(failure) };
+                let _ = sockets::send(self.line(), &ended, &[]);
+            }
+        }
+    }
+}
+
+/// Starts init in new namespaces. Returns its pid; in the child it never returns.
+pub(crate) fn fork(given: &Given<'_>, shim_end: RawFd) -> std::io::Result<i32> {
+    let namespaces = match given.order.level {
+        IsolationLevel::Full => {
+            let network = if given.order.link.is_some() { libc::CLONE_NEWNET } else { 0 };
+            libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | network
+        }
+        IsolationLevel::Userns => {
+            libc::CLONE_NEWUSER
+                | libc::CLONE_NEWNS
+                | libc::CLONE_NEWPID
+                | libc::CLONE_NEWIPC
+                | libc::CLONE_NEWUTS
+        }
+        IsolationLevel::Landlock | IsolationLevel::Plain => 0,
+    };
+    let flags = (namespaces | libc::SIGCHLD) as libc::c_ulong;
+    // SAFETY: clone without a new stack behaves like fork; the shim has one thread.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+    if pid < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    if pid == 0 {
+        // SAFETY: the child must not hold the shim's end, or it would never hear that the shim is gone.
+        unsafe { libc::close(shim_end) };
+        let code = run(given);
+        // SAFETY: ends the child without running destructors of what the shim owns.
+        unsafe { libc::_exit(code) };
+    }
+    i32::try_from(pid).map_err(std::io::Error::other)
+}
+
+/// Maps one user and group into the user namespace of a process that waits for it.
+pub(crate) fn map_ids(pid: i32, inside: u32) -> std::io::Result<()> {
+    let put = |file: &str, text: String| {
+        crate::mounts::write_file(format!("/proc/{pid}/{file}"), &text)
+            .map_err(|error| std::io::Error::new(error.kind(), format!("cannot write {file}: {error}")))
+    };
+    put("setgroups", "deny".to_owned())?;
+    put("uid_map", format!("{inside} {} 1", nix::unistd::geteuid()))?;
+    put("gid_map", format!("{inside} {} 1", nix::unistd::getegid()))
+}
+
+/// Returns whether init has the pid that it had, for records.
+pub(crate) fn identity(pid: i32) -> Option<process::ProcessId> {
+    process::ProcessId::of(pid)
+}
+
+/// Makes the directories that the sandbox needs in an instance's directory.
+pub(crate) fn make_folders(folder: &Path) -> Step<()> {
+    for name in ["root", "upper", "work"] {
+        let path = folder.join(name);
+        fs::create_dir_all(&path).step(|| format!("make {}", path.display()))?;
+    }
+    Ok(())
+}

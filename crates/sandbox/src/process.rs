@@ -1,0 +1,175 @@
+//! Processes as `/proc` shows them: identity that survives pid reuse, descendants, and waiting for an end.
+
+#![allow(unsafe_code)]
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// A process, named so that a later one with the same pid is not taken for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProcessId {
+    pub(crate) pid: i32,
+    /// Field 22 of `/proc/<pid>/stat`: clock ticks since boot.
+    pub(crate) start_time: u64,
+}
+
+/// What `/proc/<pid>/stat` says.
+struct Stat {
+    state: u8,
+    parent: i32,
+    cpu_ticks: u64,
+    start_time: u64,
+}
+
+fn stat(pid: i32) -> Option<Stat> {
+    let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // The name stands in parentheses and may hold anything, so the fields start after the last one.
+    let end = text.iter().rposition(|byte| *byte == b')')?;
+    let rest = std::str::from_utf8(text.get(end + 2..)?).ok()?;
+    let mut fields = rest.split(' ');
+    let state = *fields.next()?.as_bytes().first()?;
+    let parent = fields.next()?.parse().ok()?;
+    let mut number = |skip: usize| fields.nth(skip)?.parse::<u64>().ok();
+    let cpu_ticks = number(9)? + number(0)?;
+    let start_time = number(6)?;
+    Some(Stat { state, parent, cpu_ticks, start_time })
+}
+
+impl ProcessId {
+    /// Returns the identity of a living process.
+    pub(crate) fn of(pid: i32) -> Option<ProcessId> {
+        stat(pid).map(|stat| ProcessId { pid, start_time: stat.start_time })
+    }
+
+    /// Returns whether it still runs. A zombie does not.
+    pub(crate) fn is_alive(self) -> bool {
+        stat(self.pid)
+            .is_some_and(|stat| stat.start_time == self.start_time && !matches!(stat.state, b'Z' | b'X'))
+    }
+
+    /// Opens a handle, or returns none when it is gone.
+    fn handle(self) -> Option<OwnedFd> {
+        // SAFETY: pidfd_open takes two integers and returns a new descriptor or -1.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, self.pid, 0) };
+        let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0)?;
+        // SAFETY: the kernel just made this descriptor for us alone.
+        let handle = unsafe { OwnedFd::from_raw_fd(fd) };
+        // Checked after opening: from here on the handle cannot mean another process.
+        self.is_alive().then_some(handle)
+    }
+
+    /// Sends a signal. A process that is gone is fine.
+    pub(crate) fn signal(self, signal: i32) {
+        if let Some(handle) = self.handle() {
+            // SAFETY: the descriptor is open, the info pointer may be null, flags must be 0.
+            unsafe {
+                libc::syscall(
+                    libc::SYS_pidfd_send_signal,
+                    handle.as_raw_fd(),
+                    signal,
+                    std::ptr::null::<u8>(),
+                    0,
+                )
+            };
+        }
+    }
+
+    /// Waits until it has ended, at most `limit`. Returns whether it has.
+    pub(crate) fn wait_gone(self, limit: Duration) -> bool {
+        let Some(handle) = self.handle() else { return true };
+        let mut poll = libc::pollfd { fd: handle.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let limit_ms = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: one valid pollfd, and its count.
+        unsafe { libc::poll(&raw mut poll, 1, limit_ms) };
+        !self.is_alive()
+    }
+}
+
+/// Returns the CPU time of a process; clock ticks are hundredths of a second on every Linux there is.
+pub(crate) fn cpu_time(pid: i32) -> Duration {
+    Duration::from_millis(stat(pid).map_or(0, |stat| stat.cpu_ticks * 10))
+}
+
+/// Returns the boot's id: pids of another boot mean nothing.
+pub(crate) fn boot_id() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+/// Returns every descendant of a process, parents before children.
+pub(crate) fn descendants(root: i32) -> Vec<i32> {
+    let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
+    for pid in all_pids() {
+        if let Some(stat) = stat(pid) {
+            children.entry(stat.parent).or_default().push(pid);
+        }
+    }
+    let mut found = children.remove(&root).unwrap_or_default();
+    let mut next = 0;
+    while next < found.len() {
+        found.extend(children.remove(&found[next]).unwrap_or_default());
+        next += 1;
+    }
+    found
+}
+
+/// Returns every pid in `/proc`.
+pub(crate) fn all_pids() -> Vec<i32> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// Kills every descendant of this very process until none is left. Children are reaped on the way.
+pub(crate) fn kill_descendants_of_self(limit_rounds: u32) {
+    let me = i32::try_from(std::process::id()).unwrap_or(0);
+    for _ in 0..limit_rounds {
+        reap();
+        let left = descendants(me);
+        if left.is_empty() {
+            return;
+        }
+        for pid in left {
+            // SAFETY: kill takes two integers. Descendants cannot be reused pids: nobody but us reaps orphans here.
+            unsafe { libc::kill(pid, libc::SIGKILL) };
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Reaps every child that has ended, without waiting.
+pub(crate) fn reap() {
+    // SAFETY: waitpid with a null status pointer only reaps.
+    while unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) } > 0 {}
+}
+
+/// Waits for a child and returns its raw status.
+pub(crate) fn wait_for(pid: i32) -> io::Result<i32> {
+    let mut status = 0;
+    loop {
+        // SAFETY: `status` is a valid place for one int.
+        if unsafe { libc::waitpid(pid, &raw mut status, 0) } == pid {
+            return Ok(status);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_is_alive_and_a_reused_pid_is_not_it() {
+        let me = ProcessId::of(i32::try_from(std::process::id()).unwrap()).unwrap();
+        assert!(me.is_alive());
+        assert!(!ProcessId { start_time: me.start_time + 1, ..me }.is_alive());
+        assert!(ProcessId { start_time: me.start_time + 1, ..me }.wait_gone(Duration::from_secs(9)));
+    }
+}

@@ -1,0 +1,229 @@
+//! What is true of instances whose shim is gone, and the removal of everything that belongs to no living instance.
+
+use std::fs;
+use std::time::Duration;
+
+use trackbed_core::InstanceId;
+use trackbed_core::instance::{Exit, InstanceKind};
+use trackbed_core::ports::PortError;
+use trackbed_stdx::clock::now_ms;
+use trackbed_stdx::files;
+
+use crate::control::{self, Ask};
+use crate::network::Network;
+use crate::process::{self, ProcessId};
+use crate::records::{End, Order, State};
+use crate::sandbox::{Inner, MARK, START_LIMIT, Sandbox};
+
+/// Longest wait for processes that were killed.
+const KILL_LIMIT: Duration = Duration::from_secs(10);
+
+/// Longest time from the order to the first sign of its shim.
+const SPAWN_LIMIT: Duration = Duration::from_secs(5);
+/// A shim that is just ending has no socket any more.
+const LAST_MOMENT: Duration = Duration::from_millis(500);
+
+/// What is known of an instance.
+pub(crate) enum Life {
+    Living {
+        state: crate::records::State,
+    },
+    /// Written down, and its shim is about to be.
+    Beginning,
+    Ended(End),
+}
+
+impl Sandbox {
+    /// Makes the records true and removes strays, when a control plane starts: ends jobs that nobody waits for and
+    /// services that `keep` does not know, marks the vanished as [`Exit::Lost`], and removes control groups, links and
+    /// sockets of this data directory that belong to no living instance. Puts the network rules in force again; call it
+    /// now and then, because a firewall that is reloaded forgets them.
+    ///
+    /// # Errors
+    /// When the records cannot be read, or something cannot be ended.
+    pub fn reconcile(&self, keep: &dyn Fn(&InstanceId) -> bool) -> Result<(), PortError> {
+        let inner = &self.inner;
+        let mut living = Vec::new();
+        for id in inner.ids()? {
+            let ours = { inner.memory().jobs.contains(&id) || inner.memory().starting.contains(&id) };
+            let order = inner.folder(&id).find_order();
+            let wanted = order.as_ref().is_some_and(|order| order.kind == InstanceKind::Service) && keep(&id);
+            let lives = matches!(inner.life(&id), Some(Life::Living { .. } | Life::Beginning));
+            match (ours || wanted, lives) {
+                (true, true) => living.push(id),
+                (true, false) => {}
+                (false, _) => {
+                    inner.kill(&id)?;
+                    files::remove_tree(&inner.folder(&id).0).map_err(|error| {
+                        PortError::new(format!("cannot remove the files of {id}: {error}"))
+                    })?;
+                }
+            }
+        }
+        inner.remove_strays(&living);
+        match inner.network.as_ref().map(Network::ensure_rules) {
+            Some(Err(error)) => {
+                Err(PortError::new(format!("cannot put the network rules in force: {error}")))
+            }
+            Some(Ok(_)) | None => Ok(()),
+        }
+    }
+
+    /// Removes everything that this data directory has in the kernel (control groups, bridge, rules), for example
+    /// before the box is uninstalled. Does nothing while an instance lives.
+    pub fn dismantle(&self) {
+        let inner = &self.inner;
+        let lives = |id: &InstanceId| matches!(inner.life(id), Some(Life::Living { .. } | Life::Beginning));
+        if inner.ids().is_ok_and(|ids| ids.iter().any(lives)) {
+            return;
+        }
+        inner.remove_strays(&[]);
+        if let Some(network) = &inner.network {
+            network.dismantle();
+        }
+        inner.cgroup.remove();
+    }
+}
+
+impl Inner {
+    /// Returns what is known of an instance, and settles it when its shim vanished.
+    pub(crate) fn life(&self, id: &InstanceId) -> Option<Life> {
+        let folder = self.folder(id);
+        if let Some(end) = folder.find_end() {
+            return Some(Life::Ended(end));
+        }
+        let order = folder.find_order()?;
+        if let Some((state, _)) = folder.living_shim() {
+            return Some(Life::Living { state });
+        }
+        let fresh =
+            now_ms() - order.started_at.0 < i64::try_from(SPAWN_LIMIT.as_millis()).unwrap_or(i64::MAX);
+        if folder.find_state().is_none() && fresh && folder.find_end().is_none() {
+            return Some(Life::Beginning);
+        }
+        // Again: the shim may have written its record just before it ended.
+        if folder.find_end().is_none() {
+            self.bury(&order);
+        }
+        folder.find_end().map(Life::Ended)
+    }
+
+    /// Ends what a vanished shim has left and writes that it is lost.
+    fn bury(&self, order: &Order) {
+        let folder = self.folder(&order.id);
+        let boot = process::boot_id();
+        if let Some(init) =
+            folder.find_state().filter(|state| state.boot_id == boot).and_then(|state| state.init)
+        {
+            init.signal(libc::SIGKILL);
+            init.wait_gone(KILL_LIMIT);
+        }
+        order.cgroup.kill_all();
+        if order.level > trackbed_core::isolation::IsolationLevel::Userns {
+            kill_marked(&order.id);
+        }
+        order.cgroup.remove();
+        let mut order = order.clone();
+        order.env.clear();
+        let _ = folder.write_order(&order);
+        let _ = fs::remove_file(&order.socket);
+        if folder.find_end().is_none() {
+            let _ = folder.write_end(Exit::Lost);
+        }
+        // One that began at the very same moment reads the record, or is seen here.
+        if let Some((_, late)) = folder.living_shim() {
+            late.signal(libc::SIGKILL);
+            late.wait_gone(KILL_LIMIT);
+        }
+    }
+
+    /// Ends an instance at once.
+    pub(crate) fn kill(&self, id: &InstanceId) -> Result<(), PortError> {
+        self.end(id, Duration::ZERO)
+    }
+
+    /// Ends an instance and waits until nothing of it lives.
+    pub(crate) fn end(&self, id: &InstanceId, grace: Duration) -> Result<(), PortError> {
+        let folder = self.folder(id);
+        let deadline = std::time::Instant::now() + START_LIMIT;
+        while matches!(self.life(id), Some(Life::Beginning)) && std::time::Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        if let Some((state, shim)) = folder.living_shim() {
+            self.end_shim(id, &state, shim, grace)?;
+        }
+        // Writes the record when there is none, and ends what is left.
+        self.life(id);
+        Ok(())
+    }
+
+    fn end_shim(
+        &self,
+        id: &InstanceId,
+        state: &State,
+        shim: ProcessId,
+        grace: Duration,
+    ) -> Result<(), PortError> {
+        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        let ask = if grace.is_zero() { Ask::Kill } else { Ask::Stop { grace_ms } };
+        let patience = match (control::call(&self.socket(id), ask), state.init) {
+            (Ok(_), _) => grace.saturating_add(KILL_LIMIT),
+            // Its socket is gone or it hangs: init passes the signal on all the same.
+            (Err(_), Some(init)) if !grace.is_zero() => {
+                init.signal(libc::SIGTERM);
+                grace
+            }
+            (Err(_), _) => LAST_MOMENT,
+        };
+        if shim.wait_gone(patience) {
+            return Ok(());
+        }
+        shim.signal(libc::SIGKILL);
+        if shim.wait_gone(KILL_LIMIT) {
+            return Ok(());
+        }
+        let message = format!("cannot end instance {id}: its supervisor (pid {}) does not go away", shim.pid);
+        Err(PortError::new(message)
+            .hint("a process that hangs in the kernel, often on a disk, cannot be killed"))
+    }
+
+    fn remove_strays(&self, living: &[InstanceId]) {
+        for name in self.cgroup.children() {
+            if !living.iter().any(|id| id.as_str() == name) {
+                let group = self.cgroup.child(&name);
+                group.kill_all();
+                group.remove();
+            }
+        }
+        for entry in fs::read_dir(&self.config.run_dir).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let id = name.to_str().and_then(|name| name.strip_suffix(".sock")?.parse::<InstanceId>().ok());
+            if id.is_some_and(|id| !living.contains(&id)) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+        if let Some(network) = &self.network {
+            network.remove_strays(living);
+        }
+    }
+}
+
+/// Kills every process that carries the instance's mark, where neither namespace nor group holds them together.
+fn kill_marked(id: &InstanceId) {
+    let mark = format!("{MARK}={id}");
+    for _ in 0..100 {
+        let marked: Vec<i32> = process::all_pids().into_iter().filter(|pid| is_marked(*pid, &mark)).collect();
+        if marked.is_empty() {
+            return;
+        }
+        for process in marked.into_iter().filter_map(ProcessId::of) {
+            process.signal(libc::SIGKILL);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn is_marked(pid: i32, mark: &str) -> bool {
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    environment.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes())
+}

@@ -1,0 +1,148 @@
+//! What stands on disk for an instance: its order (`spec.json`), its shim (`state.json`), its end (`exit.json`).
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use trackbed_core::instance::{BindMount, Exit, InstanceKind, VolumeMount};
+use trackbed_core::isolation::IsolationLevel;
+use trackbed_core::settings::Limits;
+use trackbed_core::{InstanceId, ServiceId, Timestamp};
+use trackbed_stdx::files;
+
+use crate::cgroup::Cgroup;
+use crate::process::{self, ProcessId};
+
+/// Version of the records and of the control protocol. A control plane speaks this one and the one before.
+pub(crate) const VERSION: u32 = 1;
+
+/// What stands at `/app`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum AppRoot {
+    /// Read-only directories, the topmost first, under a writable top.
+    Layers(Vec<PathBuf>),
+    /// One writable directory.
+    Directory(PathBuf),
+}
+
+/// The instance's place in the network of the box.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Link {
+    pub(crate) bridge: String,
+    /// The box's end.
+    pub(crate) veth: String,
+    pub(crate) address: std::net::Ipv4Addr,
+    pub(crate) gateway: std::net::Ipv4Addr,
+    pub(crate) prefix: u8,
+}
+
+/// The order that a shim carries out. Holds secrets until the app runs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Order {
+    pub(crate) version: u32,
+    pub(crate) id: InstanceId,
+    pub(crate) kind: InstanceKind,
+    pub(crate) service: ServiceId,
+    pub(crate) title: String,
+    pub(crate) command: String,
+    pub(crate) level: IsolationLevel,
+    /// The user that the app runs as, when the shim may choose.
+    pub(crate) uid: u32,
+    pub(crate) app: AppRoot,
+    pub(crate) volumes: Vec<VolumeMount>,
+    pub(crate) binds: Vec<BindMount>,
+    pub(crate) host_paths: Vec<PathBuf>,
+    pub(crate) env: Vec<(String, String)>,
+    pub(crate) limits: Limits,
+    pub(crate) port: Option<u16>,
+    pub(crate) link: Option<Link>,
+    pub(crate) cgroup: Cgroup,
+    /// The control socket.
+    pub(crate) socket: PathBuf,
+    pub(crate) started_at: Timestamp,
+}
+
+/// How far a shim has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Phase {
+    Starting,
+    Running,
+}
+
+/// What a shim says of itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct State {
+    pub(crate) version: u32,
+    pub(crate) phase: Phase,
+    pub(crate) boot_id: String,
+    pub(crate) shim: ProcessId,
+    pub(crate) init: Option<ProcessId>,
+    /// What this instance had to do without.
+    pub(crate) notes: Vec<String>,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct End {
+    #[serde(flatten)]
+    pub(crate) exit: Exit,
+    pub(crate) at: Timestamp,
+}
+
+/// The directory of one instance.
+#[derive(Debug, Clone)]
+pub(crate) struct Folder(pub(crate) PathBuf);
+
+impl Folder {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    pub(crate) fn find_order(&self) -> Option<Order> {
+        read(&self.path("spec.json")).ok().flatten()
+    }
+
+    pub(crate) fn find_state(&self) -> Option<State> {
+        read(&self.path("state.json")).ok().flatten()
+    }
+
+    pub(crate) fn find_end(&self) -> Option<End> {
+        read(&self.path("exit.json")).ok().flatten()
+    }
+
+    pub(crate) fn write_order(&self, order: &Order) -> io::Result<()> {
+        write(&self.path("spec.json"), order)
+    }
+
+    pub(crate) fn write_state(&self, state: &State) -> io::Result<()> {
+        write(&self.path("state.json"), state)
+    }
+
+    pub(crate) fn write_end(&self, exit: Exit) -> io::Result<()> {
+        let at = Timestamp(trackbed_stdx::clock::now_ms());
+        write(&self.path("exit.json"), &End { exit, at })
+    }
+
+    /// Returns the shim when it lives.
+    pub(crate) fn living_shim(&self) -> Option<(State, ProcessId)> {
+        let state = self.find_state()?;
+        let shim = state.shim;
+        (state.boot_id == process::boot_id() && shim.is_alive()).then_some((state, shim))
+    }
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn write<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+    files::write_atomic(path, &serde_json::to_vec(value)?, 0o600)
+}

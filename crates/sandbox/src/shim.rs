@@ -1,0 +1,175 @@
+//! The shim of one instance: takes the locks, makes the sandbox, supervises, records the end, cleans up.
+//!
+//! One thread, no runtime: it forks, and a fork of a process with threads may hang.
+
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+use nix::fcntl::Flock;
+use trackbed_core::instance::{Exit, InstanceKind};
+use trackbed_core::isolation::IsolationLevel;
+
+use crate::init::{self, Given, ToInit};
+use crate::netlink::Netlink;
+use crate::process::{self, ProcessId};
+use crate::records::{Folder, Order, Phase, State, VERSION};
+use crate::supervise::Supervisor;
+use crate::tree::{Named, Step};
+use crate::{locks, ownership, sockets};
+
+/// Bytes that a stream of the app may be ahead of the log.
+const PIPE_BYTES: i32 = 1 << 20;
+
+/// The body of `trackbed shim <instance directory>`. Returns the exit code of the process.
+///
+/// It must run in a process that has one thread. It forks once at the start, so that the shim belongs to nobody.
+pub fn shim_main(instance_dir: &Path) -> i32 {
+    // SAFETY: one thread, so the child may go on as a whole process.
+    match unsafe { libc::fork() } {
+        0 => {}
+        pid => return i32::from(pid < 0),
+    }
+    // SAFETY: integers only. A session of our own: signals of a terminal are not for us.
+    unsafe {
+        libc::setsid();
+        libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+        libc::umask(0o022);
+    }
+    let folder = Folder(instance_dir.to_owned());
+    let Some(mut order) = folder.find_order() else { return 2 };
+    // The sandbox waits on our standard output until the command runs or cannot.
+    let exit = match live(&folder, order.clone()) {
+        Ok(exit) => exit,
+        Err(message) => Exit::Setup { message },
+    };
+    order.env.clear();
+    let _ = folder.write_order(&order);
+    clean_up(&order);
+    // Last: who sees this file may rely on everything before.
+    i32::from(folder.write_end(exit).is_err())
+}
+
+/// Tells the control plane that it need not wait longer.
+pub(crate) fn report_ready() {
+    let mut out = std::io::stdout();
+    let _ = out.write_all(b"1").and_then(|()| out.flush());
+    // SAFETY: both are C strings or integers; standard output stays open, on /dev/null.
+    unsafe {
+        let null = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC);
+        libc::dup2(null, 1);
+        libc::close(null);
+    }
+}
+
+fn live(folder: &Folder, mut order: Order) -> Step<Exit> {
+    let pid = i32::try_from(std::process::id()).step(|| "read the own pid".to_owned())?;
+    let shim = ProcessId::of(pid).ok_or("cannot read the own start time from /proc")?;
+    let mut state = State {
+        version: VERSION,
+        phase: Phase::Starting,
+        boot_id: process::boot_id(),
+        shim,
+        init: None,
+        notes: Vec::new(),
+    };
+    folder.write_state(&state).step(|| format!("write {}", folder.path("state.json").display()))?;
+    if folder.find_end().is_some() {
+        return Err("it was given up before it began".to_owned());
+    }
+    let control = listen(&order.socket)?;
+    let held = locks::take(&order)?;
+    init::make_folders(&folder.0)?;
+    ownership::hand_over(&order, &folder.0)?;
+    order.cgroup.create(&order.limits).step(|| "limit the instance".to_owned())?;
+    let (out, app_out) = pipe()?;
+    let (err, app_err) = pipe()?;
+    let (line, init_line) = sockets::pair().step(|| "make a line to init".to_owned())?;
+    let given = Given {
+        order: &order,
+        folder: &folder.0,
+        line: init_line,
+        streams: [app_out.as_raw_fd(), app_err.as_raw_fd()],
+        locks: held.iter().map(|lock| lock.as_raw_fd()).collect(),
+    };
+    let init =
+        init::fork(&given, line.as_raw_fd()).step(|| format!("make {} namespaces", order.level.as_str()))?;
+    drop((given, app_out, app_err));
+    let ready = prepare(&order, init);
+    if let Err(message) = ready {
+        drop(line);
+        process::kill_descendants_of_self(500);
+        return Err(message);
+    }
+    sockets::send(std::os::fd::AsFd::as_fd(&line), &ToInit::Go, &[]).step(|| "start init".to_owned())?;
+    state.init = init::identity(init);
+    // What is secret has been handed on.
+    order.env.clear();
+    let supervisor = Supervisor::new(folder, &order, state, control, line, init, [out, err]);
+    let exit = supervisor.run();
+    end_everything(&order);
+    drop::<Vec<Flock<File>>>(held);
+    Ok(exit)
+}
+
+/// What must be done to init from outside before it goes on.
+fn prepare(order: &Order, init: i32) -> Step<()> {
+    order.cgroup.attach(init).step(|| "limit the instance".to_owned())?;
+    if order.level == IsolationLevel::Userns {
+        init::map_ids(init, order.uid).step(|| "map the user".to_owned())?;
+    }
+    if order.kind == InstanceKind::Job {
+        // A build must be the first to go when memory is short, never an app.
+        let _ = crate::mounts::write_file(format!("/proc/{init}/oom_score_adj"), "500");
+    }
+    if let Some(link) = &order.link {
+        let mut netlink = Netlink::open().step(|| "open rtnetlink".to_owned())?;
+        netlink
+            .add_veth(&link.veth, &link.bridge, "eth0", init)
+            .step(|| format!("link {} to bridge {}", link.veth, link.bridge))?;
+        // Ports of apps reach the box and the world, never each other.
+        let isolated = format!("/sys/class/net/{}/brport/isolated", link.veth);
+        crate::mounts::write_file(&isolated, "1").step(|| format!("write {isolated}"))?;
+    }
+    Ok(())
+}
+
+fn listen(socket: &Path) -> Step<UnixListener> {
+    let _ = std::fs::remove_file(socket);
+    let listener = UnixListener::bind(socket).step(|| format!("listen on {}", socket.display()))?;
+    let _ = std::fs::set_permissions(socket, std::fs::Permissions::from_mode(0o600));
+    listener.set_nonblocking(true).step(|| "listen without waiting".to_owned())?;
+    Ok(listener)
+}
+
+fn pipe() -> Step<(OwnedFd, OwnedFd)> {
+    use nix::fcntl::OFlag;
+    let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).step(|| "make a pipe".to_owned())?;
+    // An ordinary user over their share keeps the kernel's size.
+    let _ = nix::fcntl::fcntl(&write, nix::fcntl::FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
+    nix::fcntl::fcntl(&read, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
+        .step(|| "set up a pipe".to_owned())?;
+    Ok((read, write))
+}
+
+/// Ends whatever is left. With a pid namespace nothing is; without one, orphans have become our children.
+fn end_everything(order: &Order) {
+    order.cgroup.kill_all();
+    process::kill_descendants_of_self(500);
+}
+
+fn clean_up(order: &Order) {
+    order.cgroup.remove();
+    if let Some(link) = &order.link {
+        // The kernel would remove it with the namespace, but later.
+        if let Ok(mut netlink) = Netlink::open() {
+            let _ = netlink.remove(&link.veth);
+        }
+    }
+    let _ = std::fs::remove_file(&order.socket);
+}

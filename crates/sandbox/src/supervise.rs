@@ -1,0 +1,309 @@
+//! The loop of a shim: the app's output, requests of the control plane, and what init tells, all without waiting on one.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signalfd::SignalFd;
+use trackbed_core::instance::{Exit, LogStream};
+use trackbed_stdx::clock::now_ms;
+
+use crate::control::{Answer, Ask, CLIENTS, Client, Heard, Request};
+use crate::init::{FromInit, ToInit};
+use crate::logfile::{LineCutter, LogWriter};
+use crate::records::{Folder, Order, Phase, State, VERSION};
+use crate::{footprint, process, shim, sockets};
+
+/// Bytes read from a stream before others get their turn.
+const CHUNK_BYTES: usize = 32 << 10;
+/// Chunks read after the end, so that a process outside our reach cannot keep us here.
+const LAST_CHUNKS: usize = 64;
+
+/// Grace when the shim itself is asked to end: the box shuts down.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+
+/// What has something to say.
+#[derive(Default)]
+struct Ready {
+    line: bool,
+    control: bool,
+    signals: bool,
+    streams: [bool; 2],
+    clients: Vec<bool>,
+}
+
+pub(crate) struct Supervisor<'a> {
+    folder: &'a Folder,
+    order: &'a Order,
+    state: State,
+    control: UnixListener,
+    signals: Option<SignalFd>,
+    line: OwnedFd,
+    init: i32,
+    streams: [Option<OwnedFd>; 2],
+    cutters: [LineCutter; 2],
+    log: LogWriter,
+    clients: Vec<Client>,
+    execs: u64,
+    kill_at: Option<Instant>,
+    /// Whether somebody asked for the end: then a SIGKILL is no riddle.
+    ending: bool,
+    end: Option<Exit>,
+}
+
+impl<'a> Supervisor<'a> {
+    pub(crate) fn new(
+        folder: &'a Folder,
+        order: &'a Order,
+        state: State,
+        control: UnixListener,
+        line: OwnedFd,
+        init: i32,
+        streams: [OwnedFd; 2],
+    ) -> Supervisor<'a> {
+        let log_folder = folder.path("log");
+        let _ = std::fs::create_dir_all(&log_folder);
+        Supervisor {
+            folder,
+            order,
+            state,
+            control,
+            signals: crate::init::block_signals().ok(),
+            line,
+            init,
+            streams: streams.map(Some),
+            cutters: [LineCutter::new(LogStream::Out), LineCutter::new(LogStream::Err)],
+            log: LogWriter::create(&log_folder),
+            clients: Vec::new(),
+            execs: 0,
+            kill_at: None,
+            ending: false,
+            end: None,
+        }
+    }
+
+    /// Runs until init has ended. Returns how the app did.
+    pub(crate) fn run(mut self) -> Exit {
+        let mut buffer = vec![0; CHUNK_BYTES];
+        while self.turn(&mut buffer) {}
+        let status = process::wait_for(self.init);
+        for _ in 0..LAST_CHUNKS {
+            if !self.read_streams([true, true], &mut buffer) {
+                break;
+            }
+        }
+        let now = now_ms();
+        for cutter in &mut self.cutters {
+            cutter.finish(now, &mut self.log);
+        }
+        let exit = match (self.end.take(), status) {
+            (Some(exit), _) => exit,
+            (None, Ok(status)) => exit_of(status),
+            (None, Err(_)) => Exit::Lost,
+        };
+        let exit = self.explain(exit);
+        self.log.flush(now);
+        exit
+    }
+
+    /// Tells an end by the kernel for memory from any other SIGKILL.
+    fn explain(&mut self, exit: Exit) -> Exit {
+        let killed = matches!(exit, Exit::Signal { signal: libc::SIGKILL } | Exit::Code { code: 137 });
+        if killed && !self.ending && self.order.cgroup.oom_kills() > 0 {
+            let limit = self.order.limits.memory_bytes.unwrap_or(0) >> 20;
+            let notice = format!("killed for using more memory than its limit of {limit} MiB");
+            self.log.line(now_ms(), LogStream::System, notice.as_bytes());
+            return Exit::Oom;
+        }
+        exit
+    }
+
+    /// Waits for something and answers it. Returns false when init is gone.
+    fn turn(&mut self, buffer: &mut [u8]) -> bool {
+        let Ready { line, control, signals, streams, clients } = self.wait();
+        if signals && self.hear_signals() {
+            self.stop(SHUTDOWN_GRACE);
+        }
+        if streams.contains(&true) {
+            self.read_streams(streams, buffer);
+            self.log.flush(now_ms());
+        }
+        if control
+            && self.clients.len() < CLIENTS
+            && let Some(client) = Client::accept(&self.control)
+        {
+            self.clients.push(client);
+        }
+        self.hear_clients(&clients);
+        if self.kill_at.is_some_and(|at| at <= Instant::now()) {
+            self.kill_at = None;
+            self.kill();
+        }
+        !line || self.hear_init()
+    }
+
+    fn wait(&self) -> Ready {
+        let timeout = match self.kill_at {
+            None => PollTimeout::NONE,
+            Some(at) => {
+                let left = at.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+                PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+            }
+        };
+        let mut fds = vec![
+            PollFd::new(self.line.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.control.as_fd(), PollFlags::POLLIN),
+        ];
+        let mut places = [None; 2];
+        for (place, stream) in places.iter_mut().zip(&self.streams) {
+            if let Some(stream) = stream {
+                *place = Some(fds.len());
+                fds.push(PollFd::new(stream.as_fd(), PollFlags::POLLIN));
+            }
+        }
+        let signals = self.signals.as_ref().map(|signals| {
+            fds.push(PollFd::new(signals.as_fd(), PollFlags::POLLIN));
+            fds.len() - 1
+        });
+        let first_client = fds.len();
+        fds.extend(self.clients.iter().map(|client| PollFd::new(client.stream().as_fd(), PollFlags::POLLIN)));
+        let woken = match timeout.is_none() {
+            true => footprint::poll_lightly(&mut fds),
+            false => poll(&mut fds, timeout),
+        };
+        if woken.is_err() {
+            return Ready::default();
+        }
+        let any = |index: usize| fds[index].any().unwrap_or(false);
+        Ready {
+            line: any(0),
+            control: any(1),
+            signals: signals.is_some_and(any),
+            streams: places.map(|place| place.is_some_and(any)),
+            clients: (first_client..fds.len()).map(any).collect(),
+        }
+    }
+
+    /// Returns whether somebody asked for the end.
+    fn hear_signals(&mut self) -> bool {
+        let mut asked = false;
+        while let Some(Ok(Some(info))) = self.signals.as_ref().map(SignalFd::read_signal) {
+            asked |= info.ssi_signo == libc::SIGTERM as u32 || info.ssi_signo == libc::SIGINT as u32;
+        }
+        asked
+    }
+
+    /// Reads at most one chunk of each stream. Returns whether there was anything.
+    fn read_streams(&mut self, which: [bool; 2], buffer: &mut [u8]) -> bool {
+        let mut any = false;
+        for (index, wanted) in which.into_iter().enumerate() {
+            let Some(stream) = self.streams[index].as_ref().filter(|_| wanted) else { continue };
+            match nix::unistd::read(stream, buffer) {
+                Ok(0) => self.streams[index] = None,
+                Ok(length) => {
+                    self.cutters[index].feed(now_ms(), &buffer[..length], &mut self.log);
+                    any = true;
+                }
+                Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => {}
+                Err(_) => self.streams[index] = None,
+            }
+        }
+        any
+    }
+
+    fn hear_init(&mut self) -> bool {
+        match sockets::receive::<FromInit>(self.line.as_fd()) {
+            Ok(None) | Err(_) => return false,
+            Ok(Some((FromInit::Running { notes }, _))) => {
+                self.state.phase = Phase::Running;
+                self.state.notes = notes;
+                // The app has its variables; the disk need not keep them.
+                let _ = self.folder.write_order(self.order);
+                let _ = self.folder.write_state(&self.state);
+                shim::report_ready();
+            }
+            Ok(Some((FromInit::Failed { message }, _))) => self.end = Some(Exit::Setup { message }),
+            Ok(Some((FromInit::Ended { status }, _))) => self.end = Some(exit_of(status)),
+            Ok(Some((FromInit::ExecEnded { number, status, failure }, _))) => {
+                let answer = match failure {
+                    Some(failure) => Answer::error(failure),
+                    None => Answer { exit: Some(exit_of(status)), ..Answer::ok() },
+                };
+                for client in self.clients.iter_mut().filter(|client| client.exec == Some(number)) {
+                    client.answer(&answer);
+                    client.exec = None;
+                }
+            }
+        }
+        true
+    }
+
+    fn hear_clients(&mut self, ready: &[bool]) {
+        // From the back, so that removing one does not move the others.
+        for index in (0..ready.len()).rev().filter(|index| ready[*index]) {
+            match self.clients[index].hear() {
+                Heard::Nothing => {}
+                Heard::Gone => {
+                    if let Some(number) = self.clients.swap_remove(index).exec {
+                        let _ = self.tell(&ToInit::Cut { number }, &[]);
+                    }
+                }
+                Heard::Asked(request, fds) => self.serve(index, request, &fds),
+            }
+        }
+    }
+
+    fn serve(&mut self, index: usize, request: Request, fds: &[OwnedFd]) {
+        if request.version > VERSION {
+            let message = format!("this shim speaks protocol {VERSION}, not {}", request.version);
+            return self.clients[index].answer(&Answer::error(message));
+        }
+        match request.ask {
+            Ask::Status => {}
+            Ask::Stop { grace_ms } => self.stop(Duration::from_millis(grace_ms)),
+            Ask::Kill => self.kill(),
+            Ask::Exec { command, env } => {
+                self.execs += 1;
+                let number = self.execs;
+                let fds: Vec<i32> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+                match self.tell(&ToInit::Exec { number, command, env }, &fds) {
+                    // The answer comes when the command ends.
+                    Ok(()) => self.clients[index].exec = Some(number),
+                    Err(error) => {
+                        self.clients[index].answer(&Answer::error(format!("cannot reach init: {error}")))
+                    }
+                }
+                return;
+            }
+        }
+        self.clients[index].answer(&Answer::ok());
+    }
+
+    fn tell(&self, message: &ToInit, fds: &[i32]) -> io::Result<()> {
+        sockets::send(self.line.as_fd(), message, fds)
+    }
+
+    fn stop(&mut self, grace: Duration) {
+        let at = Instant::now() + grace;
+        self.kill_at = Some(self.kill_at.map_or(at, |earlier| earlier.min(at)));
+        let _ = self.tell(&ToInit::Signal(libc::SIGTERM), &[]);
+    }
+
+    fn kill(&mut self) {
+        self.ending = true;
+        // Init first: with a pid namespace this ends everything at once. The rest follows when the loop has ended.
+        let _ =
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.init), nix::sys::signal::Signal::SIGKILL);
+    }
+}
+
+/// Reads a wait status.
+pub(crate) fn exit_of(status: i32) -> Exit {
+    if libc::WIFSIGNALED(status) {
+        Exit::Signal { signal: libc::WTERMSIG(status) }
+    } else {
+        Exit::Code { code: libc::WEXITSTATUS(status) }
+    }
+}

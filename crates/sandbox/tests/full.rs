@@ -1,0 +1,319 @@
+//! What root's instances get, seen from inside and outside.
+#![allow(clippy::unwrap_used, reason = "a test panics when it must")]
+
+mod world;
+
+use std::time::Duration;
+
+use trackbed_core::instance::*;
+use trackbed_core::isolation::IsolationLevel::Full;
+use trackbed_core::ports::{Engine, JobEnd, JobRunner};
+use trackbed_core::settings::Limits;
+use trackbed_sandbox::{Config, Sandbox};
+use world::{Lines, World, refused, wait_for};
+
+#[tokio::test]
+async fn the_inside_shows_nothing_of_the_box() {
+    let world = World::new(Full);
+    assert_eq!(world.sandbox.isolation().missing, Vec::<String>::new());
+    let (exit, log) = world
+        .run(&world.spec(
+            "cat /etc/shadow; ls /root; cat hello.txt; id -u; pwd; mount -t tmpfs x /tmp; touch /usr/x; \
+             echo 1 > /proc/sys/kernel/hostname; unshare -U true; ls /proc | grep -c '^[0-9]'; \
+             grep -E 'Cap|NoNew|Seccomp:' /proc/self/status; echo new > sub/file && cat sub/file; echo $PATH; hostname; \
+             ls /; cat /etc/passwd; ls -la /dev; python3 -c 'import socket;socket.socket(socket.AF_INET,socket.SOCK_RAW,1)'; exit 7",
+        ))
+        .await;
+    println!("{log}");
+    assert_eq!(exit, Exit::Code { code: 7 });
+    for wanted in [
+        "/etc/shadow: No such file",
+        "'/root': No such file",
+        "hello\n",
+        "\n10001\n",
+        "\n/app\n",
+        "Read-only file system",
+        "NoNewPrivs:\t1",
+        "Seccomp:\t2",
+        "CapBnd:\t0000000000000000",
+        "CapEff:\t0000000000000000",
+        "CapPrm:\t0000000000000000",
+        "unshare: unshare failed: Operation not permitted",
+        "\nnew\n",
+        "trackbed\n",
+    ] {
+        assert!(log.contains(wanted), "{wanted:?} is not in\n{log}");
+    }
+    world.close().await;
+}
+
+#[tokio::test]
+async fn each_service_has_its_own_user_and_jobs_have_theirs() {
+    let world = World::new(Full);
+    let mut second = world.spec("id -u; cat sub/file; echo x > sub/y; ls -ln");
+    second.service_number = 2;
+    second.env = Vec::new();
+    let (exit, log) = world.run(&second).await;
+    assert!(exit.is_success() && log.starts_with("10002\nold\n"), "{exit} {log}");
+    let staging = world.data.join("staging");
+    std::fs::create_dir_all(&staging).unwrap();
+    let mut job = world.job("id -u; echo made > made; cat /etc/resolv.conf | head -1; echo oops >&2; exit 3");
+    job.app = AppTree::Directory { path: staging.display().to_string() };
+    let lines = Lines::default();
+    let end = world.sandbox.run_job(job.clone(), Duration::from_secs(20), &lines).await.unwrap();
+    assert_eq!(end, JobEnd::Exit(Exit::Code { code: 3 }));
+    let lines = lines.0.into_inner().unwrap();
+    assert!(lines.contains(&"Out: 60002".to_owned()) && lines.contains(&"Err: oops".to_owned()), "{lines:?}");
+    assert_eq!(std::fs::read_to_string(staging.join("made")).unwrap(), "made\n");
+    assert!(world.sandbox.inspect(&job.id).await.unwrap().is_none());
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_volume_is_written_kept_and_never_shared() {
+    let world = World::new(Full);
+    let volume = world.volume("/data");
+    let with_volume = |command: &str| InstanceSpec { volumes: vec![volume.clone()], ..world.spec(command) };
+    // A grandchild that ignores SIGTERM keeps the volume: the lock follows the last process, not the first.
+    let first = with_volume("echo kept > /data/file; sh -c 'trap \"\" TERM; sleep 1000' & echo up; wait");
+    world.sandbox.start(&first).await.unwrap();
+    world.until_logged(&first.id, "up").await;
+    let second = with_volume("cat /data/file; ls -ln /data");
+    let message = refused(world.sandbox.start(&second).await);
+    assert!(message.contains("is in use by assistant v1"), "{message}");
+    assert!(matches!(world.ended(&second.id).await, Exit::Setup { .. }));
+    world.sandbox.stop(&first.id, Duration::from_millis(300)).await.unwrap();
+    assert!(
+        trackbed_stdx::files::try_lock(volume.lock_path.as_ref()).unwrap().is_some(),
+        "the lock is not free"
+    );
+    let third = with_volume("cat /data/file");
+    let (exit, log) = world.run(&third).await;
+    assert!(exit.is_success() && log == "kept\n", "{exit} {log}");
+    let lock = std::fs::read_to_string(&volume.lock_path).unwrap();
+    assert!(lock.contains("\"fence\":2"), "{lock}");
+    world.close().await;
+}
+
+#[tokio::test]
+async fn every_kind_of_end_is_told_apart() {
+    let world = World::new(Full);
+    let end = async |command: &str| world.run(&world.spec(command)).await.0;
+    assert_eq!(end("exit 7").await, Exit::Code { code: 7 });
+    assert_eq!(end("kill -SEGV $$").await, Exit::Signal { signal: libc::SIGSEGV });
+    // An app that forks and leaves has ended; what it left is ended with it.
+    assert_eq!(end("(sleep 1000 &) ; exit 0").await, Exit::Code { code: 0 });
+    let mut hungry = world.spec("exec python3 -c 'x = bytearray(500 << 20)'");
+    hungry.limits = Limits { memory_bytes: Some(64 << 20), ..Limits::default() };
+    let (exit, log) = world.run(&hungry).await;
+    assert_eq!(exit, Exit::Oom);
+    assert!(log.contains("killed for using more memory than its limit of 64 MiB"), "{log}");
+    let mut hungry = world.spec("python3 -c 'x = bytearray(500 << 20)'; exit $?");
+    hungry.limits = Limits { memory_bytes: Some(64 << 20), ..Limits::default() };
+    assert_eq!(world.run(&hungry).await.0, Exit::Oom);
+    let deaf = world.spec("trap '' TERM; echo up; while :; do sleep 0.1; done");
+    world.sandbox.start(&deaf).await.unwrap();
+    world.until_logged(&deaf.id, "up").await;
+    world.sandbox.stop(&deaf.id, Duration::from_millis(200)).await.unwrap();
+    assert_eq!(world.ended(&deaf.id).await, Exit::Signal { signal: libc::SIGKILL });
+    let polite = world.spec("trap 'exit 9' TERM; echo up; while :; do sleep 0.1; done");
+    world.sandbox.start(&polite).await.unwrap();
+    world.until_logged(&polite.id, "up").await;
+    world.sandbox.stop(&polite.id, Duration::from_secs(10)).await.unwrap();
+    assert_eq!(world.ended(&polite.id).await, Exit::Code { code: 9 });
+    let missing = world.spec("true");
+    world.sandbox.stop(&missing.id, Duration::ZERO).await.unwrap();
+    assert!(world.sandbox.inspect(&missing.id).await.unwrap().is_none());
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_flood_neither_fills_the_disk_nor_stops_the_control() {
+    let world = World::new(Full);
+    let flood = world.spec(
+        "yes 0123456789012345678901234567890123456789 | head -c 200000000; echo; echo done; sleep 1000",
+    );
+    world.sandbox.start(&flood).await.unwrap();
+    for _ in 0..5 {
+        assert_eq!(world.sandbox.inspect(&flood.id).await.unwrap().unwrap().state, InstanceState::Running);
+        let lines = Lines::default();
+        let command = ["echo".to_owned(), "here".to_owned()];
+        let exec = world.sandbox.exec(&flood.id, &command, &[], &lines);
+        assert!(
+            tokio::time::timeout(Duration::from_secs(5), exec)
+                .await
+                .expect("control must answer")
+                .unwrap()
+                .is_success()
+        );
+    }
+    let log = world.data.join("instances").join(flood.id.as_str()).join("log");
+    wait_for("the last line", async || {
+        let newest = std::fs::read_dir(&log).unwrap().flatten().map(|entry| entry.path()).max().unwrap();
+        String::from_utf8_lossy(&std::fs::read(newest).unwrap()).ends_with(" o done\n").then_some(())
+    })
+    .await;
+    let size: u64 =
+        std::fs::read_dir(&log).unwrap().flatten().map(|entry| entry.metadata().unwrap().len()).sum();
+    assert!(size <= 51 << 20, "{size}");
+    world.sandbox.stop(&flood.id, Duration::from_secs(2)).await.unwrap();
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_new_control_plane_finds_everything() {
+    let world = World::new(Full);
+    let app = world.spec("i=0; while :; do i=$((i+1)); echo line $i; sleep 0.02; done");
+    world.sandbox.start(&app).await.unwrap();
+    world.until_logged(&app.id, "line 3").await;
+    let page = world.sandbox.logs(&app.id, LogCursor::START, 3).await.unwrap();
+    let job = world.job("sleep 1000");
+    world.sandbox.start(&job).await.unwrap();
+    let again = Sandbox::open(Config {
+        data_dir: world.data.clone(),
+        run_dir: world.run.clone(),
+        binary: world::shim_binary(),
+        level: None,
+    })
+    .unwrap();
+    assert_eq!(again.isolation().level, Full);
+    again.reconcile(&|id| *id == app.id).unwrap();
+    let statuses = again.list().await.unwrap();
+    assert_eq!(statuses.len(), 1, "the job is gone: {statuses:?}");
+    assert_eq!(statuses[0].state, InstanceState::Running);
+    assert_eq!(again.logs(&app.id, page.next, 1).await.unwrap().lines[0].text, "line 4");
+    again.start(&app).await.unwrap();
+    again.stop(&app.id, Duration::from_secs(5)).await.unwrap();
+    assert!(matches!(world.ended(&app.id).await, Exit::Signal { signal: libc::SIGTERM }));
+    world.close().await;
+}
+
+#[tokio::test]
+async fn when_the_shim_is_killed_the_app_is_gone_and_the_lock_free() {
+    let world = World::new(Full);
+    let volume = world.volume("/data");
+    let app = InstanceSpec {
+        volumes: vec![volume.clone()],
+        ..world.spec("setsid sh -c 'trap \"\" TERM HUP; sleep 1000' & echo up; wait")
+    };
+    world.sandbox.start(&app).await.unwrap();
+    world.until_logged(&app.id, "up").await;
+    let pids = world.pids(&app.id).await;
+    assert!(pids.len() >= 3, "{pids:?}");
+    world::kill(pids[0]);
+    assert_eq!(world.ended(&app.id).await, Exit::Lost);
+    for pid in pids {
+        wait_for("the processes to go", async || (!world::exists(&format!("/proc/{pid}"))).then_some(()))
+            .await;
+    }
+    assert!(trackbed_stdx::files::try_lock(volume.lock_path.as_ref()).unwrap().is_some());
+    world.sandbox.reconcile(&|_| true).unwrap();
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_dropped_or_late_job_is_killed() {
+    let world = World::new(Full);
+    let job = world.job("echo up; sleep 1000");
+    let lines = Lines::default();
+    let run = world.sandbox.run_job(job.clone(), Duration::from_secs(100), &lines);
+    assert!(tokio::time::timeout(Duration::from_millis(500), run).await.is_err());
+    wait_for("the job to go", async || world.sandbox.inspect(&job.id).await.unwrap().is_none().then_some(()))
+        .await;
+    let job = world.job("echo up; sleep 1000");
+    let end = world.sandbox.run_job(job, Duration::from_millis(200), &lines).await.unwrap();
+    assert_eq!(end, JobEnd::TimedOut);
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_command_runs_inside_with_volume_user_and_limits() {
+    let world = World::new(Full);
+    let mut app = world.spec("sleep 1000");
+    app.volumes = vec![world.volume("/data")];
+    world.sandbox.start(&app).await.unwrap();
+    let lines = Lines::default();
+    let command = [
+        "sh",
+        "-c",
+        "id -u; pwd; echo x > /data/x; grep Seccomp: /proc/self/status; echo $A; printf no-end; exit 5",
+    ];
+    let command: Vec<String> = command.iter().map(|word| (*word).to_owned()).collect();
+    let env = [("A".to_owned(), trackbed_core::Secret::new("b".to_owned()))];
+    let exit = world.sandbox.exec(&app.id, &command, &env, &lines).await.unwrap();
+    assert_eq!(exit, Exit::Code { code: 5 });
+    assert_eq!(
+        lines.0.into_inner().unwrap(),
+        ["Out: 10001", "Out: /app", "Out: Seccomp:\t2", "Out: b", "Out: no-end"]
+    );
+    let missing =
+        world.sandbox.exec(&app.id, &["no-such-program".into()], &[], &Lines::default()).await.unwrap_err();
+    assert!(missing.message.contains("No such file"), "{missing}");
+    let lines = Lines::default();
+    let command = ["sleep".to_owned(), "777".to_owned()];
+    let long = world.sandbox.exec(&app.id, &command, &[], &lines);
+    assert!(tokio::time::timeout(Duration::from_millis(300), long).await.is_err());
+    let pids = world.pids(&app.id).await;
+    wait_for("the dropped command to go", async || (world.pids(&app.id).await.len() <= 3).then_some(()))
+        .await;
+    assert!(pids.len() >= 2);
+    let stats = world.sandbox.stats(&app.id).await.unwrap();
+    assert!(stats.memory_bytes > 0 && stats.pids >= 2, "{stats:?}");
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_shim_that_is_asked_to_end_stops_its_app_politely() {
+    let world = World::new(Full);
+    let app = world.spec("trap 'echo bye; exit 4' TERM; echo up; while :; do sleep 0.05; done");
+    world.sandbox.start(&app).await.unwrap();
+    world.until_logged(&app.id, "up").await;
+    world::signal(world.pids(&app.id).await[0], nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(world.ended(&app.id).await, Exit::Code { code: 4 });
+    // Without its socket the supervisor is passed by, and the app still gets its grace.
+    let app = InstanceSpec { id: trackbed_core::InstanceId::from_random([7; 10]), ..app };
+    world.sandbox.start(&app).await.unwrap();
+    world.until_logged(&app.id, "up").await;
+    std::fs::remove_file(world.run.join(format!("{}.sock", app.id))).unwrap();
+    world.sandbox.stop(&app.id, Duration::from_secs(10)).await.unwrap();
+    assert_eq!(world.ended(&app.id).await, Exit::Code { code: 4 });
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_start_that_fails_says_why_each_time_it_is_asked() {
+    let world = World::new(Full);
+    let mut app = world.spec("true");
+    let AppTree::Image { image } = &mut app.app else { panic!("an image") };
+    image.layers[0].path = "layers/gone".into();
+    for _ in 0..2 {
+        let message = refused(world.sandbox.start(&app).await);
+        assert!(message.contains("layers/gone") && message.contains("No such file"), "{message}");
+    }
+    let status = world.sandbox.inspect(&app.id).await.unwrap().unwrap();
+    assert!(matches!(status.state, InstanceState::Ended { exit: Exit::Setup { .. }, .. }), "{status:?}");
+    let gone = Sandbox::open(Config {
+        data_dir: world.data.clone(),
+        run_dir: world.run.clone(),
+        binary: "/no/such/binary".into(),
+        level: None,
+    });
+    assert!(gone.err().unwrap().message.contains("no instance can be run"));
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_job_dropped_at_any_moment_leaves_nothing() {
+    let world = World::new(Full);
+    for delay_ms in 0..25 {
+        let job = world.job("echo up; sleep 1000");
+        let lines = Lines::default();
+        let run = world.sandbox.run_job(job.clone(), Duration::from_secs(100), &lines);
+        assert!(tokio::time::timeout(Duration::from_millis(delay_ms), run).await.is_err());
+        wait_for("the job to go", async || {
+            (!world.data.join("instances").join(job.id.as_str()).exists()).then_some(())
+        })
+        .await;
+    }
+    world.close().await;
+}

@@ -1,0 +1,70 @@
+//! The API: paths, and what every handler needs.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post};
+use tokio::net::UnixListener;
+use tokio::sync::mpsc;
+use trackbed_control::Control;
+use trackbed_core::Host;
+use trackbed_edge::EdgeClient;
+use trackbed_sandbox::Sandbox;
+use trackbed_stdx::tasks::Tasks;
+
+use crate::peer::OwnUserListener;
+use crate::routes::{boxes, deployments, logs, run, services, sources, variables, volumes};
+
+/// Largest JSON body: a change of variables may carry many long values. Sources are streams and have limits of their own.
+const JSON_BODY_MAX_BYTES: usize = 16 * 1024 * 1024;
+
+/// What every handler needs.
+#[derive(Clone)]
+pub(crate) struct Api {
+    pub(crate) control: Control,
+    pub(crate) engine: Arc<Sandbox>,
+    pub(crate) edge: Arc<EdgeClient>,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) domain: Host,
+    /// Ends `serve`; carries whether instances shall end too.
+    pub(crate) stop: mpsc::Sender<bool>,
+}
+
+/// Answers on the socket until the tasks' owner asks them to end.
+pub(crate) fn serve(tasks: &Tasks, api: Api, listener: UnixListener) {
+    let mut shutdown = tasks.shutdown();
+    let router = router(api);
+    tasks.spawn("api", async move {
+        let serving = axum::serve(OwnUserListener(listener), router);
+        tokio::select! {
+            served = serving => if let Err(error) = served { tracing::error!(%error, "the API ended") },
+            () = shutdown.wait() => {}
+        }
+    });
+}
+
+fn router(api: Api) -> Router {
+    let service = Router::new()
+        .route("/", get(services::show))
+        .route("/deployments", get(deployments::list))
+        .route("/stop", post(services::stop))
+        .route("/logs", get(logs::service))
+        .route("/variables", get(variables::list).patch(variables::change))
+        .route("/volumes", get(volumes::list).post(volumes::add))
+        .route("/volumes/{name}/files", get(volumes::files))
+        .route("/run", post(run::run));
+    let v1 = Router::new()
+        .route("/box", get(boxes::show))
+        .route("/box/stop", post(boxes::stop))
+        .route("/sources", post(sources::receive).layer(DefaultBodyLimit::disable()))
+        .route("/plans", post(sources::plan))
+        .route("/deployments", post(deployments::request))
+        .route("/deployments/{id}", get(deployments::show))
+        .route("/deployments/{id}/events", get(deployments::events))
+        .route("/deployments/{id}/log", get(logs::build))
+        .route("/services", get(services::list))
+        .nest("/services/{project}/{service}", service);
+    Router::new().nest("/v1", v1).layer(DefaultBodyLimit::max(JSON_BODY_MAX_BYTES)).with_state(api)
+}

@@ -1,0 +1,176 @@
+//! From the domain to the wire. Nothing is decided here.
+
+use trackbed_api as wire;
+use trackbed_control::{Control, ServiceState, ServiceStatus};
+use trackbed_core::deployment::{Deployment, DeploymentKind, DeploymentState, Event, EventKind, Failure};
+use trackbed_core::instance::{LogLine, LogStream};
+use trackbed_core::isolation::Isolation;
+use trackbed_core::plan::Plan;
+use trackbed_core::release::Release;
+use trackbed_core::service::Service;
+use trackbed_core::settings::Handover;
+
+pub(crate) fn deployment(
+    control: &Control,
+    deployment: &Deployment,
+    service: &Service,
+    release: Option<&Release>,
+) -> wire::Deployment {
+    let live = service.live.as_ref().map(|live| &live.release);
+    wire::Deployment {
+        id: deployment.id.to_string(),
+        project: service.project_name.to_string(),
+        service: service.name.to_string(),
+        kind: match deployment.kind {
+            DeploymentKind::Up => "up",
+            DeploymentKind::Redeploy => "redeploy",
+            DeploymentKind::Rollback => "rollback",
+            DeploymentKind::Restart => "restart",
+        }
+        .into(),
+        status: match deployment.state {
+            DeploymentState::Queued => "queued",
+            DeploymentState::Building => "building",
+            DeploymentState::Deploying => "deploying",
+            DeploymentState::Success => "success",
+            DeploymentState::Failed => "failed",
+            DeploymentState::Superseded => "superseded",
+        }
+        .into(),
+        step: deployment.step.as_str().into(),
+        release: release.map(Release::label),
+        handover: deployment.handover.map(|handover| {
+            match handover {
+                Handover::Overlap => "overlap",
+                Handover::Held => "held",
+            }
+            .into()
+        }),
+        failure: deployment.failure.as_ref().map(failure),
+        live: deployment.state == DeploymentState::Success
+            && live.is_some()
+            && live == deployment.release.as_ref(),
+        url: control.url(&service.host),
+        created_at: deployment.created_at.0,
+        finished_at: deployment.finished_at.map(|at| at.0),
+    }
+}
+
+fn failure(failure: &Failure) -> wire::Failure {
+    wire::Failure {
+        stage: failure.stage.as_str().into(),
+        reason: failure.reason.clone(),
+        hint: failure.hint.clone(),
+        log_tail: failure.log_tail.clone(),
+    }
+}
+
+pub(crate) fn event(event: &Event) -> wire::Event {
+    wire::Event {
+        sequence: event.sequence,
+        at: event.at.0,
+        step: event.step.as_str().into(),
+        kind: match event.kind {
+            EventKind::Started => "started",
+            EventKind::Done => "done",
+            EventKind::Note => "note",
+            EventKind::Warning => "warning",
+            EventKind::Failed => "failed",
+        }
+        .into(),
+        message: event.message.clone(),
+    }
+}
+
+pub(crate) fn plan(plan: Plan) -> wire::Plan {
+    wire::Plan {
+        provider: plan.provider,
+        summary: plan.summary,
+        settings: plan
+            .settings
+            .into_iter()
+            .map(|setting| wire::PlannedSetting {
+                key: setting.key,
+                value: setting.value,
+                place: setting.place,
+            })
+            .collect(),
+        warnings: plan
+            .warnings
+            .into_iter()
+            .map(|warning| wire::Warning { file: warning.file, line: warning.line, message: warning.message })
+            .collect(),
+    }
+}
+
+pub(crate) fn isolation(isolation: Isolation) -> wire::IsolationInfo {
+    wire::IsolationInfo { level: isolation.level.as_str().into(), missing: isolation.missing }
+}
+
+pub(crate) fn stream(stream: LogStream) -> String {
+    match stream {
+        LogStream::Out => "out",
+        LogStream::Err => "err",
+        LogStream::System => "system",
+    }
+    .into()
+}
+
+pub(crate) fn log_line(line: LogLine, instance: Option<String>) -> wire::LogLine {
+    wire::LogLine { at: line.at.0, stream: stream(line.stream), text: line.text, instance }
+}
+
+/// What of a service's view is found outside the control plane.
+pub(crate) struct Around {
+    pub(crate) volumes: Vec<wire::Volume>,
+    pub(crate) isolation: Isolation,
+    pub(crate) last_deployment: Option<wire::Deployment>,
+}
+
+pub(crate) fn service(control: &Control, status: ServiceStatus, around: Around) -> wire::Service {
+    let live = status.service.live.as_ref();
+    let instance = status.instance.as_ref().map(|instance| wire::Instance {
+        id: instance.id.to_string(),
+        port: live.and_then(|live| live.port),
+        started_at: instance.started_at.0,
+        restarts: live.map_or(0, |live| live.restarts),
+        memory_bytes: status.stats.memory_bytes,
+        cpu_seconds: status.stats.cpu.as_secs_f64(),
+        in_flight: status.traffic.in_flight,
+        streams: status.traffic.streams,
+        requests: status.traffic.requests,
+    });
+    let under_way = ["queued", "building", "deploying"];
+    wire::Service {
+        project: status.service.project_name.to_string(),
+        service: status.service.name.to_string(),
+        state: match status.state {
+            ServiceState::New => "new",
+            ServiceState::Starting => "starting",
+            ServiceState::Running => "running",
+            ServiceState::Restarting => "restarting",
+            ServiceState::Stopped => "stopped",
+            ServiceState::Crashed => "crashed",
+        }
+        .into(),
+        detail: live.and_then(|live| live.given_up.clone()),
+        url: control.url(&status.service.host),
+        release: status.release.map(|release| wire::Release {
+            version: release.version,
+            provider: release.image.provider,
+            source: release.source.to_string(),
+            created_at: release.created_at.0,
+        }),
+        deploying: around
+            .last_deployment
+            .clone()
+            .filter(|deployment| under_way.contains(&deployment.status.as_str())),
+        last_deployment: around.last_deployment,
+        volumes: around.volumes,
+        isolation: isolation(around.isolation),
+        pids: status.instance.map(|instance| instance.pids).unwrap_or_default(),
+        instance,
+        last_restore_point: None,
+        last_proof: None,
+    }
+}

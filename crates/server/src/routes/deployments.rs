@@ -1,0 +1,102 @@
+//! Deployments: ask for one, look at one, follow one.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use serde::Deserialize;
+use trackbed_api as wire;
+use trackbed_control::DeploymentWish;
+use trackbed_core::deployment::Deployment;
+
+use crate::api::Api;
+use crate::convert;
+use crate::error::ApiError;
+
+/// Longest wait for something new to say.
+const FOLLOW_WAIT: Duration = Duration::from_secs(20);
+/// Deployments in a list when no number is asked for, and at most.
+const LIST_DEFAULT: u32 = 20;
+const LIST_MAX: u32 = 200;
+
+pub(crate) async fn request(
+    State(api): State<Api>,
+    Json(request): Json<wire::DeploymentRequest>,
+) -> Result<(StatusCode, Json<wire::Deployment>), ApiError> {
+    let wish = match (request.kind.as_str(), request.source) {
+        ("up", Some(source)) => DeploymentWish::Up { source: source.parse()?, overrides: request.overrides },
+        ("up", None) => return Err(ApiError::invalid("`up` needs a source")),
+        ("redeploy", _) => DeploymentWish::Redeploy,
+        ("rollback", _) => DeploymentWish::Rollback(request.version),
+        ("restart", _) => DeploymentWish::Restart,
+        (other, _) => return Err(ApiError::invalid(format!("`{other}` is not a kind of deployment"))),
+    };
+    let asked =
+        api.control.request_deployment(request.project.parse()?, request.service.parse()?, wish).await?;
+    Ok((StatusCode::ACCEPTED, Json(to_wire(&api, &asked).await?)))
+}
+
+pub(crate) async fn show(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+) -> Result<Json<wire::Deployment>, ApiError> {
+    let deployment = api.control.deployment(&id.parse()?).await?;
+    Ok(Json(to_wire(&api, &deployment).await?))
+}
+
+#[derive(Deserialize)]
+pub(crate) struct After {
+    #[serde(default)]
+    after: u64,
+}
+
+pub(crate) async fn events(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+    Query(After { after }): Query<After>,
+) -> Result<Json<wire::EventPage>, ApiError> {
+    let id = id.parse()?;
+    let mut news = api.control.news();
+    let deadline = tokio::time::Instant::now() + FOLLOW_WAIT;
+    loop {
+        news.mark_unchanged();
+        // The state first: an event that belongs to a later state may come with an earlier one, never the reverse.
+        let deployment = api.control.deployment(&id).await?;
+        let events = api.control.events(&id, after).await?;
+        let over = tokio::time::Instant::now() >= deadline;
+        if !events.is_empty() || deployment.state.is_terminal() || over {
+            let deployment = to_wire(&api, &deployment).await?;
+            return Ok(Json(wire::EventPage {
+                events: events.iter().map(convert::event).collect(),
+                deployment,
+            }));
+        }
+        // Either ending of the wait leads to one more look.
+        let _ = tokio::time::timeout_at(deadline, news.changed()).await;
+    }
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Limit {
+    limit: Option<u32>,
+}
+
+pub(crate) async fn list(
+    State(api): State<Api>,
+    Path((project, service)): Path<(String, String)>,
+    Query(Limit { limit }): Query<Limit>,
+) -> Result<Json<Vec<wire::Deployment>>, ApiError> {
+    let service = api.control.service(&project.parse()?, &service.parse()?).await?;
+    let limit = limit.unwrap_or(LIST_DEFAULT).min(LIST_MAX);
+    let mut list = Vec::new();
+    for deployment in api.control.deployments(&service, limit).await? {
+        list.push(to_wire(&api, &deployment).await?);
+    }
+    Ok(Json(list))
+}
+
+pub(crate) async fn to_wire(api: &Api, deployment: &Deployment) -> Result<wire::Deployment, ApiError> {
+    let (service, release) = api.control.around(deployment).await?;
+    Ok(convert::deployment(&api.control, deployment, &service, release.as_ref()))
+}

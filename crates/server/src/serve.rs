@@ -1,0 +1,260 @@
+//! The process `trackbed serve`: takes the data directory, opens every part, answers until it is told to end.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use tokio::net::UnixListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use trackbed_build::LocalBuilder;
+use trackbed_control::{AbortPoint, Config, Control, Parts};
+use trackbed_core::instance::{InstanceKind, InstanceState};
+use trackbed_core::isolation::IsolationLevel;
+use trackbed_core::ports::Engine;
+use trackbed_core::{Host, Timestamp};
+use trackbed_edge::EdgeClient;
+use trackbed_sandbox::Sandbox;
+use trackbed_stdx::tasks::Tasks;
+use trackbed_stdx::{clock, files, paths};
+use trackbed_store::{Key, Store};
+use trackbed_volume::LocalVolumes;
+
+use crate::api::{self, Api};
+use crate::edge_keeper::{self, EdgePlace};
+
+/// How long the workers may take to reach a safe point when `serve` ends. They need none: it is only politeness.
+const STOP_LIMIT: Duration = Duration::from_secs(3);
+/// Time between looks at network rules and strays.
+const KERNEL_STATE_INTERVAL: Duration = Duration::from_secs(60);
+/// How long to wait for an earlier `serve` that is just ending.
+const LOCK_PATIENCE: Duration = Duration::from_secs(1);
+/// How long open requests may finish when the whole box stops.
+const EDGE_DRAIN: Duration = Duration::from_secs(5);
+/// Time between SIGTERM and SIGKILL for instances when the whole box stops.
+const INSTANCE_GRACE: Duration = Duration::from_secs(10);
+
+/// What `serve` is started with.
+#[derive(Debug, Clone)]
+pub struct ServeConfig {
+    /// Everything the box keeps is below it.
+    pub data_dir: PathBuf,
+    /// Where the edge listens; port 0 takes a free one.
+    pub listen: String,
+    /// Services answer at `<service>.<domain>`.
+    pub domain: String,
+    /// Forces an isolation level; none means the best that works here.
+    pub isolation: Option<String>,
+    /// The environment of the process, from which the builder takes what it knows by name (certificates, proxies).
+    pub environment: Vec<(String, String)>,
+    /// For tests of crash safety, see [`AbortPoint`]: `before:start`.
+    pub abort_at: Option<String>,
+}
+
+/// Runs the control plane until SIGTERM, SIGINT or an order through the API. Instances and the edge go on, except when
+/// the order says otherwise.
+///
+/// # Errors
+/// When the data directory is in use, from a newer version, or cannot be used; when the edge's port is taken.
+pub async fn serve(config: ServeConfig) -> anyhow::Result<()> {
+    let listen: SocketAddr = config.listen.parse().with_context(|| {
+        format!("`{}` is not an address to listen on, such as 127.0.0.1:8080", config.listen)
+    })?;
+    let domain: Host = config.domain.parse()?;
+    let level = config.isolation.as_deref().map(str::parse::<IsolationLevel>).transpose()?;
+    let abort_at =
+        config.abort_at.as_deref().map(str::parse::<AbortPoint>).transpose().map_err(anyhow::Error::msg)?;
+
+    let data_dir = prepare(&config.data_dir)?;
+    let lock = lock(&data_dir)?;
+    let run_dir = paths::ensure_run_dir(&data_dir).context("cannot make the folder for sockets")?;
+    let binary = std::env::current_exe().context("cannot find this program's own file")?;
+    let store = Store::open(&data_dir.join("state.db"), Key::open(&data_dir.join("key"))?)?;
+
+    let sandbox = Sandbox::open(trackbed_sandbox::Config {
+        data_dir: data_dir.clone(),
+        run_dir: run_dir.clone(),
+        binary: binary.clone(),
+        level,
+    })?;
+    let sandbox = Arc::new(sandbox);
+    let builder = LocalBuilder::new(trackbed_build::Config {
+        data_dir: data_dir.clone(),
+        jobs: sandbox.clone(),
+        environment: config.environment,
+    });
+
+    let edge_place = EdgePlace {
+        binary,
+        data_dir: data_dir.clone(),
+        socket: run_dir.join("edge.sock"),
+        listen: listen.to_string(),
+    };
+    let edge = Arc::new(EdgeClient::new(edge_place.socket.clone()));
+    let edge_stats = edge_keeper::ensure(&edge_place, &edge).await?;
+    let edge_address: SocketAddr =
+        edge_stats.listen.parse().context("the edge listens on an address that is none")?;
+    if listen.port() != 0 && edge_address != listen {
+        tracing::warn!(
+            "the running edge listens on {edge_address}, not on {listen}; `trackbed down --all` ends it"
+        );
+    }
+
+    let tasks = Tasks::default();
+    // Jobs of an earlier `serve` are ended first: only then is what they were building nobody's.
+    let engine = sandbox.clone();
+    tokio::task::spawn_blocking(move || engine.reconcile(&|_| true)).await??;
+    builder.sweep().await?;
+    let control = Control::new(
+        Parts {
+            store,
+            builder: Arc::new(builder),
+            engine: sandbox.clone(),
+            edge: edge.clone(),
+            volumes: Arc::new(LocalVolumes::new(&data_dir)),
+            clock: now,
+            config: Config {
+                data_dir: data_dir.clone(),
+                domain: domain.clone(),
+                public_port: edge_address.port(),
+                builds_at_once: 1,
+                abort_at,
+            },
+        },
+        tasks.clone(),
+    );
+    control.start().await?;
+    edge_keeper::keep(&tasks, edge_place, edge.clone(), control.clone());
+    keep_kernel_state(&tasks, sandbox.clone());
+
+    let socket = paths::api_socket(&data_dir);
+    let _ = std::fs::remove_file(&socket);
+    let listener =
+        UnixListener::bind(&socket).with_context(|| format!("cannot listen on {}", socket.display()))?;
+    let (stop, mut stops) = mpsc::channel(1);
+    let api = Api {
+        control,
+        engine: sandbox.clone(),
+        edge: edge.clone(),
+        data_dir: data_dir.clone(),
+        domain,
+        stop,
+    };
+    // The API answers until the very end, so that whoever asked the box to stop sees when it has.
+    let api_tasks = Tasks::default();
+    api::serve(&api_tasks, api, listener);
+    tracing::info!(data_dir = %data_dir.display(), edge = %edge_address, isolation = sandbox.isolation().level.as_str(), "trackbed serves");
+
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let stop_instances = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        order = stops.recv() => order,
+    };
+    let late = tasks.stop(STOP_LIMIT).await;
+    if !late.is_empty() {
+        tracing::info!(
+            tasks = late.join(", "),
+            "ended in the middle; the next serve goes on from the stored state"
+        );
+    }
+    match stop_instances {
+        None => tracing::info!("serve ends; instances and the edge go on"),
+        Some(instances) => stop_box(&edge, sandbox.as_ref(), instances).await,
+    }
+    // Before the lock: a new `serve` makes a socket of its own under the same name.
+    let _ = std::fs::remove_file(&socket);
+    drop(lock);
+    api_tasks.stop(STOP_LIMIT).await;
+    Ok(())
+}
+
+/// Firewall tools of others flush rules, and a killed shim may leave a link: looks again from time to time.
+fn keep_kernel_state(tasks: &Tasks, sandbox: Arc<Sandbox>) {
+    let mut shutdown = tasks.shutdown();
+    tasks.spawn("kernel state keeper", async move {
+        loop {
+            tokio::select! {
+                () = shutdown.wait() => return,
+                () = tokio::time::sleep(KERNEL_STATE_INTERVAL) => {}
+            }
+            let engine = sandbox.clone();
+            let looked = tokio::task::spawn_blocking(move || engine.reconcile(&|_| true)).await;
+            if let Ok(Err(error)) = looked {
+                tracing::warn!(%error, "network rules or strays could not be looked after");
+            }
+        }
+    });
+}
+
+fn now() -> Timestamp {
+    Timestamp(clock::now_ms())
+}
+
+fn prepare(data_dir: &Path) -> anyhow::Result<PathBuf> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(data_dir)
+        .with_context(|| format!("cannot make the data directory {}", data_dir.display()))?;
+    data_dir.canonicalize().with_context(|| format!("cannot use the data directory {}", data_dir.display()))
+}
+
+fn lock(data_dir: &Path) -> anyhow::Result<impl Drop + use<>> {
+    let path = data_dir.join("lock");
+    // One that is just ending may hold it a moment longer than its socket.
+    let deadline = std::time::Instant::now() + LOCK_PATIENCE;
+    let held = loop {
+        let held = files::try_lock(&path).with_context(|| format!("cannot open {}", path.display()))?;
+        if held.is_some() || std::time::Instant::now() >= deadline {
+            break held;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let Some(mut held) = held else {
+        let holder = std::fs::read_to_string(&path).unwrap_or_default();
+        bail!(
+            "another `trackbed serve` (process {}) already runs on {}; use it, or name another --data-dir",
+            holder.trim(),
+            data_dir.display()
+        );
+    };
+    use std::io::Write;
+    held.set_len(0)?;
+    writeln!(held, "{}", std::process::id())?;
+    Ok(held)
+}
+
+/// Ends the edge, and the instances when that is wanted. They come back with the next `serve`.
+async fn stop_box(edge: &EdgeClient, engine: &Sandbox, instances: bool) {
+    if let Err(error) = edge.shutdown(EDGE_DRAIN).await {
+        tracing::warn!(%error, "the edge could not be told to end");
+    }
+    let deadline = tokio::time::Instant::now() + EDGE_DRAIN + Duration::from_secs(1);
+    use trackbed_core::ports::Edge;
+    while edge.stats().await.is_ok() && tokio::time::Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    if !instances {
+        return;
+    }
+    let running = engine.list().await.unwrap_or_default().into_iter().filter(|instance| {
+        !matches!(instance.state, InstanceState::Ended { .. }) || instance.kind == InstanceKind::Job
+    });
+    let stops =
+        running.map(|instance| async move { (engine.stop(&instance.id, INSTANCE_GRACE).await, instance.id) });
+    for (stopped, id) in futures_util::future::join_all(stops).await {
+        if let Err(error) = stopped {
+            tracing::error!(instance = %id, %error, "could not be stopped");
+        }
+    }
+    let engine = engine.clone();
+    let dismantled = tokio::task::spawn_blocking(move || engine.dismantle()).await;
+    if let Err(error) = dismantled {
+        tracing::error!(%error, "control groups and network could not be removed");
+    }
+}

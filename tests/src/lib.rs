@@ -1,0 +1,33 @@
+//! A real box for a test: the real binary on a data directory of its own, on loopback, ended and checked for leftovers.
+
+#![allow(clippy::disallowed_methods, reason = "a fixture needs no crash safety")]
+
+mod fixture;
+mod http;
+mod leftovers;
+mod testbox;
+
+pub use fixture::{App, assistant};
+pub use http::{Connection, Response, get, request};
+pub use leftovers::Leftovers;
+pub use testbox::{Output, TestBox, Up, User};
+
+use std::time::{Duration, Instant};
+
+/// Waits for a condition, and fails loudly with `what` when it does not come true in time.
+pub fn wait_for(what: &str, limit: Duration, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + limit;
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited {} s in vain: {what}", limit.as_secs());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Returns whether this test runs as root. What needs root says loudly that it was not tested.
+pub fn is_root(what: &str) -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        eprintln!("NOT TESTED (needs root): {what}");
+    }
+    root
+}

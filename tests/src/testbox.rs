@@ -1,0 +1,364 @@
+//! A box under test: `trackbed serve` as a child on a folder of its own, and `trackbed` commands against it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::leftovers::Leftovers;
+use crate::{Response, http, wait_for};
+
+/// Who the box runs as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum User {
+    /// The user of the test itself.
+    Own,
+    /// The ordinary user `trackbed-test`, made when it is missing. Only root can ask for it.
+    Ordinary,
+}
+
+/// What a command said.
+#[derive(Debug, Clone)]
+pub struct Output {
+    /// Exit code; 128 + signal when it was killed.
+    pub code: i32,
+    /// Results.
+    pub stdout: String,
+    /// Talk.
+    pub stderr: String,
+}
+
+/// What `trackbed up --json` said.
+#[derive(Debug, Clone)]
+pub struct Up {
+    /// Exit code.
+    pub code: i32,
+    /// Every object but the last.
+    pub events: Vec<Value>,
+    /// The last object: status, service, deployment, release, url, and on failure stage, reason, hint.
+    pub last: Value,
+}
+
+impl Up {
+    /// Returns a text of the last object, empty when there is none.
+    pub fn text(&self, key: &str) -> &str {
+        self.last[key].as_str().unwrap_or_default()
+    }
+}
+
+/// A running box. Dropping it ends it and everything on it; a test that is not failing already fails on leftovers.
+pub struct TestBox {
+    home: TempDir,
+    user: User,
+    env: Vec<(String, String)>,
+    serve_arguments: Vec<String>,
+    serve: Option<Child>,
+}
+
+const START_LIMIT: Duration = Duration::from_secs(20);
+/// Name of the ordinary user.
+const ORDINARY: &str = "trackbed-test";
+
+impl TestBox {
+    /// Starts a box as the test's own user.
+    pub fn start() -> TestBox {
+        Self::start_with(User::Own, &[], &[])
+    }
+
+    /// Starts a box as a user, with further variables and arguments of `serve`.
+    pub fn start_with(user: User, env: &[(&str, &str)], serve_arguments: &[&str]) -> TestBox {
+        let mut prepared = Self::prepare(user, env, serve_arguments);
+        prepared.start_serve();
+        prepared
+    }
+
+    /// Makes the folder of a box without starting it.
+    pub fn prepare(user: User, env: &[(&str, &str)], serve_arguments: &[&str]) -> TestBox {
+        let home = tempfile::Builder::new().prefix("tbx-").tempdir_in("/tmp").expect("a temporary folder");
+        if user == User::Ordinary {
+            make_ordinary_user();
+            let path = home.path().to_string_lossy().into_owned();
+            let status = Command::new("chown").args([ORDINARY, &path]).status().expect("chown runs");
+            assert!(status.success(), "chown {path}");
+        }
+        TestBox {
+            home,
+            user,
+            env: env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            serve_arguments: serve_arguments.iter().map(|argument| (*argument).to_owned()).collect(),
+            serve: None,
+        }
+    }
+
+    /// Returns the data directory.
+    pub fn data_dir(&self) -> PathBuf {
+        self.home.path().join("data")
+    }
+
+    /// Sets a variable for every later command and `serve`; an empty value removes it.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.env.retain(|(known, _)| known != name);
+        if !value.is_empty() {
+            self.env.push((name.to_owned(), value.to_owned()));
+        }
+    }
+
+    /// Starts `serve` and waits until it answers. The edge takes a free port, and keeps it across restarts.
+    pub fn start_serve(&mut self) {
+        self.spawn_serve();
+        let log = self.home.path().join("serve.log");
+        wait_for("serve answers", START_LIMIT, || {
+            let ended = self.serve.as_mut().and_then(|child| child.try_wait().expect("our child"));
+            assert!(
+                ended.is_none(),
+                "serve ended ({ended:?}): {}",
+                std::fs::read_to_string(&log).unwrap_or_default()
+            );
+            self.trackbed(&["status", "--json"]).code == 0
+        });
+    }
+
+    /// Starts `serve` without waiting for anything.
+    pub fn spawn_serve(&mut self) {
+        let log =
+            std::fs::OpenOptions::new().create(true).append(true).open(self.home.path().join("serve.log"));
+        let log = log.expect("serve.log");
+        let mut command = self.command();
+        command.args(["serve", "--listen", "127.0.0.1:0"]).args(&self.serve_arguments);
+        command.stdin(Stdio::null()).stdout(log.try_clone().expect("a file")).stderr(log);
+        self.serve =
+            Some(command.spawn().expect("the binary under test runs; build it with `cargo build --release`"));
+    }
+
+    /// Kills `serve` with SIGKILL, as the kernel or an administrator might.
+    pub fn kill_serve(&mut self) {
+        if let Some(mut child) = self.serve.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Waits until `serve` ends by itself and returns its exit code (128 + signal).
+    pub fn wait_serve(&mut self) -> i32 {
+        let mut child = self.serve.take().expect("serve was started");
+        code_of(child.wait().expect("our child"))
+    }
+
+    /// Asks `serve` to end (SIGTERM) and returns its exit code.
+    pub fn stop_serve(&mut self) -> i32 {
+        let child = self.serve.as_ref().expect("serve was started");
+        kill(pid(child.id()), Signal::SIGTERM).expect("our child");
+        self.wait_serve()
+    }
+
+    /// Kills a process with SIGKILL.
+    pub fn kill_pid(&self, process: u64) {
+        let _ = kill(pid(u32::try_from(process).expect("a process id")), Signal::SIGKILL);
+    }
+
+    /// Runs a command against this box.
+    pub fn trackbed(&self, arguments: &[&str]) -> Output {
+        self.trackbed_in(Path::new("/"), arguments)
+    }
+
+    /// Runs a command against this box from a folder.
+    pub fn trackbed_in(&self, folder: &Path, arguments: &[&str]) -> Output {
+        let mut command = self.command();
+        let output = command
+            .args(arguments)
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .output()
+            .expect("the binary runs");
+        Output {
+            code: code_of(output.status),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// A command of the binary under test as the box's user, with the box chosen by its environment.
+    pub fn command(&self) -> Command {
+        let data_dir = self.data_dir();
+        let mut command = match self.user {
+            User::Own => Command::new(binary()),
+            User::Ordinary => {
+                let mut command = Command::new("setpriv");
+                command.args([
+                    "--reuid",
+                    ORDINARY,
+                    "--regid",
+                    ORDINARY,
+                    "--init-groups",
+                    "--no-new-privs",
+                    "--",
+                ]);
+                command
+                    .arg(binary())
+                    .env("HOME", self.home.path())
+                    .env("USER", ORDINARY)
+                    .env("LOGNAME", ORDINARY);
+                command
+            }
+        };
+        command.env("TRACKBED_DATA_DIR", data_dir).env_remove("TRACKBED_HOST");
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Runs a command that prints JSON.
+    pub fn json(&self, arguments: &[&str]) -> Value {
+        let output = self.trackbed(arguments);
+        serde_json::from_str(&output.stdout)
+            .unwrap_or_else(|error| panic!("`{arguments:?}`: {error}: {output:?}"))
+    }
+
+    /// Deploys a folder.
+    pub fn up(&self, source: &Path, arguments: &[&str]) -> Up {
+        let source = source.to_string_lossy().into_owned();
+        let mut all = vec!["up", &source, "--json"];
+        all.extend(arguments);
+        let output = self.trackbed(&all);
+        let mut events: Vec<Value> =
+            output.stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let last = events.pop().unwrap_or_else(|| panic!("`up` said nothing: {output:?}"));
+        Up { code: output.code, events, last }
+    }
+
+    /// Deploys a folder and expects it to become live.
+    pub fn up_ok(&self, source: &Path) -> Up {
+        let up = self.up(source, &[]);
+        assert_eq!(
+            (up.code, up.text("status")),
+            (0, "success"),
+            "{:#}\nserve: {}",
+            up.last,
+            self.serve_log()
+        );
+        up
+    }
+
+    /// What `status --json` says of a service.
+    pub fn service(&self, name: &str) -> Value {
+        let status = self.json(&["status", "--json"]);
+        let services = status["services"].as_array().cloned().unwrap_or_default();
+        services.into_iter().find(|service| service["service"] == name).unwrap_or(Value::Null)
+    }
+
+    /// Waits until a service is in a state.
+    pub fn wait_state(&self, name: &str, state: &str, limit: Duration) {
+        wait_for(&format!("{name} is {state}"), limit, || self.service(name)["state"] == state);
+    }
+
+    /// The edge's port.
+    pub fn port(&self) -> u16 {
+        let status = self.json(&["status", "--json"]);
+        let listen = status["box"]["edge"]["listen"].as_str().expect("an edge").to_owned();
+        listen.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("an address")
+    }
+
+    /// The edge's process.
+    pub fn edge_pid(&self) -> u64 {
+        self.json(&["status", "--json"])["box"]["edge"]["pid"].as_u64().expect("an edge")
+    }
+
+    /// Sends a request to a service through the edge.
+    pub fn request(&self, service: &str, method: &str, path: &str, body: &str) -> Response {
+        let port = self.port();
+        http::request(port, &format!("{service}.localhost:{port}"), method, path, body)
+            .expect("the edge answers")
+    }
+
+    /// A GET to a service through the edge.
+    pub fn get(&self, service: &str, path: &str) -> Response {
+        self.request(service, "GET", path, "")
+    }
+
+    /// What `serve` wrote to its log.
+    pub fn serve_log(&self) -> String {
+        std::fs::read_to_string(self.home.path().join("serve.log")).unwrap_or_default()
+    }
+
+    /// Ends everything with `down --all` and returns what is left of it.
+    pub fn end(&mut self) -> Leftovers {
+        if self.serve.is_none() && self.trackbed(&["status", "--json"]).code != 0 && self.data_dir().exists()
+        {
+            self.start_serve();
+        }
+        let down = self.trackbed(&["down", "--all"]);
+        if down.code != 0 {
+            eprintln!("down --all: {down:?}\nserve: {}", self.serve_log());
+        }
+        if let Some(mut child) = self.serve.take() {
+            let _ = child.wait();
+        }
+        let mut left = Leftovers::default();
+        // Killed processes are gone only when their new parent has waited for them.
+        for _ in 0..100 {
+            left = Leftovers::of(&self.data_dir(), &tag(&self.data_dir()));
+            if left.0.is_empty() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        left
+    }
+}
+
+impl Drop for TestBox {
+    fn drop(&mut self) {
+        if !self.data_dir().exists() {
+            return;
+        }
+        if std::thread::panicking() {
+            eprintln!("serve said:\n{}", self.serve_log());
+        }
+        let left = self.end();
+        if !std::thread::panicking() {
+            assert_eq!(left, Leftovers::default(), "the box left something behind");
+        }
+    }
+}
+
+/// The binary under test: `TRACKBED_BIN`, or what `cargo build --release` made.
+fn binary() -> PathBuf {
+    if let Some(named) = std::env::var_os("TRACKBED_BIN") {
+        return named.into();
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the repository");
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |folder| root.join(folder));
+    target.join("release/trackbed")
+}
+
+/// The mark that the box puts into kernel names: FNV-1a of its data directory, as `stdx::paths::tag` computes it.
+fn tag(data_dir: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt;
+    let bytes = data_dir.as_os_str().as_bytes();
+    let hash =
+        bytes.iter().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193));
+    format!("{hash:08x}")
+}
+
+fn make_ordinary_user() {
+    let known = Command::new("id").arg(ORDINARY).output().is_ok_and(|output| output.status.success());
+    if !known {
+        // Two tests may try at once: what counts is that the user is there afterwards.
+        let _ = Command::new("useradd").args(["--create-home", ORDINARY]).output();
+        let made = Command::new("id").arg(ORDINARY).output().is_ok_and(|output| output.status.success());
+        assert!(made, "cannot make the ordinary user `{ORDINARY}`");
+    }
+}
+
+fn code_of(status: std::process::ExitStatus) -> i32 {
+    use std::os::unix::process::ExitStatusExt;
+    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+}
+
+fn pid(id: u32) -> Pid {
+    Pid::from_raw(i32::try_from(id).expect("a process id"))
+}

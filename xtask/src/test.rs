@@ -1,0 +1,34 @@
+//! `cargo xtask test`: everything, in the order in which a failure is cheapest.
+
+use std::time::Instant;
+
+use anyhow::Result;
+
+use crate::shell::{self, is_root, say};
+use crate::{floors, install};
+
+/// Installs what the tests need and runs all of them.
+pub fn run() -> Result<()> {
+    let began = Instant::now();
+    install::ensure(&[install::BOX, install::TESTS])?;
+    say("format");
+    shell::run("cargo", &["fmt", "--all", "--check"])?;
+    say("floors");
+    floors::check()?;
+    say("lints");
+    shell::run(
+        "cargo",
+        &["clippy", "--release", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"],
+    )?;
+    say("the binary under test");
+    shell::run("cargo", &["build", "--release", "--package", "trackbed"])?;
+    say("tests");
+    if !is_root() {
+        eprintln!(
+            "NOTE: not root: what needs root (isolation level `full`, other users) is not tested in this run"
+        );
+    }
+    shell::run("cargo", &["test", "--release", "--workspace"])?;
+    eprintln!("\nall tests passed in {} s", began.elapsed().as_secs());
+    Ok(())
+}
