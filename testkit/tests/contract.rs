@@ -38,7 +38,7 @@ impl Fixture for Fake {
             host_path: format!("/volumes/{volume}"),
             lock_path: format!("/volumes/{volume}.lock"),
             volume,
-            mount: "/data".parse().unwrap(),
+            mount: "/data".parse().expect("it is a mount path"),
         };
         let image = Image {
             digest: self.world.push(&app),
