@@ -1,14 +1,17 @@
 //! A real box for a test: the real binary on a data directory of its own, on loopback, ended and checked for leftovers.
 
+mod expect;
 mod fixture;
 mod http;
 mod leftovers;
 mod testbox;
+mod tools;
 
 pub use fixture::{App, assistant};
 pub use http::{Connection, Response, get, request};
 pub use leftovers::Leftovers;
 pub use testbox::{Output, TestBox, Up, User};
+pub use tools::uv_folder;
 
 use std::time::{Duration, Instant};
 
