@@ -2,6 +2,7 @@
 //! is said clearly and that nobody was harmed.
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -16,13 +17,14 @@ impl TestBox {
         app
     }
 
-    /// Checks that the release of [`TestBox::up_good`] serves, with its data.
+    /// Checks that the release of [`TestBox::up_good`] serves, with its data. When it has only just been put back, the
+    /// request waits for it, but is never refused.
     pub fn assert_serves_on(&self, name: &str) {
-        let service = self.service(name);
-        assert_eq!(service["state"], "running", "{service:#}");
-        assert_eq!(service["release"]["version"], 1, "{service:#}");
         assert_eq!(self.get(name, "/version").body, "one");
         assert_eq!(self.get(name, "/notes").body, r#"["kept"]"#);
+        self.wait_state(name, "running", Duration::from_secs(5));
+        let service = self.service(name);
+        assert_eq!(service["release"]["version"], 1, "{service:#}");
     }
 
     /// Deploys a folder and expects it to fail at a stage, with all of `words` in its reason. On a terminal it must say

@@ -11,13 +11,22 @@ fn a_broken_settings_file_is_named_with_its_line_and_what_was_expected() {
     let town = TestBox::start();
     let app = town.up_good("shop");
 
-    app.write("railway.json", "{\n  \"deploy\": {\n    \"startCommand\": \"python app.py\"\n    \"port\": 1\n  }\n}\n");
-    let up = town.up_fails(&app.path(), &[], "plan", &["railway.json:4:5", "expected `,` or `}`", "found `\"`"]);
+    app.write(
+        "railway.json",
+        "{\n  \"deploy\": {\n    \"startCommand\": \"python app.py\"\n    \"port\": 1\n  }\n}\n",
+    );
+    let up =
+        town.up_fails(&app.path(), &[], "plan", &["railway.json:4:5", "expected `,` or `}`", "found `\"`"]);
     up.hints(&["line 4"]);
 
     app.write("railway.json", "{\n  \"deploy\": {\n    \"startCommand\": [\"python\", \"app.py\"]\n  }\n}\n");
-    town.up_fails(&app.path(), &[], "plan", &["railway.json:3", "`startCommand` is a list", "expected a text"])
-        .hints(&["line 3"]);
+    town.up_fails(
+        &app.path(),
+        &[],
+        "plan",
+        &["railway.json:3", "`startCommand` is a list", "expected a text"],
+    )
+    .hints(&["line 3"]);
 
     app.write("railway.json", "{\n  \"deploy\": {\n    \"healthcheckTimeout\": \"soon\"\n  }\n}\n");
     town.up_fails(&app.path(), &[], "plan", &["railway.json:3", "soon", "number of seconds"]);
@@ -48,7 +57,11 @@ fn an_unknown_key_warns_with_its_line_and_deploys() {
         "{\n  \"deploy\": {\n    \"startCommand\": \"python app.py\",\n    \"healthcheckPaht\": \"/health\"\n  }\n}\n",
     );
     let up = town.up_ok(&app.path());
-    assert!(up.warnings().contains("railway.json:4: unknown key `deploy.healthcheckPaht`"), "{}", up.warnings());
+    assert!(
+        up.warnings().contains("railway.json:4: unknown key `deploy.healthcheckPaht`"),
+        "{}",
+        up.warnings()
+    );
 }
 
 #[test]
@@ -88,7 +101,8 @@ fn a_folder_that_cannot_be_a_source_is_refused_before_anything_is_uploaded() {
 
     let huge = app.path().join("model.bin");
     File::create(&huge).and_then(|file| file.set_len(3 << 30)).expect("a sparse file");
-    let up = town.up_fails(&app.path(), &[], "source", &["200000 files or 2.1 GB", "biggest folders", "3.2 GB"]);
+    let up =
+        town.up_fails(&app.path(), &[], "source", &["200000 files or 2.1 GB", "biggest folders", "3.2 GB"]);
     up.hints(&[".railwayignore"]);
     fs::remove_file(&huge).expect("ours");
 
@@ -110,7 +124,11 @@ fn a_folder_that_cannot_be_a_source_is_refused_before_anything_is_uploaded() {
     symlink("app.py", app.path().join("main.py")).expect("a link");
     town.assert_serves_on("shop");
     let tried = town.json(&["deployments", "--json", "--service", "shop"]);
-    assert_eq!(tried.as_array().map(Vec::len), Some(1), "nothing but the good one was asked of the box: {tried:#}");
+    assert_eq!(
+        tried.as_array().map(Vec::len),
+        Some(1),
+        "nothing but the good one was asked of the box: {tried:#}"
+    );
     town.up_ok(&app.path());
 }
 
@@ -153,12 +171,20 @@ fn ignored_files_are_not_in_the_app() {
     fs::set_permissions(app.path().join("run.sh"), fs::Permissions::from_mode(0o755)).expect("ours");
     symlink("sub/keep", app.path().join("link")).expect("a link");
     town.up_ok(&app.path());
-    let find = "cd /app && find . -path ./.venv -prune -o \\( -type f -o -type l \\) -print | sort && ./run.sh";
+    let find =
+        "cd /app && find . -path ./.venv -prune -o \\( -type f -o -type l \\) -print | sort && ./run.sh";
     let said = town.trackbed(&["run", "--service", "tidy", "--", "sh", "-c", find]);
     assert_eq!(said.code, 0, "{said:?}");
     let files: Vec<&str> = said.stdout.split_whitespace().collect();
-    let expected =
-        ["./.gitignore", "./.railwayignore", "./app.py", "./kept.log", "./link", "./railway.json", "./requirements.txt"];
+    let expected = [
+        "./.gitignore",
+        "./.railwayignore",
+        "./app.py",
+        "./kept.log",
+        "./link",
+        "./railway.json",
+        "./requirements.txt",
+    ];
     let expected: Vec<&str> =
         expected.into_iter().chain(["./run.sh", "./sub/.gitignore", "./sub/keep", "ran"]).collect();
     assert_eq!(files, expected);
@@ -175,11 +201,10 @@ fn a_full_disk_is_named_and_the_old_release_serves_on() {
         return;
     }
     let town = TestBox::prepare(User::Own, &[], &[]);
-    let data_dir = town.data_dir();
-    fs::create_dir(&data_dir).expect("the data folder");
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=60m", "tmpfs"]).arg(&data_dir).status();
+    let home = town.data_dir().parent().expect("a folder around it").to_owned();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=60m", "tmpfs"]).arg(&home).status();
     assert!(mounted.is_ok_and(|status| status.success()), "mount");
-    let mut small = SmallBox { town, _mount: Mount(data_dir) };
+    let mut small = SmallBox { town, _mount: Mount(home) };
     let town = &mut small.town;
     town.start_serve();
     let app = town.up_good("shop");
@@ -199,7 +224,8 @@ fn a_full_disk_is_named_and_the_old_release_serves_on() {
     town.assert_serves_on("shop");
 
     // And the dependencies.
-    app.write("railway.json", "{\"deploy\": {\"startCommand\": \"python app.py\"}}").write("requirements.txt", "numpy\n");
+    app.write("railway.json", "{\"deploy\": {\"startCommand\": \"python app.py\"}}")
+        .write("requirements.txt", "numpy\n");
     town.up_fails(&app.path(), &[], "build", &["the disk of the box is full"]);
     town.assert_serves_on("shop");
 
@@ -234,5 +260,6 @@ struct Mount(std::path::PathBuf);
 impl Drop for Mount {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
+        let _ = fs::remove_dir(&self.0);
     }
 }
