@@ -95,7 +95,7 @@ fn values_reach_the_app_byte_for_byte() {
     let file = app.path().join("../bad.env");
     fs::write(&file, "GOOD=1\nthis is no line\n").expect("a file");
     let said = town.trackbed(&["variables", "import", &file.to_string_lossy(), "--service", "shop"]);
-    assert!(said.code == 1 && said.stderr.contains("bad.env:2"), "{said:?}");
+    assert!(said.code == 1 && said.stderr.contains("bad.env: line 2"), "{said:?}");
     for bad in ["1A=x", "A-B=x", "=x", "novalue"] {
         let said = town.trackbed(&["variables", "set", bad, "--service", "shop"]);
         assert!(said.code == 2 && said.stderr.contains("error: "), "{bad}: {said:?}");
