@@ -18,6 +18,13 @@ impl App {
         Self::copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/plain"), name)
     }
 
+    /// Makes the plain app with a volume at `/data`.
+    pub fn with_volume(name: &str) -> App {
+        let app = App::plain(name);
+        app.write("trackbed.toml", "[[volumes]]\nname = \"data\"\nmount = \"/data\"\n");
+        app
+    }
+
     /// Makes an empty source.
     pub fn empty(name: &str) -> App {
         let folder = tempfile::Builder::new().prefix("trackbed-app-").tempdir().expect("a temporary folder");
@@ -39,11 +46,18 @@ impl App {
     }
 
     /// Writes a file of the source.
-    pub fn write(&self, file: &str, text: &str) -> &Self {
+    pub fn write(&self, file: &str, text: impl AsRef<[u8]>) -> &Self {
         let path = self.path().join(file);
         fs::create_dir_all(path.parent().expect("a file in the source")).expect("its folder");
         fs::write(path, text).expect("a file of the source");
         self
+    }
+
+    /// Makes the plain app another version of itself.
+    pub fn version(&self, version: &str) -> &Self {
+        let text = fs::read_to_string(self.path().join("app.py")).expect("the plain app");
+        let line = text.lines().find(|line| line.starts_with("VERSION = ")).expect("its version").to_owned();
+        self.write("app.py", text.replace(&line, &format!("VERSION = \"{version}\"")))
     }
 
     /// Removes a file of the source.

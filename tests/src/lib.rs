@@ -2,15 +2,18 @@
 
 #![allow(clippy::disallowed_methods, reason = "a fixture needs no crash safety")]
 
+mod expect;
 mod fixture;
 mod http;
 mod leftovers;
 mod testbox;
+mod tools;
 
 pub use fixture::{App, assistant};
 pub use http::{Connection, Response, get, request};
 pub use leftovers::Leftovers;
 pub use testbox::{Output, TestBox, Up, User};
+pub use tools::uv_folder;
 
 use std::time::{Duration, Instant};
 

@@ -60,6 +60,8 @@ pub struct TestBox {
 }
 
 const START_LIMIT: Duration = Duration::from_secs(20);
+/// How long `serve` may take to end once `down --all` has answered.
+const END_LIMIT: Duration = Duration::from_secs(20);
 /// Name of the ordinary user.
 const ORDINARY: &str = "trackbed-test";
 
@@ -206,6 +208,10 @@ impl TestBox {
             }
         };
         command.env("TRACKBED_DATA_DIR", data_dir).env_remove("TRACKBED_HOST");
+        if let Some(uv) = crate::uv_folder() {
+            let path = std::env::var("PATH").unwrap_or_default();
+            command.env("PATH", format!("{}:{path}", uv.display()));
+        }
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command
     }
@@ -294,7 +300,16 @@ impl TestBox {
             eprintln!("down --all: {down:?}\nserve: {}", self.serve_log());
         }
         if let Some(mut child) = self.serve.take() {
-            let _ = child.wait();
+            let deadline = std::time::Instant::now() + END_LIMIT;
+            while child.try_wait().expect("our child").is_none() {
+                if std::time::Instant::now() > deadline {
+                    eprintln!("serve did not end; killed");
+                    let _ = child.kill();
+                    let _ = child.wait();
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
         }
         let mut left = Leftovers::default();
         // Killed processes are gone only when their new parent has waited for them.
@@ -329,10 +344,13 @@ fn binary() -> PathBuf {
     if let Some(named) = std::env::var_os("TRACKBED_BIN") {
         return named.into();
     }
+    target_folder().join("release/trackbed")
+}
+
+/// The folder that cargo builds into.
+pub(crate) fn target_folder() -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the repository");
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |folder| root.join(folder));
-    target.join("release/trackbed")
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), |folder| root.join(folder))
 }
 
 /// The mark that the box puts into kernel names: FNV-1a of its data directory, as `stdx::paths::tag` computes it.

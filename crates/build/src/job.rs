@@ -17,6 +17,8 @@ pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(20 * 60);
 /// Memory of a build: half of the box, but at least this.
 const MEMORY_MIN_BYTES: u64 = 2 << 30;
 const PIDS_MAX: u32 = 1024;
+/// A disk with less room than this is full: whatever failed, failed of that.
+const FULL_BYTES: u64 = 256 << 10;
 /// Lines kept for the error.
 const TAIL_LINES: usize = 200;
 
@@ -80,6 +82,13 @@ pub(crate) async fn run(
         JobEnd::Exit(exit) => exit.to_string(),
         JobEnd::TimedOut => format!("was ended after {} minutes", TIME_LIMIT.as_secs() / 60),
     };
+    if is_full(job.app) {
+        // What the command said of it may be lost, because the log had no room either.
+        return Err(Failure::Port(
+            PortError::new(format!("the disk of the box is full: the command {how}"))
+                .hint("remove old releases or volumes, or make the disk larger; then deploy again"),
+        ));
+    }
     let lines = tail.lines.into_inner().expect("no holder of this lock panics");
     Err(Failure::Command { how, tail: lines.into() })
 }
@@ -99,6 +108,13 @@ impl BuildLog for Tail<'_> {
         drop(lines);
         self.inner.line(stream, text);
     }
+}
+
+/// Returns whether the filesystem of a path has next to no room left.
+fn is_full(path: &Path) -> bool {
+    let left = nix::sys::statvfs::statvfs(path)
+        .map(|place| u64::from(place.blocks_available()) * place.fragment_size());
+    left.is_ok_and(|left| left < FULL_BYTES)
 }
 
 /// Mounts a path of the box read-only at the same place, unless every sandbox sees it anyway.

@@ -1,7 +1,7 @@
 //! What stands on disk for an instance: its order (`spec.json`), its shim (`state.json`), its end (`exit.json`).
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
@@ -93,6 +93,11 @@ pub(crate) struct End {
     pub(crate) at: Timestamp,
 }
 
+/// Holds the room for `exit.json`.
+const RESERVE: &str = "exit.reserve";
+/// A block of any common filesystem; an end is far shorter.
+const RESERVE_BYTES: usize = 4096;
+
 /// The directory of one instance.
 #[derive(Debug, Clone)]
 pub(crate) struct Folder(pub(crate) PathBuf);
@@ -127,7 +132,32 @@ impl Folder {
         // The overlay's own scratch folder: its mount is gone, and its mode (none at all) would keep an ordinary user
         // from removing the data directory.
         let _ = trackbed_stdx::files::remove_tree(&self.path("work"));
-        write(&self.path("exit.json"), &End { exit, at })
+        let end = End { exit, at };
+        match write(&self.path("exit.json"), &end) {
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => self.write_end_in_reserve(&end),
+            written => {
+                let _ = fs::remove_file(self.path(RESERVE));
+                written
+            }
+        }
+    }
+
+    /// Takes the room that the end will need. How an instance ended must be known above all when it filled the disk.
+    pub(crate) fn reserve_end(&self) -> io::Result<()> {
+        files::write_atomic(&self.path(RESERVE), &[b' '; RESERVE_BYTES], 0o600)
+    }
+
+    fn write_end_in_reserve(&self, end: &End) -> io::Result<()> {
+        let mut bytes = serde_json::to_vec(end)?;
+        if bytes.len() > RESERVE_BYTES {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        // White space may follow a JSON value.
+        bytes.resize(RESERVE_BYTES, b' ');
+        let mut file = fs::OpenOptions::new().write(true).open(self.path(RESERVE))?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        fs::rename(self.path(RESERVE), self.path("exit.json"))
     }
 
     /// Returns the shim when it lives.

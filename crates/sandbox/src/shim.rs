@@ -78,6 +78,7 @@ fn live(folder: &Folder, mut order: Order) -> Step<Exit> {
         init: None,
         notes: Vec::new(),
     };
+    folder.reserve_end().step(|| format!("write into {}", folder.0.display()))?;
     folder.write_state(&state).step(|| format!("write {}", folder.path("state.json").display()))?;
     if folder.find_end().is_some() {
         return Err("it was given up before it began".to_owned());
