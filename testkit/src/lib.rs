@@ -1,1 +1,23 @@
-//! Fakes for tests.
+//! A box made of memory for the tests of the control plane: fakes of every port, faults at every call, and the
+//! contract that the fakes share with the real engine. For tests only; nothing here is shipped.
+//!
+//! Read in this order: [`app`] (what a pushed source does), [`world`] (what runs, what the edge knows, what went
+//! wrong), [`faults`] (how a call is made to fail, crash or repeat), the four fakes, [`contract`].
+
+pub mod app;
+pub mod builder;
+pub mod clock;
+pub mod contract;
+pub mod edge;
+pub mod engine;
+pub mod faults;
+pub mod volumes;
+pub mod world;
+
+pub use app::{Answer, App, Ending};
+pub use builder::FakeBuilder;
+pub use edge::FakeEdge;
+pub use engine::FakeEngine;
+pub use faults::{Call, Fault, Faults, Mode};
+pub use volumes::FakeVolumes;
+pub use world::{Happening, World};

@@ -12,6 +12,9 @@ use trackbed_core::{Host, ServiceId, Timestamp};
 use trackbed_stdx::tasks::Tasks;
 use trackbed_store::{Store, StoreError};
 
+use crate::routes::RoutesKnown;
+use crate::sweep::Jobs;
+
 /// What the control plane is made of.
 pub struct Parts {
     /// The state.
@@ -133,6 +136,7 @@ pub(crate) struct Inner {
     pub(crate) build_slots: Semaphore,
     /// Held while a route table is computed and applied, so that tables reach the edge in the order of the states.
     pub(crate) route_order: tokio::sync::Mutex<()>,
+    pub(crate) routes_known: RoutesKnown,
     /// Wakes the worker of a service.
     wakers: Mutex<HashMap<ServiceId, Arc<Notify>>>,
     /// Counts changes that somebody may be waiting to see.
@@ -155,6 +159,7 @@ impl Control {
                 tasks,
                 build_slots,
                 route_order: tokio::sync::Mutex::new(()),
+                routes_known: RoutesKnown::default(),
                 wakers: Mutex::default(),
                 news: watch::Sender::new(0),
             }),
@@ -169,12 +174,15 @@ impl Control {
         if let Err(error) = self.sync_routes().await {
             tracing::warn!(%error, "the edge did not take the routes yet");
         }
-        self.sweep_strays().await?;
+        if let Err(error) = self.sweep_strays(Jobs::AreOrphans).await {
+            tracing::warn!(%error, "strays of an earlier control plane are not removed yet");
+        }
         let services = self.inner.store.with(|db| db.list_services()).await?;
         for service in services {
             self.wake(&service.id);
         }
         self.spawn_sweeper();
+        self.spawn_route_keeper();
         Ok(())
     }
 

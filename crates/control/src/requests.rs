@@ -7,7 +7,7 @@ use trackbed_core::ids::ID_BYTES;
 use trackbed_core::plan::Plan;
 use trackbed_core::ports::{PlanRequest, Source};
 use trackbed_core::release::Release;
-use trackbed_core::service::{Service, Wanted};
+use trackbed_core::service::Service;
 use trackbed_core::volume::{MountPath, Volume};
 use trackbed_core::{DeploymentId, Digest, Name, Secret, VariableName, VolumeId};
 use trackbed_stdx::random;
@@ -109,14 +109,16 @@ impl Control {
         Ok(outcome)
     }
 
-    /// Asks that a service stops. Its volumes and releases stay.
+    /// Asks that a service stops. Its volumes and releases stay. A deployment on its way fails, unless it is live.
     ///
     /// # Errors
     /// When there is no such service.
     pub async fn request_stop(&self, project: &Name, service: &Name) -> Result<Service, ControlError> {
         let found = self.service(project, service).await?;
         let id = found.id.clone();
-        self.inner.store.with(move |db| db.set_wanted(&id, Wanted::Stopped)).await?;
+        let now = self.now();
+        self.inner.store.with(move |db| db.set_stopped(&id, now)).await?;
+        self.owe_routes();
         self.announce();
         self.wake(&found.id);
         self.service(project, service).await
@@ -351,7 +353,7 @@ fn resolve(
             let newest = db
                 .list_deployments(&service.id, 100)?
                 .into_iter()
-                .find(|deployment| deployment.source.is_some());
+                .find(|deployment| matches!(deployment.kind, DeploymentKind::Up | DeploymentKind::Redeploy));
             let Some(newest) = newest else { return Ok(Err(nothing())) };
             Resolved {
                 kind: DeploymentKind::Redeploy,

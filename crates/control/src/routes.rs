@@ -1,6 +1,7 @@
 //! What the edge must know, computed from the stored state alone.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use trackbed_core::deployment::Deployment;
@@ -12,6 +13,19 @@ use crate::control::{Control, ControlError};
 
 /// Longest wait of a parked request. Longer than most starts, shorter than most clients' own patience.
 pub(crate) const PARK_LIMIT: Duration = Duration::from_secs(30);
+/// How often the edge is asked whether it has the table that it should have.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// What is known of the table that the edge has.
+#[derive(Debug, Default)]
+pub(crate) struct RoutesKnown {
+    /// Whether the edge may lack something: a table was refused, or an address could not be had.
+    owed: AtomicBool,
+    /// The sequence of the last table that it took.
+    applied: AtomicU64,
+    /// The highest sequence that it was seen with: above ours when the state comes from a backup.
+    seen: AtomicU64,
+}
 
 impl Control {
     /// Computes today's table and puts it in force.
@@ -20,29 +34,73 @@ impl Control {
     /// When the edge cannot be reached; it goes on with the table that it has, and the next call repairs it.
     pub async fn sync_routes(&self) -> Result<(), ControlError> {
         let _in_order = self.inner.route_order.lock().await;
+        let known = &self.inner.routes_known;
+        known.owed.store(true, Ordering::Relaxed);
+        let seen = known.seen.load(Ordering::Relaxed);
         let (sequence, services) = self
             .inner
             .store
-            .with(|db| {
+            .with(move |db| {
                 let mut services = Vec::new();
                 for service in db.list_services()? {
                     let unfinished = db.list_unfinished(&service.id)?;
                     services.push((service, unfinished));
                 }
-                Ok((db.next_route_sequence()?, services))
+                Ok((db.next_route_sequence(seen)?, services))
             })
             .await?;
         let mut routes = BTreeMap::new();
+        let mut is_whole = true;
         for (service, unfinished) in services {
-            let upstream = self.upstream(&service, &unfinished).await;
+            let upstream = self.upstream(&service, &unfinished, &mut is_whole).await;
             let route = Route { service: service.id.clone(), name: service.name.to_string(), upstream };
             routes.insert(service.host.clone(), route);
         }
         self.inner.edge.apply(&RouteTable { sequence, routes }).await?;
+        known.applied.store(sequence, Ordering::Relaxed);
+        known.owed.store(!is_whole, Ordering::Relaxed);
         Ok(())
     }
 
-    async fn upstream(&self, service: &Service, unfinished: &[Deployment]) -> UpstreamState {
+    /// Looks after the edge's table: gives it again what it refused, or lost by a restart.
+    pub(crate) fn spawn_route_keeper(&self) {
+        let control = self.clone();
+        let mut shutdown = self.inner.tasks.shutdown();
+        self.inner.tasks.spawn("route keeper", async move {
+            loop {
+                tokio::select! {
+                    () = shutdown.wait() => return,
+                    () = tokio::time::sleep(LOOK_EVERY) => {}
+                }
+                if let Err(error) = control.keep_routes().await {
+                    tracing::warn!(%error, "the edge did not take the routes; trying again");
+                }
+            }
+        });
+    }
+
+    /// Says that the edge lacks something; the keeper tells it.
+    pub(crate) fn owe_routes(&self) {
+        self.inner.routes_known.owed.store(true, Ordering::Relaxed);
+    }
+
+    async fn keep_routes(&self) -> Result<(), ControlError> {
+        let known = &self.inner.routes_known;
+        let has = self.inner.edge.stats().await?.sequence;
+        known.seen.fetch_max(has, Ordering::Relaxed);
+        if known.owed.load(Ordering::Relaxed) || has != known.applied.load(Ordering::Relaxed) {
+            self.sync_routes().await?;
+        }
+        Ok(())
+    }
+
+    /// Clears `is_whole` when the answer is only for want of an address.
+    async fn upstream(
+        &self,
+        service: &Service,
+        unfinished: &[Deployment],
+        is_whole: &mut bool,
+    ) -> UpstreamState {
         let is_held = unfinished.iter().any(|deployment| {
             let held = deployment.handover == Some(Handover::Held);
             held && deployment.step.parks() && deployment.previous.is_some()
@@ -62,7 +120,11 @@ impl Control {
         let (Some(instance), Some(port)) = (&live.instance, live.port) else { return parked };
         match self.inner.engine.address(instance, port).await {
             Ok(address) => UpstreamState::Serving { target: Target { instance: instance.clone(), address } },
-            Err(_) => parked,
+            // It has ended, which its worker will see, or the engine has to be asked again.
+            Err(_) => {
+                *is_whole = false;
+                parked
+            }
         }
     }
 }

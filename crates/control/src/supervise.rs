@@ -54,7 +54,8 @@ fn decide(policy: RestartPolicy, exit: &Exit, restarts: u32) -> Decision {
     if !restart {
         return Decision::GiveUp(format!("it {exit}, and its restart policy does not start it again"));
     }
-    if restarts >= policy.max_retries {
+    // Railway counts retries for ON_FAILURE only; ALWAYS means every time (docs.railway.com/guides/restart-policy).
+    if policy.mode != RestartMode::Always && restarts >= policy.max_retries {
         return Decision::GiveUp(format!("it {exit}, after {restarts} restarts in a row"));
     }
     Decision::After(backoff::exponential(BACKOFF_FIRST, BACKOFF_CEILING, restarts))
@@ -177,7 +178,9 @@ impl Control {
                 tracing::warn!(service = %service.name, "not healthy in time after a restart; ending it");
                 self.inner.engine.stop(instance, release.config.stop_grace).await?;
                 let restarts = live.restarts + 1;
-                let given_up = (restarts > release.config.restart.max_retries).then(|| {
+                let policy = release.config.restart;
+                let is_over = policy.mode != RestartMode::Always && restarts > policy.max_retries;
+                let given_up = is_over.then(|| {
                     format!("it was not healthy in time, after {} restarts in a row", live.restarts)
                 });
                 self.store_live(service, Live { instance: None, restarts, given_up, ..live }).await

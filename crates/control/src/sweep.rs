@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use trackbed_core::instance::{InstanceState, InstanceStatus};
+use trackbed_core::instance::{InstanceKind, InstanceState, InstanceStatus};
 use trackbed_core::{InstanceId, ServiceId};
 
 use crate::control::{Control, ControlError};
@@ -12,6 +12,15 @@ use crate::control::{Control, ControlError};
 const ENDED_KEPT: usize = 5;
 /// Time between sweeps.
 const INTERVAL: Duration = Duration::from_secs(60);
+
+/// What to think of jobs, which nothing in the state refers to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Jobs {
+    /// Whoever started them waits for them, and removes them.
+    Run,
+    /// They were started by an earlier control plane: nobody waits for them any more.
+    AreOrphans,
+}
 
 impl Control {
     pub(crate) fn spawn_sweeper(&self) {
@@ -23,7 +32,7 @@ impl Control {
                     () = shutdown.wait() => return,
                     () = tokio::time::sleep(INTERVAL) => {}
                 }
-                if let Err(error) = control.sweep_strays().await {
+                if let Err(error) = control.sweep_strays(Jobs::Run).await {
                     tracing::warn!(%error, "sweeping failed");
                 }
             }
@@ -31,14 +40,15 @@ impl Control {
     }
 
     /// Stops running instances that no service and no unfinished deployment refers to, and forgets old ended ones.
-    pub(crate) async fn sweep_strays(&self) -> Result<(), ControlError> {
+    pub(crate) async fn sweep_strays(&self, jobs: Jobs) -> Result<(), ControlError> {
         // Listed before the references are read: an instance started in between is referred to by then, because its
         // id is stored before it is started.
         let instances = self.inner.engine.list().await?;
         let referred = self.referred_instances().await?;
         let mut ended: BTreeMap<ServiceId, Vec<InstanceStatus>> = BTreeMap::new();
         for instance in instances {
-            if referred.contains(&instance.id) {
+            let is_waited_for = instance.kind == InstanceKind::Job && jobs == Jobs::Run;
+            if referred.contains(&instance.id) || is_waited_for {
                 continue;
             }
             match instance.state {

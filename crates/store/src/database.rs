@@ -10,7 +10,8 @@ use tokio::sync::Mutex;
 use crate::seal::{Key, SealError};
 
 /// Every migration, in order. They only add; a later one may contract what nobody reads any more.
-const MIGRATIONS: [&str; 1] = [include_str!("../migrations/1-first.sql")];
+const MIGRATIONS: [&str; 2] =
+    [include_str!("../migrations/1-first.sql"), include_str!("../migrations/2-stopped.sql")];
 
 /// How long to wait for another process that holds the database: only a second `serve`, which the data directory's
 /// lock already refuses, or a person with the `sqlite3` shell.

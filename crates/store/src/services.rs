@@ -145,6 +145,28 @@ impl Db<'_> {
         Ok(())
     }
 
+    /// Stores that the owner wants a service stopped, and since when.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn set_stopped(&self, id: &ServiceId, now: Timestamp) -> Result<(), StoreError> {
+        self.set_wanted(id, Wanted::Stopped)?;
+        self.sql.execute("UPDATE services SET stopped_at = ?2 WHERE id = ?1", params![id.as_str(), now.0])?;
+        Ok(())
+    }
+
+    /// Returns whether the owner has stopped a service after a time, and it shall be stopped still.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn was_stopped_after(&self, id: &ServiceId, time: Timestamp) -> Result<bool, StoreError> {
+        Ok(self.sql.query_row(
+            "SELECT EXISTS (SELECT 1 FROM services WHERE id = ?1 AND wanted = ?2 AND stopped_at > ?3)",
+            params![id.as_str(), word(&Wanted::Stopped)?, time.0],
+            |row| row.get(0),
+        )?)
+    }
+
     /// Stores what is live.
     ///
     /// # Errors
@@ -155,15 +177,17 @@ impl Db<'_> {
         Ok(())
     }
 
-    /// Returns the next sequence number for a route table. Never the same twice, also across restarts.
+    /// Returns the next sequence number for a route table, above `seen`, which the edge has had. Never the same twice,
+    /// also across restarts, and also when this database was restored from an older copy.
     ///
     /// # Errors
     /// When the database refuses.
-    pub fn next_route_sequence(&self) -> Result<u64, StoreError> {
+    pub fn next_route_sequence(&self, seen: u64) -> Result<u64, StoreError> {
         let next: String = self.sql.query_row(
-            "INSERT INTO settings VALUES ('route_sequence', '1')
-             ON CONFLICT (key) DO UPDATE SET value = CAST(CAST(value AS INTEGER) + 1 AS TEXT) RETURNING value",
-            [],
+            "INSERT INTO settings VALUES ('route_sequence', CAST(?1 + 1 AS TEXT))
+             ON CONFLICT (key) DO UPDATE SET value = CAST(max(CAST(value AS INTEGER), ?1) + 1 AS TEXT)
+             RETURNING value",
+            [i64::try_from(seen).unwrap_or(i64::MAX - 1)],
             |row| row.get(0),
         )?;
         next.parse().map_err(|_| StoreError::Conflict(format!("`{next}` is not a route sequence")))

@@ -122,8 +122,16 @@ impl Control {
             .inner
             .store
             .with(move |db| {
-                db.set_live(&id, &live)?;
-                db.set_wanted(&id, Wanted::Running)?;
+                let before = db.load_service(&id)?.live.and_then(|before| before.instance);
+                if before != live.instance {
+                    // An old instance that crashed beside the new one's start may have been replaced since step `check`.
+                    changed.old_instance = before.or(changed.old_instance);
+                    db.set_live(&id, &live)?;
+                }
+                // The last word counts: a stop that came during the deployment stops the new release.
+                if !db.was_stopped_after(&id, changed.created_at)? {
+                    db.set_wanted(&id, Wanted::Running)?;
+                }
                 db.update_deployment(&changed)?;
                 Ok(changed)
             })

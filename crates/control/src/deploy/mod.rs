@@ -15,6 +15,7 @@ use trackbed_core::deployment::{
 use trackbed_core::ports::PortError;
 use trackbed_core::service::Service;
 use trackbed_core::settings::Handover;
+use trackbed_core::{ServiceId, Timestamp};
 use trackbed_store::StoreError;
 
 use crate::control::{Control, ControlError, Moment};
@@ -43,6 +44,15 @@ impl From<StoreError> for StepError {
     }
 }
 
+fn stopped(stage: Step) -> Failure {
+    Failure {
+        stage,
+        reason: "the service was stopped before this deployment was live".into(),
+        hint: Some("deploy it again: trackbed up".into()),
+        log_tail: Vec::new(),
+    }
+}
+
 /// Makes a failure from what a port said.
 pub(crate) fn failed(stage: Step, error: PortError, log_tail: Vec<String>) -> StepError {
     StepError::Failed(Box::new(Failure { stage, reason: error.message, hint: error.hint, log_tail }))
@@ -56,22 +66,32 @@ impl Control {
                 return self.undo(deployment).await;
             }
             let step = deployment.step;
+            if step.can_undo() && self.is_stopped(&deployment.service, deployment.created_at).await? {
+                self.fail(&mut deployment, stopped(step)).await?;
+                continue;
+            }
             self.enter(&mut deployment, step).await?;
             self.reach(step, Moment::Before);
             let began = tokio::time::Instant::now();
             let service = self.load_service(&deployment).await?;
-            // A build or a drain may take long; what is live is looked after meanwhile.
-            let beside = matches!(step, Step::Plan | Step::Build | Step::Release | Step::Retire);
+            // A build, a slow start or a drain may take long; what is live is looked after meanwhile, unless it is the
+            // very thing that the step moves.
+            let beside = match step {
+                Step::Plan | Step::Build | Step::Release | Step::Retire => true,
+                Step::Start | Step::Health => deployment.handover == Some(Handover::Overlap),
+                Step::Check | Step::Drain | Step::Park | Step::Stop | Step::Switch => false,
+            };
+            let gives_way = matches!(step, Step::Build | Step::Drain | Step::Health);
+            let asked_at = deployment.created_at;
             let taken = tokio::select! {
                 taken = self.take(&service, &mut deployment, step) => taken,
                 () = self.keep_supervising(&service.id), if beside => continue,
+                () = self.until_stopped(&service.id, asked_at), if gives_way => continue,
             };
             match taken {
                 Ok(()) => {}
                 Err(StepError::Failed(failure)) if step.can_undo() => {
-                    self.event(&deployment, EventKind::Failed, &failure.reason).await?;
-                    deployment.failure = Some(*failure);
-                    self.save(&deployment).await?;
+                    self.fail(&mut deployment, *failure).await?;
                     continue;
                 }
                 Err(StepError::Failed(failure)) => {
@@ -93,6 +113,44 @@ impl Control {
                     deployment.finished_at = Some(self.now());
                     return self.save(&deployment).await;
                 }
+            }
+        }
+    }
+
+    /// Stores that a deployment failed, and says so, in one transaction: it never fails twice, nor fails and goes on.
+    async fn fail(&self, deployment: &mut Deployment, failure: Failure) -> Result<(), ControlError> {
+        let event = Event {
+            sequence: 0,
+            at: self.now(),
+            step: deployment.step,
+            kind: EventKind::Failed,
+            message: failure.reason.clone(),
+        };
+        deployment.failure = Some(failure);
+        let copy = deployment.clone();
+        self.inner
+            .store
+            .with(move |db| {
+                db.update_deployment(&copy)?;
+                db.add_event(&copy.id, event)
+            })
+            .await?;
+        self.announce();
+        Ok(())
+    }
+
+    /// Returns whether the owner has stopped the service after a deployment was asked for.
+    async fn is_stopped(&self, id: &ServiceId, since: Timestamp) -> Result<bool, ControlError> {
+        let id = id.clone();
+        Ok(self.inner.store.with(move |db| db.was_stopped_after(&id, since)).await?)
+    }
+
+    /// Returns when the owner stops the service.
+    async fn until_stopped(&self, id: &ServiceId, since: Timestamp) {
+        let mut news = self.news();
+        while !self.is_stopped(id, since).await.unwrap_or(false) {
+            if news.changed().await.is_err() {
+                return std::future::pending().await;
             }
         }
     }

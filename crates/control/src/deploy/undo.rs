@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use trackbed_core::deployment::{Deployment, DeploymentEvent, EventKind};
+use trackbed_core::service::Wanted;
 
 use crate::control::{Control, ControlError};
 
@@ -52,6 +53,7 @@ impl Control {
         }
         let text = match (&service.live, was_stopped) {
             (None, _) => "nothing is live yet",
+            (Some(_), _) if service.wanted == Wanted::Stopped => "the service stays stopped",
             (Some(_), false) => "the previous release keeps serving",
             (Some(_), true) => "the previous release is started again; requests wait for it",
         };

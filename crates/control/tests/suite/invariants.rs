@@ -1,0 +1,113 @@
+//! What must be true of every service once the control plane has had time, whatever happened before.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use trackbed_core::deployment::{DeploymentState, EventKind, Step};
+use trackbed_core::route::{DownReason, UpstreamState};
+use trackbed_core::service::Wanted;
+
+use crate::rig::Rig;
+
+/// How long the control plane may take to repair what happened, in virtual time: a sweep comes once a minute.
+const REPAIR_LIMIT: Duration = Duration::from_secs(240);
+
+impl Rig {
+    /// Lets the world come to rest and asserts that every invariant holds then.
+    pub(crate) async fn settle(&mut self) {
+        let began = Instant::now();
+        let mut calm = 0;
+        while calm < 2 {
+            self.pass_time(Duration::from_millis(500)).await;
+            let wrong = self.wrong().await;
+            calm = if wrong.is_empty() { calm + 1 } else { 0 };
+            if began.elapsed() > REPAIR_LIMIT {
+                panic!("not repaired: {wrong:?}\n{}", self.story().await);
+            }
+        }
+        let never = self.never().await;
+        assert!(never.is_empty(), "must never happen: {never:?}\n{}", self.story().await);
+    }
+
+    /// What is not as it should be yet.
+    pub(crate) async fn wrong(&mut self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        let service = self.service().await;
+        for deployment in self.control.deployments(&service, 1000).await.unwrap() {
+            if deployment.finished_at.is_none() {
+                wrong.push(format!("{} is unfinished at {:?}", deployment.id, deployment.step));
+            }
+            if deployment.state.is_terminal() {
+                let before = self.outcomes.insert(deployment.id.clone(), deployment.state);
+                assert!(
+                    before.is_none_or(|before| before == deployment.state),
+                    "the outcome of {} changed from {before:?} to {:?}",
+                    deployment.id,
+                    deployment.state
+                );
+            }
+        }
+        let living: Vec<_> = self.world.living().into_iter().map(|instance| instance.spec.id).collect();
+        let host = "web.localhost".parse().unwrap();
+        let Some(upstream) = self.world.upstream(&host) else { return vec!["no route".into()] };
+        let down = |reason| UpstreamState::Down { reason };
+        let Some(live) = service.live else {
+            let reason = match service.wanted {
+                Wanted::Running => DownReason::Starting,
+                Wanted::Stopped => DownReason::Stopped,
+            };
+            if !living.is_empty() || upstream != down(reason) {
+                wrong.push(format!("nothing is live, but {living:?} run and requests go to {upstream:?}"));
+            }
+            return wrong;
+        };
+        if service.wanted == Wanted::Stopped {
+            if !living.is_empty() || upstream != down(DownReason::Stopped) {
+                wrong.push(format!("it is stopped, but {living:?} run and requests go to {upstream:?}"));
+            }
+            return wrong;
+        }
+        if live.given_up.is_some() {
+            if !living.is_empty() || upstream != down(DownReason::Crashed) {
+                wrong.push(format!("it is given up, but {living:?} run and requests go to {upstream:?}"));
+            }
+            return wrong;
+        }
+        let instance: Vec<_> = live.instance.iter().cloned().collect();
+        if living != instance || living.is_empty() {
+            wrong.push(format!("{instance:?} should run, but {living:?} run"));
+        }
+        match &upstream {
+            UpstreamState::Serving { target } if Some(&target.instance) == live.instance.as_ref() => {}
+            other => wrong.push(format!("requests go to {other:?}")),
+        }
+        wrong
+    }
+
+    /// What must not have happened at any time.
+    pub(crate) async fn never(&self) -> Vec<String> {
+        let mut never = self.world.violations();
+        let service = self.service().await;
+        for deployment in self.control.deployments(&service, 1000).await.unwrap() {
+            let events = self.events(&deployment.id).await;
+            let expected: Vec<u64> = (1..=events.len() as u64).collect();
+            let sequences: Vec<u64> = events.iter().map(|event| event.sequence).collect();
+            let failures = events.iter().filter(|event| event.kind == EventKind::Failed).count();
+            let last = events.last().map(|event| (event.step, event.kind));
+            let fits = match deployment.state {
+                DeploymentState::Success => {
+                    failures == 0
+                        && deployment.failure.is_none()
+                        && matches!(last, Some((Step::Retire, EventKind::Done)))
+                }
+                DeploymentState::Failed => failures == 1 && deployment.failure.is_some(),
+                DeploymentState::Superseded => failures == 0 && events.len() <= 1,
+                DeploymentState::Queued | DeploymentState::Building | DeploymentState::Deploying => false,
+            };
+            if sequences != expected || !fits {
+                never.push(format!("{} ended as {:?} with {events:#?}", deployment.id, deployment.state));
+            }
+        }
+        never
+    }
+}

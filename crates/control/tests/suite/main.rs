@@ -1,0 +1,12 @@
+//! The control plane against a world of fakes, on paused time: good days, bad days, a fault at every call, and seeded
+//! random schedules. One binary, because linking costs more than running.
+
+mod failures;
+mod handover;
+mod invariants;
+mod matrix;
+mod repair;
+mod restarts;
+mod rig;
+mod schedules;
+mod wishes;

@@ -1,0 +1,177 @@
+//! The fault matrix: every port call of a scenario is made to fail, to end the control plane before or after its
+//! effect, and to happen twice; afterwards every invariant must hold, and only a failed call may change the outcome.
+
+use std::time::Duration;
+
+use trackbed_control::DeploymentWish;
+use trackbed_core::deployment::DeploymentState;
+use trackbed_core::instance::Exit;
+use trackbed_core::service::Wanted;
+use trackbed_testkit::faults::every_call;
+use trackbed_testkit::{App, Fault, Mode};
+
+use crate::rig::{Rig, on_paused_time};
+
+/// A scenario: what stands before the faults begin, what is asked for then, and how that ends without a fault.
+struct Scenario {
+    before: Vec<App>,
+    ask: Ask,
+    outcome: Option<DeploymentState>,
+}
+
+enum Ask {
+    Up(App),
+    Wish(DeploymentWish),
+    Down,
+    /// The live instance is killed.
+    Kill,
+}
+
+impl Scenario {
+    async fn prepare(&self) -> Rig {
+        let mut rig = Rig::new().await;
+        for app in &self.before {
+            rig.deploy_well(app).await;
+        }
+        rig
+    }
+
+    async fn play(&self, rig: &mut Rig) {
+        match &self.ask {
+            Ask::Up(app) => {
+                let id = rig.up(app).await;
+                rig.finish(&id).await;
+            }
+            Ask::Wish(wish) => {
+                let id = rig.wish("web", wish.clone()).await.unwrap().id;
+                rig.finish(&id).await;
+            }
+            Ask::Down => rig.down().await,
+            Ask::Kill => {
+                let (_, instance) = rig.live().await;
+                rig.world.kill(&instance, Exit::Code { code: 1 });
+                rig.pass_time(Duration::from_secs(1)).await;
+            }
+        }
+        rig.settle().await;
+    }
+
+    async fn check(&self, rig: &Rig, may_fail: bool) {
+        let service = rig.service().await;
+        let live = service.live.as_ref().map(|live| live.release.clone());
+        if matches!(self.ask, Ask::Down) {
+            assert_eq!(service.wanted, Wanted::Stopped);
+        }
+        let Some(outcome) = self.outcome else { return };
+        let newest = rig.control.deployments(&service, 1).await.unwrap().remove(0);
+        if newest.state == DeploymentState::Success {
+            assert_eq!(live, newest.release, "the new release is live");
+        } else {
+            assert_eq!(live, newest.previous.or(live.clone()), "the release before is live");
+        }
+        let fits = newest.state == outcome || may_fail && newest.state == DeploymentState::Failed;
+        assert!(fits, "{outcome:?} was expected\n{}", rig.story().await);
+    }
+
+    /// Runs the whole matrix and returns its size.
+    fn survive_everything(&self) {
+        let calls = || {
+            on_paused_time(async {
+                let mut rig = self.prepare().await;
+                rig.faults.record();
+                self.play(&mut rig).await;
+                let calls = rig.faults.recorded();
+                self.check(&rig, false).await;
+                calls
+            })
+        };
+        let mut struck = 0;
+        let mut broken = Vec::new();
+        let runs = every_call(calls, |fault| {
+            let run = || on_paused_time(self.run(fault.clone()));
+            match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
+                Ok(has_struck) => struck += usize::from(has_struck),
+                Err(panic) => {
+                    let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
+                    broken.push(format!("{fault}: {}", text.lines().take(4).collect::<Vec<_>>().join(" | ")));
+                }
+            }
+        });
+        println!("{runs} runs, {struck} with their fault");
+        assert!(broken.is_empty(), "{} of {runs} runs broke:\n{}", broken.len(), broken.join("\n"));
+        assert!(struck * 10 >= runs * 9, "most faults must strike: {struck} of {runs}");
+    }
+
+    async fn run(&self, fault: Fault) -> bool {
+        let mut rig = self.prepare().await;
+        rig.faults.arm(fault.clone());
+        self.play(&mut rig).await;
+        self.check(&rig, fault.mode == Mode::FailOnce).await;
+        rig.faults.has_struck()
+    }
+}
+
+#[test]
+fn a_first_deployment_survives_every_fault() {
+    Scenario { before: vec![], ask: Ask::Up(App::new("one")), outcome: Some(DeploymentState::Success) }
+        .survive_everything();
+}
+
+#[test]
+fn an_overlap_survives_every_fault() {
+    let before = vec![App::new("one")];
+    Scenario { before, ask: Ask::Up(App::new("two")), outcome: Some(DeploymentState::Success) }
+        .survive_everything();
+}
+
+#[test]
+fn an_overlap_that_fails_survives_every_fault() {
+    let before = vec![App::new("one")];
+    let bad = App::new("two").ends(Duration::from_millis(30), Exit::Code { code: 3 });
+    Scenario { before, ask: Ask::Up(bad), outcome: Some(DeploymentState::Failed) }.survive_everything();
+}
+
+#[test]
+fn a_held_handover_survives_every_fault() {
+    let before = vec![App::new("one").with_volume()];
+    Scenario { before, ask: Ask::Up(App::new("two").with_volume()), outcome: Some(DeploymentState::Success) }
+        .survive_everything();
+}
+
+#[test]
+fn a_held_handover_that_fails_survives_every_fault() {
+    let before = vec![App::new("one").with_volume()];
+    let mut bad = App::new("two").with_volume().answers(500, "broken");
+    bad.config.health.timeout = Duration::from_millis(200);
+    Scenario { before, ask: Ask::Up(bad), outcome: Some(DeploymentState::Failed) }.survive_everything();
+}
+
+#[test]
+fn a_rollback_survives_every_fault() {
+    let before = vec![App::new("one").with_volume(), App::new("two").with_volume()];
+    Scenario {
+        before,
+        ask: Ask::Wish(DeploymentWish::Rollback(None)),
+        outcome: Some(DeploymentState::Success),
+    }
+    .survive_everything();
+}
+
+#[test]
+fn a_restart_survives_every_fault() {
+    let before = vec![App::new("one")];
+    Scenario { before, ask: Ask::Wish(DeploymentWish::Restart), outcome: Some(DeploymentState::Success) }
+        .survive_everything();
+}
+
+#[test]
+fn a_stop_survives_every_fault() {
+    let before = vec![App::new("one").with_volume()];
+    Scenario { before, ask: Ask::Down, outcome: None }.survive_everything();
+}
+
+#[test]
+fn a_crash_of_the_app_survives_every_fault() {
+    let before = vec![App::new("one").with_volume()];
+    Scenario { before, ask: Ask::Kill, outcome: None }.survive_everything();
+}

@@ -1,0 +1,81 @@
+//! A builder that does what a source's script says.
+
+use async_trait::async_trait;
+use trackbed_core::Timestamp;
+use trackbed_core::image::Image;
+use trackbed_core::instance::LogStream;
+use trackbed_core::plan::Plan;
+use trackbed_core::ports::{BuildLog, BuildRequest, Builder, PlanRequest, PortError, Source};
+
+use crate::app::App;
+use crate::faults::Faults;
+use crate::world::{Happening, World};
+
+/// Plans and builds the sources of a world.
+pub struct FakeBuilder {
+    world: World,
+    faults: Faults,
+}
+
+impl FakeBuilder {
+    /// Makes the builder of a world.
+    pub fn new(world: World, faults: Faults) -> Self {
+        Self { world, faults }
+    }
+
+    fn app(&self, source: &Source) -> Result<App, PortError> {
+        let found = self.world.lock().apps.get(&source.digest).cloned();
+        found.ok_or_else(|| PortError::new(format!("there is no source {}", source.digest.short())))
+    }
+
+    async fn make_plan(&self, request: &PlanRequest) -> Result<Plan, PortError> {
+        let app = self.app(&request.source)?;
+        let mut config = app.config.clone();
+        for (key, value) in &request.overrides {
+            if key == "deploy.startCommand" {
+                config.start_command.clone_from(value);
+            }
+        }
+        match app.plan_error {
+            Some(error) => Err(error),
+            None => Ok(Plan {
+                provider: "fake".into(),
+                summary: format!("fake app {}", app.name),
+                settings: Vec::new(),
+                config,
+                recipe: serde_json::Value::Null,
+                warnings: app.warnings,
+            }),
+        }
+    }
+
+    async fn make_image(&self, request: &BuildRequest, log: &dyn BuildLog) -> Result<Image, PortError> {
+        let app = self.app(&request.source)?;
+        log.line(LogStream::Out, &format!("building {}", app.name));
+        tokio::time::sleep(app.build_takes).await;
+        if let Some(error) = app.build_error {
+            log.line(LogStream::Err, &error.message);
+            return Err(error);
+        }
+        self.world.lock().note(Happening::Built(request.source.digest.clone()));
+        Ok(Image {
+            digest: request.source.digest.clone(),
+            provider: "fake".into(),
+            layers: Vec::new(),
+            host_paths: Vec::new(),
+            env: Vec::new(),
+            built_at: Timestamp(0),
+        })
+    }
+}
+
+#[async_trait]
+impl Builder for FakeBuilder {
+    async fn plan(&self, request: PlanRequest) -> Result<Plan, PortError> {
+        self.faults.pass("builder.plan", Err, || self.make_plan(&request)).await
+    }
+
+    async fn build(&self, request: BuildRequest, log: &dyn BuildLog) -> Result<Image, PortError> {
+        self.faults.pass("builder.build", Err, || self.make_image(&request, log)).await
+    }
+}

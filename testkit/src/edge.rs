@@ -1,0 +1,121 @@
+//! An edge that keeps tables and counters, and answers probes as the world's instances would.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use trackbed_core::InstanceId;
+use trackbed_core::ports::{Edge, PortError, Probe};
+use trackbed_core::route::{EdgeStats, RouteTable, Target, TargetStats, UpstreamState};
+
+use crate::app::Answer;
+use crate::clock;
+use crate::faults::Faults;
+use crate::world::{Happening, State, World};
+
+/// How long a call of the edge takes.
+const CALL: Duration = Duration::from_millis(1);
+
+/// The edge of a world.
+pub struct FakeEdge {
+    world: World,
+    faults: Faults,
+}
+
+impl FakeEdge {
+    /// Makes the edge of a world.
+    pub fn new(world: World, faults: Faults) -> Self {
+        Self { world, faults }
+    }
+
+    async fn put_in_force(&self, table: &RouteTable) -> Result<(), PortError> {
+        tokio::time::sleep(CALL).await;
+        let mut state = self.world.lock();
+        if table.sequence <= state.table.sequence {
+            return Ok(());
+        }
+        note_dead_targets(&mut state, table);
+        state.table = table.clone();
+        state.note(Happening::Applied(table.clone()));
+        Ok(())
+    }
+
+    async fn answer(&self, target: &Target, path: Option<&str>, host: &str, timeout: Duration) -> Probe {
+        tokio::time::sleep(CALL.min(timeout)).await;
+        let now = clock::now();
+        let Some(instance) = self.world.instance(&target.instance) else { return Probe::Refused };
+        let port = target.address.0.rsplit(':').next().and_then(|port| port.parse::<u16>().ok());
+        if !port.is_some_and(|port| instance.ports(now).contains(&port)) {
+            return Probe::Refused;
+        }
+        let answered = |status, detail: &str| Probe::Answered { status, detail: detail.to_owned() };
+        match (&instance.app.answer, path) {
+            (_, None) => answered(200, ""),
+            (Answer::Status(status, detail), Some(_)) => answered(*status, detail),
+            (Answer::OnlyHost(only), Some(_)) if only == host => answered(200, "ok"),
+            (Answer::OnlyHost(_), Some(_)) => answered(400, "Invalid host header"),
+            (Answer::Silence, Some(_)) => {
+                tokio::time::sleep(timeout).await;
+                Probe::Broken { detail: "no answer in time".into() }
+            }
+        }
+    }
+}
+
+fn note_dead_targets(state: &mut State, table: &RouteTable) {
+    let now = clock::now();
+    for (host, route) in &table.routes {
+        let UpstreamState::Serving { target } = &route.upstream else { continue };
+        let instance = state.instances.get(&target.instance);
+        let fault = match instance {
+            None => "is unknown",
+            // One that crashed by itself in this very moment is nobody's fault; its crash is noticed by the worker.
+            Some(instance) if instance.lives(now) && instance.ports(now).is_empty() => "does not listen",
+            Some(_) => continue,
+        };
+        state
+            .violations
+            .push(format!("table {} sends {host} to {}, which {fault}", table.sequence, target.instance));
+    }
+}
+
+#[async_trait]
+impl Edge for FakeEdge {
+    async fn apply(&self, table: &RouteTable) -> Result<(), PortError> {
+        self.faults.pass("edge.apply", Err, || self.put_in_force(table)).await
+    }
+
+    async fn stats(&self) -> Result<EdgeStats, PortError> {
+        let read = || async {
+            let state = self.world.lock();
+            let mut targets = state.traffic.clone();
+            for route in state.table.routes.values() {
+                if let UpstreamState::Serving { target } = &route.upstream {
+                    targets.entry(target.instance.clone()).or_default();
+                }
+            }
+            Ok(EdgeStats {
+                listen: "127.0.0.1:8080".into(),
+                pid: 7,
+                sequence: state.table.sequence,
+                targets: targets.into_iter().map(|(id, stats)| (id.to_string(), stats)).collect(),
+                parked: std::collections::BTreeMap::new(),
+            })
+        };
+        self.faults.pass("edge.stats", Err, read).await
+    }
+
+    async fn cut(&self, instance: &InstanceId) -> Result<(), PortError> {
+        let cut = || async {
+            let mut state = self.world.lock();
+            state.traffic.insert(instance.clone(), TargetStats::default());
+            state.note(Happening::Cut(instance.clone()));
+            Ok(())
+        };
+        self.faults.pass("edge.cut", Err, cut).await
+    }
+
+    async fn probe(&self, target: &Target, path: Option<&str>, host: &str, timeout: Duration) -> Probe {
+        let answer = || self.answer(target, path, host, timeout);
+        self.faults.pass("edge.probe", |error| Probe::Broken { detail: error.message }, answer).await
+    }
+}

@@ -1,0 +1,170 @@
+//! Faults at the ports: every call passes here, is counted by name, and one of them can be made to fail, to end the
+//! control plane before or after its effect, or to happen twice.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::watch;
+use trackbed_core::ports::PortError;
+
+/// One call of a port: `engine.start#3` is the third start.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Call {
+    /// Port and method.
+    pub name: &'static str,
+    /// From 1, by name.
+    pub number: u32,
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}#{}", self.name, self.number)
+    }
+}
+
+/// What happens to a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// It is refused, and has no effect.
+    FailOnce,
+    /// The control plane ends before the effect.
+    CrashBefore,
+    /// The control plane ends after the effect, without having heard of it.
+    CrashAfter,
+    /// The effect happens twice.
+    Repeat,
+}
+
+impl Mode {
+    /// All modes.
+    pub const ALL: [Mode; 4] = [Mode::FailOnce, Mode::CrashBefore, Mode::CrashAfter, Mode::Repeat];
+}
+
+/// A fault to come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// At which call.
+    pub call: Call,
+    /// What happens to it.
+    pub mode: Mode,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} at {}", self.mode, self.call)
+    }
+}
+
+/// The gate that every call passes. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Faults {
+    inner: Arc<Mutex<Inner>>,
+    crashes: Arc<watch::Sender<u32>>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    counts: BTreeMap<&'static str, u32>,
+    calls: Vec<Call>,
+    is_recording: bool,
+    armed: Option<Fault>,
+    has_struck: bool,
+}
+
+impl Default for Faults {
+    fn default() -> Self {
+        Self { inner: Arc::default(), crashes: Arc::new(watch::Sender::new(0)) }
+    }
+}
+
+impl Faults {
+    /// Forgets all counts and begins to record; the next calls are number 1 of their names.
+    pub fn record(&self) {
+        *self.lock() = Inner { is_recording: true, ..Inner::default() };
+    }
+
+    /// Ends the recording and returns the calls since [`Faults::record`], in their order.
+    pub fn recorded(&self) -> Vec<Call> {
+        let mut inner = self.lock();
+        inner.is_recording = false;
+        std::mem::take(&mut inner.calls)
+    }
+
+    /// Forgets all counts and lets a fault strike, once.
+    pub fn arm(&self, fault: Fault) {
+        *self.lock() = Inner { armed: Some(fault), ..Inner::default() };
+    }
+
+    /// Returns whether the armed fault has struck.
+    pub fn has_struck(&self) -> bool {
+        self.lock().has_struck
+    }
+
+    /// Returns a receiver that changes when the control plane has to end.
+    pub fn crashes(&self) -> watch::Receiver<u32> {
+        self.crashes.subscribe()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.inner.lock().expect("no holder of this lock panics")
+    }
+
+    fn enter(&self, name: &'static str) -> Option<Fault> {
+        let mut inner = self.lock();
+        let count = inner.counts.entry(name).or_default();
+        *count += 1;
+        let call = Call { name, number: *count };
+        if inner.is_recording {
+            inner.calls.push(call.clone());
+        }
+        let strikes = inner.armed.as_ref().is_some_and(|fault| fault.call == call);
+        inner.has_struck |= strikes;
+        strikes.then(|| inner.armed.take()).flatten()
+    }
+
+    async fn crash<T>(&self) -> T {
+        self.crashes.send_modify(|count| *count += 1);
+        std::future::pending().await
+    }
+
+    /// Runs a call through the gate. `refusal` makes the answer of a call that is refused.
+    pub(crate) async fn pass<T, F>(
+        &self,
+        name: &'static str,
+        refusal: impl FnOnce(PortError) -> T,
+        effect: impl Fn() -> F,
+    ) -> T
+    where
+        F: Future<Output = T>,
+    {
+        let Some(fault) = self.enter(name) else { return effect().await };
+        match fault.mode {
+            Mode::FailOnce => refusal(PortError::new(format!("injected: {fault}"))),
+            Mode::CrashBefore => self.crash().await,
+            Mode::CrashAfter => {
+                effect().await;
+                self.crash().await
+            }
+            Mode::Repeat => {
+                effect().await;
+                effect().await
+            }
+        }
+    }
+}
+
+/// Runs a scenario once to learn its calls, then once for every one of them and every mode.
+///
+/// `learn` runs it without a fault and returns the calls; `run` runs it with one. Both make their own runtime.
+/// Returns how many runs there were.
+pub fn every_call(learn: impl FnOnce() -> Vec<Call>, mut run: impl FnMut(Fault)) -> usize {
+    let calls = learn();
+    for call in &calls {
+        for mode in Mode::ALL {
+            run(Fault { call: call.clone(), mode });
+        }
+    }
+    calls.len() * Mode::ALL.len()
+}

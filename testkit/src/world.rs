@@ -1,0 +1,241 @@
+//! The world outside the control plane: sources, instances, the edge's table, and a journal of what happened to them.
+//!
+//! Nothing here runs by itself: what an instance does is computed from its script and the clock whenever it is asked.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use trackbed_core::instance::{Exit, InstanceKind, InstanceSpec, LogLine, LogStream};
+use trackbed_core::route::{RouteTable, TargetStats, UpstreamState};
+use trackbed_core::{Digest, Host, InstanceId, Timestamp, VolumeId};
+
+use crate::app::App;
+use crate::clock;
+
+/// Something that happened, for tests that ask for an order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Happening {
+    /// A source was built.
+    Built(Digest),
+    /// An instance began.
+    Started(InstanceId),
+    /// An instance was told to end.
+    Stopping(InstanceId),
+    /// The engine said that nothing of an instance lives any more.
+    Stopped(InstanceId),
+    /// A table came into force.
+    Applied(RouteTable),
+    /// The requests of an instance were cut.
+    Cut(InstanceId),
+}
+
+/// The world. Clones share it.
+#[derive(Clone)]
+pub struct World {
+    state: Arc<Mutex<State>>,
+}
+
+pub(crate) struct State {
+    pub(crate) apps: HashMap<Digest, App>,
+    pub(crate) starts: HashMap<Digest, u32>,
+    pub(crate) instances: BTreeMap<InstanceId, Instance>,
+    pub(crate) next_port: u16,
+    pub(crate) table: RouteTable,
+    pub(crate) traffic: BTreeMap<InstanceId, TargetStats>,
+    pub(crate) journal: Vec<(Timestamp, Happening)>,
+    pub(crate) violations: Vec<String>,
+}
+
+/// A run of an app.
+#[derive(Debug, Clone)]
+pub struct Instance {
+    /// What it was started with.
+    pub spec: InstanceSpec,
+    /// Its script.
+    pub app: App,
+    /// When it began.
+    pub started_at: Timestamp,
+    pub(crate) end: Option<(Timestamp, Exit)>,
+    pub(crate) lines: Vec<LogLine>,
+}
+
+impl Instance {
+    /// Returns how and when it ended, or none while it lives.
+    pub fn ended(&self, now: Timestamp) -> Option<(Timestamp, Exit)> {
+        self.end.clone().filter(|(at, _)| *at <= now)
+    }
+
+    /// Returns whether it lives.
+    pub fn lives(&self, now: Timestamp) -> bool {
+        self.ended(now).is_none()
+    }
+
+    /// Ends it at a time, unless it ends earlier.
+    pub(crate) fn end_by(&mut self, at: Timestamp, exit: Exit) {
+        if self.end.as_ref().is_none_or(|(earlier, _)| *earlier > at) {
+            self.end = Some((at, exit));
+        }
+    }
+
+    /// Returns the ports that it listens on.
+    pub fn ports(&self, now: Timestamp) -> Vec<u16> {
+        let listens = self.app.listens_after.is_some_and(|after| now.since(self.started_at) >= after);
+        match (listens && self.lives(now), self.app.other_ports.is_empty()) {
+            (false, _) => Vec::new(),
+            (true, true) => self.spec.port.into_iter().collect(),
+            (true, false) => self.app.other_ports.clone(),
+        }
+    }
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl World {
+    /// Makes an empty world and sets the clock to its beginning.
+    pub fn new() -> Self {
+        clock::restart();
+        let state = State {
+            apps: HashMap::new(),
+            starts: HashMap::new(),
+            instances: BTreeMap::new(),
+            next_port: 20_000,
+            table: RouteTable::default(),
+            traffic: BTreeMap::new(),
+            journal: Vec::new(),
+            violations: Vec::new(),
+        };
+        Self { state: Arc::new(Mutex::new(state)) }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no holder of this lock panics")
+    }
+
+    /// Puts a source on the box, or changes what it does. Returns its digest.
+    pub fn push(&self, app: &App) -> Digest {
+        let digest = digest_of(&app.name);
+        self.lock().apps.insert(digest.clone(), app.clone());
+        digest
+    }
+
+    /// Returns an instance.
+    pub fn instance(&self, id: &InstanceId) -> Option<Instance> {
+        self.lock().instances.get(id).cloned()
+    }
+
+    /// Returns the service instances that live now.
+    pub fn living(&self) -> Vec<Instance> {
+        let now = clock::now();
+        let state = self.lock();
+        let services =
+            state.instances.values().filter(|instance| instance.spec.kind == InstanceKind::Service);
+        services.filter(|instance| instance.lives(now)).cloned().collect()
+    }
+
+    /// Puts a running instance there that the control plane did not ask for, such as the job of a build.
+    pub fn add_instance(&self, spec: InstanceSpec) {
+        let app = App::new("a job");
+        self.lock().begin(spec, app);
+    }
+
+    /// Ends an instance now, as a crash does.
+    pub fn kill(&self, id: &InstanceId, exit: Exit) {
+        let now = clock::now();
+        if let Some(instance) = self.lock().instances.get_mut(id) {
+            instance.end_by(now, exit);
+        }
+    }
+
+    /// Ends everything that runs, without a record, as a power cut does.
+    pub fn lose_power(&self) {
+        let now = clock::now();
+        for instance in self.lock().instances.values_mut() {
+            instance.end_by(now, Exit::Lost);
+        }
+    }
+
+    /// Gives the edge another table behind the control plane's back: an empty one is a restart without a snapshot.
+    pub fn set_table(&self, table: RouteTable) {
+        self.lock().table = table;
+    }
+
+    /// Sets the requests that are open to an instance.
+    pub fn set_traffic(&self, id: &InstanceId, in_flight: u64, streams: u64) {
+        self.lock().traffic.insert(id.clone(), TargetStats { in_flight, streams, requests: 0 });
+    }
+
+    /// Returns the table in force.
+    pub fn table(&self) -> RouteTable {
+        self.lock().table.clone()
+    }
+
+    /// Returns where the requests of a host go, or none when the edge does not know it.
+    pub fn upstream(&self, host: &Host) -> Option<UpstreamState> {
+        self.lock().table.routes.get(host).map(|route| route.upstream.clone())
+    }
+
+    /// Returns what happened, in its order.
+    pub fn journal(&self) -> Vec<(Timestamp, Happening)> {
+        self.lock().journal.clone()
+    }
+
+    /// Returns what must never have happened: two writers on a volume, a served instance stopped, a dead target.
+    pub fn violations(&self) -> Vec<String> {
+        self.lock().violations.clone()
+    }
+}
+
+impl State {
+    pub(crate) fn note(&mut self, happening: Happening) {
+        self.journal.push((clock::now(), happening));
+    }
+
+    /// Returns a living instance other than `asker` that holds a volume.
+    pub(crate) fn holder(&self, volume: &VolumeId, asker: &InstanceId) -> Option<InstanceId> {
+        let now = clock::now();
+        let holds = |instance: &&Instance| instance.spec.volumes.iter().any(|mount| mount.volume == *volume);
+        let mut living = self.instances.values().filter(|instance| instance.lives(now)).filter(holds);
+        living.find(|instance| instance.spec.id != *asker).map(|instance| instance.spec.id.clone())
+    }
+
+    pub(crate) fn begin(&mut self, spec: InstanceSpec, app: App) {
+        let now = clock::now();
+        let starts = self.starts.entry(digest_of(&app.name)).or_default();
+        *starts += 1;
+        let mut end = None;
+        if let Some(ending) = &app.ending
+            && ending.starts.is_none_or(|first| *starts <= first)
+        {
+            end = Some((later(now, ending.after), ending.exit.clone()));
+        }
+        let line = |text: &String| LogLine { at: now, stream: LogStream::Out, text: text.clone() };
+        let lines = app.prints.iter().map(line).collect();
+        let id = spec.id.clone();
+        self.instances.insert(id.clone(), Instance { spec, app, started_at: now, end, lines });
+        self.note(Happening::Started(id));
+    }
+}
+
+/// Returns the time so much later.
+pub(crate) fn later(at: Timestamp, by: Duration) -> Timestamp {
+    Timestamp(at.0.saturating_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX)))
+}
+
+/// Returns the digest of the source of a name.
+pub(crate) fn digest_of(name: &str) -> Digest {
+    // FNV-1a, four times with another seed: not secret, only different for different names.
+    let mut bytes = [0; 32];
+    for (seed, chunk) in bytes.chunks_mut(8).enumerate() {
+        let mut hash = 0xcbf2_9ce4_8422_2325_u64 ^ (seed as u64);
+        for byte in name.bytes() {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        chunk.copy_from_slice(&hash.to_be_bytes());
+    }
+    Digest::from_bytes(bytes)
+}
