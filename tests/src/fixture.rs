@@ -46,6 +46,22 @@ impl App {
         self
     }
 
+    /// Changes what the plain app answers at `/version`.
+    pub fn version(&self, text: &str) -> &Self {
+        let code = fs::read_to_string(self.path().join("app.py")).expect("the plain app");
+        let lines = code.lines().map(|line| match line.starts_with("VERSION = ") {
+            true => format!("VERSION = \"{text}\"\n"),
+            false => format!("{line}\n"),
+        });
+        let code: String = lines.collect();
+        self.write("app.py", &code)
+    }
+
+    /// Gives the source a volume `data`.
+    pub fn with_volume(&self, mount: &str) -> &Self {
+        self.write("trackbed.toml", &format!("[[volumes]]\nname = \"data\"\nmount = \"{mount}\"\n"))
+    }
+
     /// Removes a file of the source.
     pub fn remove(&self, file: &str) -> &Self {
         fs::remove_file(self.path().join(file)).expect("the file is there");

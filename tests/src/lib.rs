@@ -4,11 +4,13 @@ mod fixture;
 mod http;
 mod leftovers;
 mod testbox;
+mod traffic;
 
 pub use fixture::{App, assistant};
 pub use http::{Connection, Response, get, request};
 pub use leftovers::Leftovers;
 pub use testbox::{Output, TestBox, Up, User};
+pub use traffic::{Tally, Traffic};
 
 use std::time::{Duration, Instant};
 
