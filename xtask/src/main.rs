@@ -5,6 +5,7 @@ mod demo;
 mod floors;
 mod http;
 mod install;
+mod own_box;
 mod shell;
 mod test;
 

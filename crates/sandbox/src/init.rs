@@ -12,10 +12,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags};
 use serde::{Deserialize, Serialize};
 use trackbed_core::isolation::IsolationLevel;
 
+use crate::footprint;
 use crate::launch::{self, Restrictions};
 use crate::netlink::Netlink;
 use crate::records::Order;
@@ -184,7 +185,7 @@ impl Watch<'_> {
                     PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
                     PollFd::new(self.line.as_fd(), PollFlags::POLLIN),
                 ];
-                let _ = poll(&mut fds, PollTimeout::NONE);
+                let _ = footprint::poll_lightly(&mut fds);
                 (fds[0].any().unwrap_or(false), fds[1].any().unwrap_or(false))
             };
             if signals && let Some(status) = self.hear_signals() {

@@ -13,6 +13,7 @@ mod cgroup;
 mod control;
 mod engine;
 mod filter;
+mod footprint;
 mod init;
 mod jobs;
 mod launch;

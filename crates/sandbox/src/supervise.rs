@@ -14,7 +14,7 @@ use crate::control::{Answer, Ask, CLIENTS, Client, Heard, Request};
 use crate::init::{FromInit, ToInit};
 use crate::logfile::{LineCutter, LogWriter};
 use crate::records::{Folder, Order, Phase, State, VERSION};
-use crate::{process, shim, sockets};
+use crate::{footprint, process, shim, sockets};
 
 /// Bytes read from a stream before others get their turn.
 const CHUNK_BYTES: usize = 32 << 10;
@@ -169,7 +169,11 @@ impl<'a> Supervisor<'a> {
         });
         let first_client = fds.len();
         fds.extend(self.clients.iter().map(|client| PollFd::new(client.stream().as_fd(), PollFlags::POLLIN)));
-        if poll(&mut fds, timeout).is_err() {
+        let woken = match timeout.is_none() {
+            true => footprint::poll_lightly(&mut fds),
+            false => poll(&mut fds, timeout),
+        };
+        if woken.is_err() {
             return Ready::default();
         }
         let any = |index: usize| fds[index].any().unwrap_or(false);

@@ -72,7 +72,6 @@ impl Control {
             }
             self.enter(&mut deployment, step).await?;
             self.reach(step, Moment::Before);
-            let began = tokio::time::Instant::now();
             let service = self.load_service(&deployment).await?;
             // A build, a slow start or a drain may take long; what is live is looked after meanwhile, unless it is the
             // very thing that the step moves.
@@ -102,8 +101,7 @@ impl Control {
                 Err(StepError::Ours(error)) => return Err(error),
             }
             self.reach(step, Moment::After);
-            let took = format!("{:.1} s", began.elapsed().as_secs_f64());
-            self.event(&deployment, EventKind::Done, &took).await?;
+            self.event(&deployment, EventKind::Done, step.as_str()).await?;
             match step.next(deployment.handover.unwrap_or(Handover::Overlap)) {
                 Some(next) => {
                     deployment.step = next;
