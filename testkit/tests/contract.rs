@@ -1,5 +1,7 @@
 //! The fake engine keeps the contract that the real one keeps.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
@@ -36,7 +38,7 @@ impl Fixture for Fake {
             host_path: format!("/volumes/{volume}"),
             lock_path: format!("/volumes/{volume}.lock"),
             volume,
-            mount: "/data".parse().unwrap(),
+            mount: "/data".parse().expect("it is a mount path"),
         };
         let image = Image {
             digest: self.world.push(&app),

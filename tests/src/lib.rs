@@ -1,5 +1,7 @@
 //! A real box for a test: the real binary on a data directory of its own, on loopback, ended and checked for leftovers.
 
+#![allow(clippy::disallowed_methods, reason = "a fixture needs no crash safety")]
+
 mod fixture;
 mod http;
 mod leftovers;

@@ -39,6 +39,8 @@ pub(crate) enum Verdict {
         port: u16,
         /// Something the owner should mend all the same.
         warning: Option<String>,
+        /// When it first accepted a connection and first answered well, from the beginning of the wait.
+        timeline: Timeline,
     },
     /// It ended.
     Ended(Exit),
@@ -46,10 +48,25 @@ pub(crate) enum Verdict {
     TimedOut { last: Option<Probe>, listeners: Vec<Listener> },
 }
 
+/// What a start took.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Timeline {
+    pub(crate) listened: Duration,
+    pub(crate) healthy: Duration,
+}
+
+impl std::fmt::Display for Timeline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (listened, healthy) = (self.listened.as_secs_f64(), self.healthy.as_secs_f64());
+        write!(f, "listening after {listened:.2} s, healthy after {healthy:.2} s")
+    }
+}
+
 /// Waits between probes: quick while a start is young, because every wait is time that callers are parked.
 fn pause(waited: Duration) -> Duration {
     match waited.as_secs() {
-        0..3 => Duration::from_millis(25),
+        0 => Duration::from_millis(10),
+        1..3 => Duration::from_millis(25),
         3..30 => Duration::from_millis(200),
         _ => Duration::from_secs(1),
     }
@@ -64,6 +81,7 @@ impl Control {
         let mut last = None;
         let mut doctor_due = DOCTOR_AFTER;
         let mut accepting_since: Option<Instant> = None;
+        let mut listened = None;
         loop {
             if let Some(exit) = self.ended(gate.instance).await? {
                 return Ok(Verdict::Ended(exit));
@@ -75,13 +93,17 @@ impl Control {
             }
             let limit = PROBE_TIMEOUT.min(gate.timeout - waited);
             let probe = self.probe(gate, port, gate.host, limit).await?;
+            if probe != Probe::Refused {
+                listened.get_or_insert_with(|| began.elapsed());
+            }
+            let timeline = || Timeline { listened: listened.unwrap_or_default(), healthy: began.elapsed() };
             match &probe {
                 Probe::Answered { status: 200, .. } if gate.check.path.is_some() => {
-                    return Ok(Verdict::Healthy { port, warning });
+                    return Ok(Verdict::Healthy { port, warning, timeline: timeline() });
                 }
                 Probe::Answered { .. } if gate.check.path.is_none() => {
                     if accepting_since.get_or_insert_with(Instant::now).elapsed() >= SETTLE {
-                        return Ok(Verdict::Healthy { port, warning });
+                        return Ok(Verdict::Healthy { port, warning, timeline: timeline() });
                     }
                 }
                 Probe::Answered { status: 400 | 403 | 421, .. } => {
@@ -91,7 +113,7 @@ impl Control {
                             "the app refuses its own host `{}` but accepts `{RAILWAY_HOST}`: add `{}` to its allowed hosts",
                             gate.host, gate.host
                         );
-                        return Ok(Verdict::Healthy { port, warning: Some(text) });
+                        return Ok(Verdict::Healthy { port, warning: Some(text), timeline: timeline() });
                     }
                 }
                 Probe::Answered { .. } | Probe::Broken { .. } => accepting_since = None,

@@ -34,8 +34,6 @@ pub(crate) enum Queue {
 /// What to do about an instance that ended.
 #[derive(Debug, PartialEq, Eq)]
 enum Decision {
-    /// Start it again at once; it was not the app's fault.
-    Again,
     /// Start it again once this much time has passed since its end; counts as a restart.
     After(Duration),
     /// Leave it.
@@ -43,8 +41,10 @@ enum Decision {
 }
 
 fn decide(policy: RestartPolicy, exit: &Exit, restarts: u32) -> Decision {
+    // Not the app's fault, whatever its policy; but something that is lost again and again must not spin.
     if *exit == Exit::Lost {
-        return Decision::Again;
+        let wait = backoff::exponential(BACKOFF_FIRST, BACKOFF_CEILING, restarts);
+        return Decision::After(if restarts == 0 { Duration::ZERO } else { wait });
     }
     let restart = match policy.mode {
         RestartMode::Always => true,
@@ -116,10 +116,6 @@ impl Control {
         };
         let release = self.release_of(&live).await?;
         match decide(release.config.restart, &exit, live.restarts) {
-            Decision::Again => {
-                self.store_live(service, Live { port: None, ..live.clone() }).await?;
-                self.start_again(service, live, queue).await
-            }
             Decision::After(wait) => {
                 if live.port.is_some() {
                     tracing::warn!(service = %service.name, release = release.label(), %exit, restarts = live.restarts, "restarting");
@@ -264,6 +260,7 @@ mod tests {
 
     #[test]
     fn an_instance_lost_with_the_box_is_started_again_whatever_the_policy() {
-        assert_eq!(decide(policy(RestartMode::Never), &Exit::Lost, 99), Decision::Again);
+        assert_eq!(decide(policy(RestartMode::Never), &Exit::Lost, 0), Decision::After(Duration::ZERO));
+        assert_eq!(decide(policy(RestartMode::Never), &Exit::Lost, 99), Decision::After(BACKOFF_CEILING));
     }
 }

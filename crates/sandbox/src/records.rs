@@ -124,6 +124,9 @@ impl Folder {
 
     pub(crate) fn write_end(&self, exit: Exit) -> io::Result<()> {
         let at = Timestamp(trackbed_stdx::clock::now_ms());
+        // The overlay's own scratch folder: its mount is gone, and its mode (none at all) would keep an ordinary user
+        // from removing the data directory.
+        let _ = trackbed_stdx::files::remove_tree(&self.path("work"));
         write(&self.path("exit.json"), &End { exit, at })
     }
 

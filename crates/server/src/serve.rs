@@ -27,6 +27,8 @@ use crate::edge_keeper::{self, EdgePlace};
 
 /// How long the workers may take to reach a safe point when `serve` ends. They need none: it is only politeness.
 const STOP_LIMIT: Duration = Duration::from_secs(3);
+/// Time between looks at network rules and strays.
+const KERNEL_STATE_INTERVAL: Duration = Duration::from_secs(60);
 /// How long to wait for an earlier `serve` that is just ending.
 const LOCK_PATIENCE: Duration = Duration::from_secs(1);
 /// How long open requests may finish when the whole box stops.
@@ -125,6 +127,7 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<()> {
     );
     control.start().await?;
     edge_keeper::keep(&tasks, edge_place, edge.clone(), control.clone());
+    keep_kernel_state(&tasks, sandbox.clone());
 
     let socket = paths::api_socket(&data_dir);
     let _ = std::fs::remove_file(&socket);
@@ -167,6 +170,24 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<()> {
     drop(lock);
     api_tasks.stop(STOP_LIMIT).await;
     Ok(())
+}
+
+/// Firewall tools of others flush rules, and a killed shim may leave a link: looks again from time to time.
+fn keep_kernel_state(tasks: &Tasks, sandbox: Arc<Sandbox>) {
+    let mut shutdown = tasks.shutdown();
+    tasks.spawn("kernel state keeper", async move {
+        loop {
+            tokio::select! {
+                () = shutdown.wait() => return,
+                () = tokio::time::sleep(KERNEL_STATE_INTERVAL) => {}
+            }
+            let engine = sandbox.clone();
+            let looked = tokio::task::spawn_blocking(move || engine.reconcile(&|_| true)).await;
+            if let Ok(Err(error)) = looked {
+                tracing::warn!(%error, "network rules or strays could not be looked after");
+            }
+        }
+    });
 }
 
 fn now() -> Timestamp {

@@ -24,11 +24,13 @@ impl Shutdown {
     }
 }
 
+type Named = (String, JoinHandle<()>);
+
 /// Owns tasks. Cloning shares the ownership.
 #[derive(Clone, Debug)]
 pub struct Tasks {
     stop: Arc<watch::Sender<bool>>,
-    running: Arc<Mutex<Vec<(String, JoinHandle<()>)>>>,
+    running: Arc<Mutex<Vec<Named>>>,
 }
 
 impl Default for Tasks {

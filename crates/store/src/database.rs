@@ -184,6 +184,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_database_of_the_first_format_is_copied_and_brought_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        let old = Connection::open(&path).unwrap();
+        old.execute_batch(MIGRATIONS[0]).unwrap();
+        old.execute_batch(
+            "INSERT INTO projects VALUES ('prj_0000000000000000', 'web', 1);
+             INSERT INTO environments VALUES ('env_0000000000000000', 'prj_0000000000000000', 'production');
+             INSERT INTO services VALUES ('svc_0000000000000000', 'env_0000000000000000', 'web', 'web.localhost',
+                 1, 'stopped', NULL, 1);
+             PRAGMA user_version = 1;",
+        )
+        .unwrap();
+        drop(old);
+        let store = Store::open(&path, Key::for_tests()).unwrap();
+        let services = store.with(|db| db.list_services()).await.unwrap();
+        assert_eq!(services[0].name.as_str(), "web");
+        let id = services[0].id.clone();
+        let before = trackbed_core::Timestamp(0);
+        assert!(!store.with(move |db| db.was_stopped_after(&id, before)).await.unwrap());
+        assert!(path.with_extension("before-format-2").exists());
+    }
+
+    #[tokio::test]
     async fn a_failed_call_stores_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("state.db"), Key::for_tests()).unwrap();

@@ -123,6 +123,7 @@ fn kind_of(metadata: &fs::Metadata) -> EntryKind {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a fixture needs no crash safety")]
 mod tests {
     use super::*;
 

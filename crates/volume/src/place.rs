@@ -62,6 +62,7 @@ fn make(place: &VolumePlace) -> io::Result<()> {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a fixture needs no crash safety")]
 mod tests {
     use super::*;
     use trackbed_core::{ServiceId, Timestamp};

@@ -86,8 +86,9 @@ impl Control {
             timeout: config.health.timeout,
         };
         match self.await_healthy(&gate).await? {
-            Verdict::Healthy { port, warning } => {
+            Verdict::Healthy { port, warning, timeline } => {
                 deployment.port = Some(port);
+                self.event(deployment, EventKind::Note, &timeline.to_string()).await?;
                 if let Some(warning) = warning {
                     self.event(deployment, EventKind::Warning, &warning).await?;
                 }
@@ -169,16 +170,14 @@ impl Control {
             .map_err(|error| failed(Step::Retire, error, Vec::new()))
     }
 
-    /// Waits until the counters of an instance satisfy a condition. An edge that cannot be asked has no requests.
+    /// Waits until the counters of an instance satisfy a condition. An edge that does not answer says nothing about its
+    /// requests: it is asked again, and callers bound the wait.
     async fn until(&self, instance: &InstanceId, satisfied: impl Fn(TargetStats) -> bool) {
         let began = Instant::now();
         loop {
-            let stats = self.inner.edge.stats().await;
-            let of_target = stats
-                .ok()
-                .and_then(|stats| stats.targets.get(instance.as_str()).copied())
-                .unwrap_or_default();
-            if satisfied(of_target) {
+            if let Ok(stats) = self.inner.edge.stats().await
+                && satisfied(stats.targets.get(instance.as_str()).copied().unwrap_or_default())
+            {
                 tracing::debug!(%instance, waited = ?began.elapsed(), "drained");
                 return;
             }

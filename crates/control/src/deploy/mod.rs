@@ -101,40 +101,24 @@ impl Control {
                 Err(StepError::Ours(error)) => return Err(error),
             }
             self.reach(step, Moment::After);
-            self.event(&deployment, EventKind::Done, step.as_str()).await?;
-            match step.next(deployment.handover.unwrap_or(Handover::Overlap)) {
-                Some(next) => {
-                    deployment.step = next;
-                    self.save(&deployment).await?;
-                }
-                None => {
-                    deployment.finished_at = Some(self.now());
-                    return self.save(&deployment).await;
-                }
+            let done = self.news_of(step, EventKind::Done, step.as_str());
+            let next = step.next(deployment.handover.unwrap_or(Handover::Overlap));
+            match next {
+                Some(next) => deployment.step = next,
+                None => deployment.finished_at = Some(self.now()),
+            }
+            self.save_with(&deployment, done).await?;
+            if next.is_none() {
+                return Ok(());
             }
         }
     }
 
-    /// Stores that a deployment failed, and says so, in one transaction: it never fails twice, nor fails and goes on.
+    /// Stores that a deployment failed, and says so.
     async fn fail(&self, deployment: &mut Deployment, failure: Failure) -> Result<(), ControlError> {
-        let event = Event {
-            sequence: 0,
-            at: self.now(),
-            step: deployment.step,
-            kind: EventKind::Failed,
-            message: failure.reason.clone(),
-        };
+        let news = self.news_of(deployment.step, EventKind::Failed, &failure.reason);
         deployment.failure = Some(failure);
-        let copy = deployment.clone();
-        self.inner
-            .store
-            .with(move |db| {
-                db.update_deployment(&copy)?;
-                db.add_event(&copy.id, event)
-            })
-            .await?;
-        self.announce();
-        Ok(())
+        self.save_with(deployment, news).await
     }
 
     /// Returns whether the owner has stopped the service after a deployment was asked for.
@@ -169,8 +153,7 @@ impl Control {
                 .apply(event)
                 .map_err(|refused| ControlError::Conflict { message: refused.to_string(), hint: None })?;
         }
-        self.save(deployment).await?;
-        self.event(deployment, EventKind::Started, step.as_str()).await
+        self.save_with(deployment, self.news_of(step, EventKind::Started, step.as_str())).await
     }
 
     async fn take(
@@ -199,9 +182,17 @@ impl Control {
         Ok(self.inner.store.with(move |db| db.load_service(&id)).await?)
     }
 
-    pub(crate) async fn save(&self, deployment: &Deployment) -> Result<(), ControlError> {
+    /// Stores a deployment and an event of it in one transaction: it never fails twice, nor fails and goes on; and each
+    /// transaction is a wait for the disk that somebody's parked request may be part of.
+    async fn save_with(&self, deployment: &Deployment, event: Event) -> Result<(), ControlError> {
         let copy = deployment.clone();
-        self.inner.store.with(move |db| db.update_deployment(&copy)).await?;
+        self.inner
+            .store
+            .with(move |db| {
+                db.update_deployment(&copy)?;
+                db.add_event(&copy.id, event)
+            })
+            .await?;
         self.announce();
         Ok(())
     }
@@ -213,11 +204,14 @@ impl Control {
         kind: EventKind,
         message: &str,
     ) -> Result<(), ControlError> {
-        let event =
-            Event { sequence: 0, at: self.now(), step: deployment.step, kind, message: message.to_owned() };
+        let event = self.news_of(deployment.step, kind, message);
         let id = deployment.id.clone();
         self.inner.store.with(move |db| db.add_event(&id, event)).await?;
         self.announce();
         Ok(())
+    }
+
+    fn news_of(&self, step: Step, kind: EventKind, message: &str) -> Event {
+        Event { sequence: 0, at: self.now(), step, kind, message: message.to_owned() }
     }
 }

@@ -1,6 +1,9 @@
 //! The control plane against a world of fakes, on paused time: good days, bad days, a fault at every call, and seeded
 //! random schedules. One binary, because linking costs more than running.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop there")]
+#![allow(clippy::print_stdout, reason = "the matrix says how much it covered")]
+
 mod failures;
 mod handover;
 mod invariants;

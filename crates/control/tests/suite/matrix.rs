@@ -1,5 +1,5 @@
 //! The fault matrix: every port call of a scenario is made to fail, to end the control plane before or after its
-//! effect, and to happen twice; afterwards every invariant must hold, and only a failed call may change the outcome.
+//! effect, and to happen twice, and it is ended after every change of its state; afterwards every invariant must hold, and only a failed call may change the outcome.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ struct Scenario {
 }
 
 enum Ask {
-    Up(App),
+    Up(Box<App>),
     Wish(DeploymentWish),
     Down,
     /// The live instance is killed.
@@ -75,31 +75,41 @@ impl Scenario {
 
     /// Runs the whole matrix and returns its size.
     fn survive_everything(&self) {
+        let mut changes = 0;
         let calls = || {
             on_paused_time(async {
                 let mut rig = self.prepare().await;
+                let before = *rig.control.news().borrow();
                 rig.faults.record();
                 self.play(&mut rig).await;
                 let calls = rig.faults.recorded();
+                changes = *rig.control.news().borrow() - before;
                 self.check(&rig, false).await;
                 calls
             })
         };
         let mut struck = 0;
         let mut broken = Vec::new();
-        let runs = every_call(calls, |fault| {
-            let run = || on_paused_time(self.run(fault.clone()));
-            match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
-                Ok(has_struck) => struck += usize::from(has_struck),
-                Err(panic) => {
-                    let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
-                    broken.push(format!("{fault}: {}", text.lines().take(4).collect::<Vec<_>>().join(" | ")));
-                }
-            }
+        let runs = every_call(calls, |fault| match outcome_of(|| on_paused_time(self.run(fault.clone()))) {
+            Ok(has_struck) => struck += usize::from(has_struck),
+            Err(text) => broken.push(format!("{fault}: {text}")),
         });
-        println!("{runs} runs, {struck} with their fault");
+        for change in 1..=changes {
+            if let Err(text) = outcome_of(|| on_paused_time(self.crash_at(change))) {
+                broken.push(format!("crash after change {change}: {text}"));
+            }
+        }
+        println!("{runs} runs, {struck} with their fault, and {changes} crashes after a change of the state");
         assert!(broken.is_empty(), "{} of {runs} runs broke:\n{}", broken.len(), broken.join("\n"));
         assert!(struck * 10 >= runs * 9, "most faults must strike: {struck} of {runs}");
+    }
+
+    async fn crash_at(&self, change: u64) {
+        let mut rig = self.prepare().await;
+        rig.crash_after_changes = Some(*rig.control.news().borrow() + change);
+        self.play(&mut rig).await;
+        assert_eq!(rig.crashes, 1);
+        self.check(&rig, false).await;
     }
 
     async fn run(&self, fault: Fault) -> bool {
@@ -111,16 +121,28 @@ impl Scenario {
     }
 }
 
+/// Returns what a run came to, or the beginning of its panic's text.
+fn outcome_of<T>(run: impl FnOnce() -> T) -> Result<T, String> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().cloned().unwrap_or_default();
+        text.lines().take(4).collect::<Vec<_>>().join(" | ")
+    })
+}
+
 #[test]
 fn a_first_deployment_survives_every_fault() {
-    Scenario { before: vec![], ask: Ask::Up(App::new("one")), outcome: Some(DeploymentState::Success) }
-        .survive_everything();
+    Scenario {
+        before: vec![],
+        ask: Ask::Up(Box::new(App::new("one"))),
+        outcome: Some(DeploymentState::Success),
+    }
+    .survive_everything();
 }
 
 #[test]
 fn an_overlap_survives_every_fault() {
     let before = vec![App::new("one")];
-    Scenario { before, ask: Ask::Up(App::new("two")), outcome: Some(DeploymentState::Success) }
+    Scenario { before, ask: Ask::Up(Box::new(App::new("two"))), outcome: Some(DeploymentState::Success) }
         .survive_everything();
 }
 
@@ -128,14 +150,19 @@ fn an_overlap_survives_every_fault() {
 fn an_overlap_that_fails_survives_every_fault() {
     let before = vec![App::new("one")];
     let bad = App::new("two").ends(Duration::from_millis(30), Exit::Code { code: 3 });
-    Scenario { before, ask: Ask::Up(bad), outcome: Some(DeploymentState::Failed) }.survive_everything();
+    Scenario { before, ask: Ask::Up(Box::new(bad)), outcome: Some(DeploymentState::Failed) }
+        .survive_everything();
 }
 
 #[test]
 fn a_held_handover_survives_every_fault() {
     let before = vec![App::new("one").with_volume()];
-    Scenario { before, ask: Ask::Up(App::new("two").with_volume()), outcome: Some(DeploymentState::Success) }
-        .survive_everything();
+    Scenario {
+        before,
+        ask: Ask::Up(Box::new(App::new("two").with_volume())),
+        outcome: Some(DeploymentState::Success),
+    }
+    .survive_everything();
 }
 
 #[test]
@@ -143,7 +170,8 @@ fn a_held_handover_that_fails_survives_every_fault() {
     let before = vec![App::new("one").with_volume()];
     let mut bad = App::new("two").with_volume().answers(500, "broken");
     bad.config.health.timeout = Duration::from_millis(200);
-    Scenario { before, ask: Ask::Up(bad), outcome: Some(DeploymentState::Failed) }.survive_everything();
+    Scenario { before, ask: Ask::Up(Box::new(bad)), outcome: Some(DeploymentState::Failed) }
+        .survive_everything();
 }
 
 #[test]

@@ -29,6 +29,8 @@ pub(crate) struct Rig {
     pub(crate) faults: Faults,
     pub(crate) control: Control,
     pub(crate) crashes: u32,
+    /// Ends the control plane once this many changes of the state have been stored and announced.
+    pub(crate) crash_after_changes: Option<u64>,
     /// Outcomes seen so far; they must never change.
     pub(crate) outcomes: BTreeMap<DeploymentId, DeploymentState>,
     store: Store,
@@ -82,7 +84,18 @@ impl Rig {
         let control = Control::new(parts(store.clone(), &folder, &world, &faults), tasks.clone());
         control.start().await.unwrap();
         let (ends, outcomes) = (faults.crashes(), BTreeMap::new());
-        Rig { world, faults, control, crashes: 0, outcomes, store, tasks, ends, folder }
+        Rig {
+            world,
+            faults,
+            control,
+            crashes: 0,
+            crash_after_changes: None,
+            outcomes,
+            store,
+            tasks,
+            ends,
+            folder,
+        }
     }
 
     /// Ends the control plane as `kill -9` would, and starts another over the same files and the same world.
@@ -110,9 +123,15 @@ impl Rig {
     pub(crate) async fn pass_time(&mut self, time: Duration) {
         let until = Instant::now() + time;
         loop {
+            let limit = self.crash_after_changes.unwrap_or(u64::MAX);
+            let mut news = self.control.news();
             tokio::select! {
                 biased;
                 changed = self.ends.changed() => changed.unwrap(),
+                changed = news.wait_for(|changes| *changes >= limit) => {
+                    changed.unwrap();
+                    self.crash_after_changes = None;
+                }
                 () = tokio::time::sleep_until(until) => return,
             }
             self.crash().await;
