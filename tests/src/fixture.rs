@@ -19,9 +19,9 @@ impl App {
     }
 
     /// Makes the plain app with a volume at `/data`.
-    pub fn with_volume(name: &str) -> App {
+    pub fn plain_with_volume(name: &str) -> App {
         let app = App::plain(name);
-        app.write("trackbed.toml", "[[volumes]]\nname = \"data\"\nmount = \"/data\"\n");
+        app.with_volume("/data");
         app
     }
 
@@ -53,11 +53,20 @@ impl App {
         self
     }
 
-    /// Makes the plain app another version of itself.
-    pub fn version(&self, version: &str) -> &Self {
-        let text = fs::read_to_string(self.path().join("app.py")).expect("the plain app");
-        let line = text.lines().find(|line| line.starts_with("VERSION = ")).expect("its version").to_owned();
-        self.write("app.py", text.replace(&line, &format!("VERSION = \"{version}\"")))
+    /// Changes what the plain app answers at `/version`.
+    pub fn version(&self, text: &str) -> &Self {
+        let code = fs::read_to_string(self.path().join("app.py")).expect("the plain app");
+        let lines = code.lines().map(|line| match line.starts_with("VERSION = ") {
+            true => format!("VERSION = \"{text}\"\n"),
+            false => format!("{line}\n"),
+        });
+        let code: String = lines.collect();
+        self.write("app.py", code)
+    }
+
+    /// Gives the source a volume `data`.
+    pub fn with_volume(&self, mount: &str) -> &Self {
+        self.write("trackbed.toml", format!("[[volumes]]\nname = \"data\"\nmount = \"{mount}\"\n"))
     }
 
     /// Removes a file of the source.

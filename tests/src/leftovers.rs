@@ -65,7 +65,8 @@ fn control_groups(folder: &Path, tag: &str, depth: u32) -> Vec<String> {
 fn links(tag: &str) -> Vec<String> {
     let names = fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
     let names = names.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    names.filter(|name| name.contains(tag)).map(|name| format!("network link {name}")).collect()
+    // A link of an instance has room for a part of the mark only.
+    names.filter(|name| name.contains(&tag[..5])).map(|name| format!("network link {name}")).collect()
 }
 
 fn files_in(folder: &Path) -> Vec<PathBuf> {

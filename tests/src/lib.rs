@@ -8,12 +8,14 @@ mod http;
 mod leftovers;
 mod testbox;
 mod tools;
+mod traffic;
 
 pub use fixture::{App, assistant};
 pub use http::{Connection, Response, get, request};
 pub use leftovers::Leftovers;
 pub use testbox::{Output, TestBox, Up, User};
 pub use tools::uv_folder;
+pub use traffic::{Tally, Traffic};
 
 use std::time::{Duration, Instant};
 

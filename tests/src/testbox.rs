@@ -284,6 +284,24 @@ impl TestBox {
         self.request(service, "GET", path, "")
     }
 
+    /// What is written on the disk of the living instances: the folder of each, with its shim's process id.
+    pub fn living_instances(&self) -> Vec<(PathBuf, u64)> {
+        let folders = std::fs::read_dir(self.data_dir().join("instances")).into_iter().flatten().flatten();
+        let shim_of = |folder: &Path| {
+            let state: Value =
+                serde_json::from_slice(&std::fs::read(folder.join("state.json")).ok()?).ok()?;
+            let shim = state["shim"]["pid"].as_u64()?;
+            let line = std::fs::read(format!("/proc/{shim}/cmdline")).ok()?;
+            String::from_utf8_lossy(&line).contains(&*folder.to_string_lossy()).then_some(shim)
+        };
+        folders.filter_map(|entry| Some((entry.path(), shim_of(&entry.path())?))).collect()
+    }
+
+    /// The process of `serve`.
+    pub fn serve_pid(&self) -> u64 {
+        self.serve.as_ref().expect("serve was started").id().into()
+    }
+
     /// What `serve` wrote to its log.
     pub fn serve_log(&self) -> String {
         std::fs::read_to_string(self.home.path().join("serve.log")).unwrap_or_default()

@@ -80,7 +80,7 @@ fn an_app_that_eats_its_memory_is_reported_as_memory_and_restarted_when_it_was_l
 #[test]
 fn an_app_that_ignores_sigterm_is_ended_after_its_grace() {
     let town = TestBox::start();
-    let app = App::with_volume("shop");
+    let app = App::plain_with_volume("shop");
     app.write(
         "trackbed.toml",
         "[[volumes]]\nname = \"data\"\nmount = \"/data\"\n[deploy]\nstopGraceSeconds = 1\n",
@@ -169,7 +169,7 @@ fn an_app_that_crashes_while_it_serves_is_started_again() {
 #[test]
 fn an_app_that_crashes_again_and_again_is_given_up_with_the_reason_until_a_good_deploy() {
     let town = TestBox::start();
-    let app = App::with_volume("shop");
+    let app = App::plain_with_volume("shop");
     app.write(
         "railway.json",
         "{\"deploy\": {\"startCommand\": \"python app.py && test ! -e /data/broken\", \"healthcheckPath\": \"/health\", \

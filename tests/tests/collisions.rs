@@ -12,7 +12,7 @@ const SOON: Duration = Duration::from_secs(20);
 fn of_two_deploys_at_once_the_newest_is_live_and_both_end() {
     let town = TestBox::start();
     let _one = town.up_good("shop");
-    let (two, three) = (App::with_volume("shop"), App::with_volume("shop"));
+    let (two, three) = (App::plain_with_volume("shop"), App::plain_with_volume("shop"));
     two.version("two");
     three.version("three");
     let ups = std::thread::scope(|scope| {

@@ -101,8 +101,9 @@ pub(crate) fn for_instance(parts: &InstanceEnvironment<'_>) -> Environment {
     add("TRACKBED_INSTANCE_ID", instance.as_str());
     add("TRACKBED_PUBLIC_DOMAIN", service.host.as_str());
     add("TRACKBED_PUBLIC_URL", parts.url);
-    // Railway has one volume a service; with several, the first by mount path takes that place.
-    if let Some(volume) = parts.volumes.first() {
+    // Railway has one volume a service; with several, the oldest takes that place: one that is added later must not
+    // send the app to another place for its data.
+    if let Some(volume) = parts.volumes.iter().min_by_key(|volume| volume.created_at) {
         for prefix in ["RAILWAY", "TRACKBED"] {
             add(&format!("{prefix}_VOLUME_NAME"), volume.name.as_str());
             add(&format!("{prefix}_VOLUME_MOUNT_PATH"), volume.mount.as_str());

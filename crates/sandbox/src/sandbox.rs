@@ -267,11 +267,7 @@ impl Inner {
 /// The variable that marks the processes of an instance where nothing else does.
 pub(crate) const MARK: &str = "TRACKBED_INSTANCE";
 
-/// Returns a short name for a data directory: FNV-1a, because it only has to differ.
+/// Returns the box's mark in kernel names (control groups, links, rules).
 pub(crate) fn tag(data_dir: &Path) -> String {
-    let whole = fs::canonicalize(data_dir).unwrap_or_else(|_| data_dir.to_owned());
-    let hash = whole.as_os_str().as_encoded_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    format!("{:08x}", (hash >> 32) as u32 ^ hash as u32)
+    trackbed_stdx::paths::tag(&fs::canonicalize(data_dir).unwrap_or_else(|_| data_dir.to_owned()))
 }

@@ -51,7 +51,8 @@ fn make(place: &VolumePlace) -> io::Result<()> {
     }
     let folder = place.directory.parent().ok_or_else(|| io::Error::other("a volume needs a folder"))?;
     fs::DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
-    match fs::DirBuilder::new().mode(0o755).create(&place.directory) {
+    // For the service's own user alone: not every isolation level hides the folders of others.
+    match fs::DirBuilder::new().mode(0o700).create(&place.directory) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }

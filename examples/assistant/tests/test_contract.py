@@ -1,7 +1,7 @@
 """The HTTP contract of the assistant, held against a running server.
 
-With BASE_URL set, the tests talk to that server and skip what needs a server of
-their own; otherwise they start gunicorn on a free port with data in a temporary folder.
+With BASE_URL set (and TEST_HOST, when the Host header must be another), the tests talk to that
+server and skip what needs a server of their own; otherwise they start gunicorn on a free port with data in a temporary folder.
 """
 
 import json
@@ -20,6 +20,8 @@ import pytest
 
 APP = Path(__file__).resolve().parents[1]
 BASE_URL = os.environ.get("BASE_URL")
+# For a server that is reached by an address and chosen by its name.
+HOST = {"host": os.environ["TEST_HOST"]} if "TEST_HOST" in os.environ else {}
 DEADLINE_SECONDS = 30
 INHERITED = ("PATH", "LANG", "LD_LIBRARY_PATH", "TMPDIR")
 MESSAGE_MAX_BYTES = 16 * 1024
@@ -123,7 +125,7 @@ def base_url(tmp_path_factory):
 
 @pytest.fixture
 def client(base_url):
-    with httpx.Client(base_url=base_url, timeout=DEADLINE_SECONDS) as client:
+    with httpx.Client(base_url=base_url, timeout=DEADLINE_SECONDS, headers=HOST) as client:
         yield client
 
 
@@ -246,7 +248,7 @@ def test_own_message_is_stored_before_the_reply_ends(client):
     with client.stream("POST", f"/threads/{thread}/chat", json={"message": "Early"}) as response:
         events = parse_events(response.iter_lines())
         next(events)
-        with httpx.Client(base_url=client.base_url) as onlooker:
+        with httpx.Client(base_url=client.base_url, headers=HOST) as onlooker:
             stored = messages_of(onlooker, thread)
     assert [message["content"] for message in stored] == ["Early"]
 

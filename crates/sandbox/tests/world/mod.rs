@@ -166,7 +166,7 @@ impl World {
         assert!(left.is_empty(), "sockets left: {left:?}");
         assert!(!std::fs::read_to_string("/proc/self/mountinfo").unwrap().contains(&mark), "mounts left");
         self.sandbox.dismantle();
-        let tag = bridge_tag(&self.data);
+        let tag = trackbed_stdx::paths::tag(&self.data);
         for place in ["/sys/fs/cgroup", "/sys/class/net"] {
             let found = Command::new("find")
                 .args([place, "-maxdepth", "2", "-name", &format!("*{}*", &tag[..5])])
@@ -177,14 +177,6 @@ impl World {
         files::remove_tree(&self.data).unwrap();
         files::remove_tree(&self.run).unwrap();
     }
-}
-
-/// The name of a box in the kernel, as `sandbox::tag` makes it.
-fn bridge_tag(data: &Path) -> String {
-    let hash = data.as_os_str().as_encoded_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    format!("{:08x}", (hash >> 32) as u32 ^ hash as u32)
 }
 
 pub fn processes_mention(mark: &str) -> bool {
