@@ -169,6 +169,16 @@ impl Engine for FakeEngine {
         self.faults.pass("engine.inspect", Err, inspect).await
     }
 
+    async fn wait(&self, id: &InstanceId) {
+        while self
+            .world
+            .instance(id)
+            .is_some_and(|instance| !matches!(Self::status(&instance).state, InstanceState::Ended { .. }))
+        {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     async fn logs(&self, id: &InstanceId, from: LogCursor, limit: usize) -> Result<LogPage, PortError> {
         self.faults.pass("engine.logs", Err, || async { self.read_log(id, from, limit) }).await
     }

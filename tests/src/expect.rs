@@ -11,7 +11,7 @@ use crate::{App, TestBox, Up};
 impl TestBox {
     /// Deploys the plain app with a volume as a first release and puts a note into its database.
     pub fn up_good(&self, name: &str) -> App {
-        let app = App::with_volume(name);
+        let app = App::plain_with_volume(name);
         self.up_ok(&app.path());
         assert_eq!(self.request(name, "POST", "/notes", "kept").status, 201);
         app

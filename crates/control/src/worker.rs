@@ -5,16 +5,30 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use trackbed_core::ServiceId;
 use trackbed_core::deployment::{DeploymentEvent, DeploymentState, EventKind};
+use trackbed_core::service::Wanted;
+use trackbed_core::{InstanceId, ServiceId};
 
 use crate::control::{Control, ControlError};
 use crate::supervise::Queue;
 
-/// How often a worker looks after its instance without being woken. An app that ends is noticed within this time.
-const TICK: Duration = Duration::from_millis(400);
+/// How often a worker looks after its service without being woken. The end of an instance wakes it at once.
+const TICK: Duration = Duration::from_secs(5);
+/// How often it looks while something is not as it should be: a restart that waits, an instance that is not healthy.
+const TICK_UNSETTLED: Duration = Duration::from_millis(250);
 /// Pause after a pass that failed for a reason of our own (disk, database), so that it is not tried in a hot loop.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(2);
+
+/// How a pass left a service.
+#[derive(Debug)]
+pub(crate) enum Settled {
+    /// It serves, by this instance.
+    Yes(InstanceId),
+    /// There is nothing to look after.
+    Idle,
+    /// Something is under way.
+    No,
+}
 
 impl Control {
     pub(crate) fn spawn_worker(&self, service: ServiceId, wake: Arc<Notify>) {
@@ -29,7 +43,17 @@ impl Control {
                     pass = control.pass(&service) => pass,
                 };
                 let pause = match pass {
-                    Ok(()) => TICK,
+                    Ok(Settled::Yes(instance)) => {
+                        tokio::select! {
+                            () = shutdown.wait() => return,
+                            () = wake.notified() => {}
+                            () = control.inner.engine.wait(&instance) => {}
+                            () = tokio::time::sleep(TICK) => {}
+                        }
+                        continue;
+                    }
+                    Ok(Settled::Idle) => TICK,
+                    Ok(Settled::No) => TICK_UNSETTLED,
                     Err(error) => {
                         tracing::error!(%service, error = &error as &dyn std::error::Error, "a pass over the service failed");
                         PAUSE_AFTER_ERROR
@@ -45,7 +69,7 @@ impl Control {
     }
 
     /// Brings one service to what is wanted of it, as far as that is possible now.
-    pub(crate) async fn pass(&self, service: &ServiceId) -> Result<(), ControlError> {
+    pub(crate) async fn pass(&self, service: &ServiceId) -> Result<Settled, ControlError> {
         loop {
             self.supersede_queued(service).await?;
             let id = service.clone();
@@ -53,7 +77,20 @@ impl Control {
             let Some(next) = unfinished.into_iter().next() else { break };
             self.drive(next).await?;
         }
-        self.supervise(service, Queue::Matters).await
+        self.supervise(service, Queue::Matters).await?;
+        self.settled(service).await
+    }
+
+    /// Tells what there is to wait for until the next pass.
+    async fn settled(&self, service: &ServiceId) -> Result<Settled, ControlError> {
+        let id = service.clone();
+        let service = self.inner.store.with(move |db| db.load_service(&id)).await?;
+        let Some(live) = service.live else { return Ok(Settled::Idle) };
+        Ok(match (service.wanted, live.given_up, live.instance, live.port) {
+            (Wanted::Running, None, Some(instance), Some(_)) => Settled::Yes(instance),
+            (Wanted::Running, Some(_), _, _) | (Wanted::Stopped, _, None, _) => Settled::Idle,
+            (Wanted::Running, None, _, _) | (Wanted::Stopped, _, Some(_), _) => Settled::No,
+        })
     }
 
     /// Of several deployments that have not begun, only the newest is worth doing.

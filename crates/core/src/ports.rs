@@ -160,6 +160,10 @@ pub trait Engine: Send + Sync {
     /// As [`Engine::list`].
     async fn inspect(&self, id: &InstanceId) -> Result<Option<InstanceStatus>, PortError>;
 
+    /// Returns when an instance has ended, at once when it has already or is unknown. Cancel-safe. What it knows may be a
+    /// moment old: ask [`Engine::inspect`] then.
+    async fn wait(&self, id: &InstanceId);
+
     /// Returns lines of an instance's log from a place on, oldest first; at most `limit`.
     ///
     /// # Errors

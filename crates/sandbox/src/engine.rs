@@ -39,6 +39,9 @@ impl Sandbox {
     }
 }
 
+/// How often [`Engine::wait`] looks.
+const WAIT_LOOK: Duration = Duration::from_millis(400);
+
 #[async_trait]
 impl Engine for Sandbox {
     fn isolation(&self) -> Isolation {
@@ -67,6 +70,14 @@ impl Engine for Sandbox {
     async fn inspect(&self, id: &InstanceId) -> Result<Option<InstanceStatus>, PortError> {
         let id = id.clone();
         self.blocking(move |inner| Ok(inner.status(&id))).await
+    }
+
+    async fn wait(&self, id: &InstanceId) {
+        while let Ok(Some(status)) = self.inspect(id).await
+            && !matches!(status.state, InstanceState::Ended { .. })
+        {
+            tokio::time::sleep(WAIT_LOOK).await;
+        }
     }
 
     async fn logs(&self, id: &InstanceId, from: LogCursor, limit: usize) -> Result<LogPage, PortError> {
