@@ -170,11 +170,6 @@ fn an_app_that_crashes_while_it_serves_is_started_again() {
 fn an_app_that_crashes_again_and_again_is_given_up_with_the_reason_until_a_good_deploy() {
     let town = TestBox::start();
     let app = App::plain_with_volume("shop");
-    app.write(
-        "railway.json",
-        "{\"deploy\": {\"startCommand\": \"python app.py && test ! -e /data/broken\", \"healthcheckPath\": \"/health\", \
-         \"restartPolicyMaxRetries\": 2}}",
-    );
     // Starts well until its data says otherwise.
     app.write(
         "start.sh",

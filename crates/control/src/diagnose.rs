@@ -25,7 +25,8 @@ impl Control {
         Failure { stage, reason, hint, log_tail }
     }
 
-    async fn log_tail(&self, gate: &Gate<'_>) -> Vec<String> {
+    /// Returns the last lines that the app wrote.
+    pub(crate) async fn log_tail(&self, gate: &Gate<'_>) -> Vec<String> {
         let mut tail: Vec<String> = Vec::new();
         let mut from = LogCursor::START;
         for _ in 0..PAGES_MAX {
