@@ -79,6 +79,9 @@ impl TestBox {
     /// Makes the folder of a box without starting it.
     pub fn prepare(user: User, env: &[(&str, &str)], serve_arguments: &[&str]) -> TestBox {
         let home = tempfile::Builder::new().prefix("tbx-").tempdir_in("/tmp").expect("a temporary folder");
+        // As `/var/lib` is: without mounts, apps pass through it.
+        let passable = std::os::unix::fs::PermissionsExt::from_mode(0o711);
+        std::fs::set_permissions(home.path(), passable).expect("our own folder");
         if user == User::Ordinary {
             make_ordinary_user();
             let path = home.path().to_string_lossy().into_owned();
@@ -282,7 +285,8 @@ impl TestBox {
     pub fn living_instances(&self) -> Vec<(PathBuf, u64)> {
         let folders = std::fs::read_dir(self.data_dir().join("instances")).into_iter().flatten().flatten();
         let shim_of = |folder: &Path| {
-            let state: Value = serde_json::from_slice(&std::fs::read(folder.join("state.json")).ok()?).ok()?;
+            let state: Value =
+                serde_json::from_slice(&std::fs::read(folder.join("state.json")).ok()?).ok()?;
             let shim = state["shim"]["pid"].as_u64()?;
             let line = std::fs::read(format!("/proc/{shim}/cmdline")).ok()?;
             String::from_utf8_lossy(&line).contains(&*folder.to_string_lossy()).then_some(shim)

@@ -28,11 +28,9 @@ impl Traffic {
     /// Asks for `/version` again and again.
     pub fn get(port: u16, service: &str, clients: usize, pause: Duration) -> Traffic {
         let host = format!("{service}.localhost:{port}");
-        Self::start(clients, pause, move |_, _, tally| {
-            match http::get(port, &host, "/version") {
-                Ok(response) if response.status == 200 => {}
-                other => tally.failures.push(format!("GET /version: {other:?}")),
-            }
+        Self::start(clients, pause, move |_, _, tally| match http::get(port, &host, "/version") {
+            Ok(response) if response.status == 200 => {}
+            other => tally.failures.push(format!("GET /version: {other:?}")),
         })
     }
 
@@ -47,7 +45,8 @@ impl Traffic {
             };
             match http::request(port, &host, method, path, &body) {
                 Ok(response)
-                    if response.status == 200 && (number % 2 == 1 || response.body == length.to_string()) => {}
+                    if response.status == 200 && (number % 2 == 1 || response.body == length.to_string()) => {
+                }
                 other => tally.failures.push(format!("{method} {path} with {} bytes: {other:?}", body.len())),
             }
         })

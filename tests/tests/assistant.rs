@@ -7,7 +7,8 @@ use trackbed_tests::{TestBox, assistant};
 
 fn run(what: &str, command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{what}: {error}"));
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let text =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{what}: {text}");
     text
 }
@@ -28,7 +29,8 @@ fn environment(folder: &Path, example: &Path) {
 
 #[test]
 fn the_deployed_assistant_keeps_the_contract_of_the_example() {
-    let example = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the repository").join("examples/assistant");
+    let example =
+        Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the repository").join("examples/assistant");
     let folder = tempfile::tempdir().expect("a temporary folder");
     let town = TestBox::start();
     std::thread::scope(|scope| {

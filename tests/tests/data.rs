@@ -93,7 +93,8 @@ fn a_build_sees_no_volume_and_the_app_does() {
     );
     for _ in 0..2 {
         town.up_ok(&app.path());
-        let seen = town.trackbed(&["run", "--service", "builder", "--", "sh", "-c", "cat seen.txt; ls -d /data"]);
+        let seen =
+            town.trackbed(&["run", "--service", "builder", "--", "sh", "-c", "cat seen.txt; ls -d /data"]);
         assert_eq!(ok(&seen).stdout, "absent\n/data\n");
         // Another source, so that it is built once more, now with a volume that exists.
         app.version("two");
@@ -149,7 +150,8 @@ fn a_volume_is_added_listed_and_looked_into_by_command() {
     assert!(listed[0]["used_bytes"].as_u64() > Some(0), "{listed}");
     assert_eq!(listed[0]["held_by"], town.service("shelf")["instance"]["id"]);
     let files = town.json(&["volume", "files", "data", "--json", "--service", "shelf"]);
-    let names: Vec<&str> = files.as_array().expect("a list").iter().filter_map(|file| file["path"].as_str()).collect();
+    let names: Vec<&str> =
+        files.as_array().expect("a list").iter().filter_map(|file| file["path"].as_str()).collect();
     assert!(names.iter().any(|name| name.trim_start_matches('/') == "app.db"), "{names:?}");
     let nowhere = town.trackbed(&["volume", "files", "data", "../../..", "--service", "shelf"]);
     assert_eq!(nowhere.code, 1, "{nowhere:?}");
@@ -220,7 +222,11 @@ fn no_acknowledged_write_is_lost_and_no_request_fails_while_a_service_with_a_vol
     assert_eq!(tally.failures, Vec::<String>::new());
     let mut kept = notes(&town, "busy");
     let mut acknowledged = tally.acknowledged;
-    eprintln!("{} notes sent during 5 redeploys and 5 restarts, {} acknowledged", tally.sent, acknowledged.len());
+    eprintln!(
+        "{} notes sent during 5 redeploys and 5 restarts, {} acknowledged",
+        tally.sent,
+        acknowledged.len()
+    );
     kept.sort();
     acknowledged.sort();
     assert_eq!(kept, acknowledged, "each is there, and once");

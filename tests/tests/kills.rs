@@ -229,7 +229,8 @@ fn keeper(user: User) -> (TestBox, App, u16) {
 fn wait_kept(port: u16) {
     let host = format!("keeper.localhost:{port}");
     wait_for("the service is back with its data", Duration::from_secs(20), || {
-        get(port, &host, "/notes").is_ok_and(|response| response.status == 200 && response.body == "[\"kept\"]")
+        get(port, &host, "/notes")
+            .is_ok_and(|response| response.status == 200 && response.body == "[\"kept\"]")
     });
     assert_eq!(get(port, &host, "/two-at-once").expect("the edge answers").body, "False");
 }

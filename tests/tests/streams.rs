@@ -62,7 +62,10 @@ fn no_two_events_are_coalesced() {
         // The app makes the next event only now; it comes all the same, alone and whole.
         assert_eq!(town.get("lockstep", "/confirm").body, "go on");
         let event = events.next_ending("\n\n\r\n");
-        assert_eq!(event.to_lowercase(), format!("{:x}\r\ndata: {number}\n\n\r\n", format!("data: {number}\n\n").len()));
+        assert_eq!(
+            event.to_lowercase(),
+            format!("{:x}\r\ndata: {number}\n\n\r\n", format!("data: {number}\n\n").len())
+        );
         assert_eq!(events.text, "", "nothing comes along with event {number}");
     }
     assert_eq!(town.get("lockstep", "/confirm").body, "go on");
@@ -230,7 +233,8 @@ fn large_bodies_arrive_whole_both_ways() {
     town.up_ok(&App::plain("bulk").path());
     let port = town.port();
     let host = format!("bulk.localhost:{port}");
-    let upload: Vec<u8> = (0..SIZE).map(|place| u8::try_from(place * 131 % 251).expect("below 251")).collect();
+    let upload: Vec<u8> =
+        (0..SIZE).map(|place| u8::try_from(place * 131 % 251).expect("below 251")).collect();
     let sent = Connection::send(port, &host, "POST", "/adler", "Connection: close\r\n", &upload);
     let answer = sent.and_then(Connection::read_all).expect("an answer");
     assert_eq!(answer.body, format!("{SIZE} {}", adler32(&upload)));
@@ -251,7 +255,8 @@ fn exchange(stream: &mut TcpStream, host: &str, method: &str, path: &str) -> (St
     }
     let head = String::from_utf8(head).expect("ASCII").to_lowercase();
     let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
-    let length: usize = length.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("no length: {head}"));
+    let length: usize =
+        length.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("no length: {head}"));
     let mut body = vec![0; if method == "HEAD" { 0 } else { length }];
     stream.read_exact(&mut body).expect("the body");
     (head, String::from_utf8(body).expect("text"))
@@ -265,8 +270,7 @@ fn connections_are_used_again_on_both_sides_of_the_edge() {
     let host = format!("again.localhost:{port}");
     let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the edge listens");
     stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a time");
-    let mut peers: Vec<String> =
-        (0..50).map(|_| exchange(&mut stream, &host, "GET", "/peer").1).collect();
+    let mut peers: Vec<String> = (0..50).map(|_| exchange(&mut stream, &host, "GET", "/peer").1).collect();
     peers.dedup();
     assert_eq!(peers.len(), 1, "the edge dialled the app anew");
     // A HEAD has the length of the body and no body: what follows on the connection is the next answer.
@@ -301,10 +305,20 @@ fn an_unknown_host_gets_a_page_that_says_so() {
     let page = browser.and_then(Connection::read_all).expect("the edge answers");
     assert!(page.status == 400 || page.status == 404, "{page:?}");
     assert!(!page.body.contains("<b>evil"), "{page:?}");
-    let named = Connection::send(port, "nobody.localhost", "GET", "/", "Accept: text/html\r\nConnection: close\r\n", b"");
+    let named = Connection::send(
+        port,
+        "nobody.localhost",
+        "GET",
+        "/",
+        "Accept: text/html\r\nConnection: close\r\n",
+        b"",
+    );
     let page = named.and_then(Connection::read_all).expect("the edge answers");
     assert_eq!(page.status, 404);
-    assert!(page.head.to_lowercase().contains("text/html") && page.body.contains("nobody.localhost"), "{page:?}");
+    assert!(
+        page.head.to_lowercase().contains("text/html") && page.body.contains("nobody.localhost"),
+        "{page:?}"
+    );
 }
 
 #[test]
