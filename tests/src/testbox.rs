@@ -81,6 +81,9 @@ impl TestBox {
     /// Makes the folder of a box without starting it.
     pub fn prepare(user: User, env: &[(&str, &str)], serve_arguments: &[&str]) -> TestBox {
         let home = tempfile::Builder::new().prefix("tbx-").tempdir_in("/tmp").expect("a temporary folder");
+        // As `/var/lib` is: without mounts, apps pass through it.
+        let passable = std::os::unix::fs::PermissionsExt::from_mode(0o711);
+        std::fs::set_permissions(home.path(), passable).expect("our own folder");
         if user == User::Ordinary {
             make_ordinary_user();
             let path = home.path().to_string_lossy().into_owned();

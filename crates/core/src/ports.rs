@@ -188,7 +188,8 @@ pub trait Engine: Send + Sync {
     /// When it is unknown or ended.
     async fn address(&self, id: &InstanceId, port: u16) -> Result<Address, PortError>;
 
-    /// Returns a port for a new instance to listen on: free now, and not promised to any other instance.
+    /// Returns a port for a new instance to listen on: free now, and not promised to any other instance that shares its
+    /// network.
     ///
     /// # Errors
     /// When none is free.

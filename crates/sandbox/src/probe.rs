@@ -77,10 +77,16 @@ fn find_level(sandbox: &Sandbox) -> Result<(IsolationLevel, Vec<String>), PortEr
             missing.push(format!("{}: a lower level was asked for", level.as_str()));
             continue;
         }
-        let tried = if level == IsolationLevel::Full && !nix::unistd::geteuid().is_root() {
+        let root = nix::unistd::geteuid().is_root();
+        let tried = if level == IsolationLevel::Full && !root {
             Err("the box does not run as root".to_owned())
         } else {
-            try_level(sandbox, level)
+            // Without mounts, apps of other users reach their files by the paths of the box.
+            let passable = match root && level > IsolationLevel::Userns {
+                true => let_through(&sandbox.inner.config.data_dir),
+                false => Ok(()),
+            };
+            passable.and_then(|()| try_level(sandbox, level))
         };
         match tried {
             Ok(notes) => {
@@ -89,7 +95,8 @@ fn find_level(sandbox: &Sandbox) -> Result<(IsolationLevel, Vec<String>), PortEr
                     IsolationLevel::Full => {}
                     IsolationLevel::Userns => missing.push("own network: apps share the network of the box".to_owned()),
                     IsolationLevel::Landlock | IsolationLevel::Plain => missing.push(
-                        "own file tree, own processes, own network: no namespaces here, volumes only below /app".to_owned(),
+                        "own file tree, own processes, own network: no namespaces here, so nothing is built, and volumes are only below /app"
+                            .to_owned(),
                     ),
                 }
                 return Ok((level, missing));
@@ -103,6 +110,16 @@ fn find_level(sandbox: &Sandbox) -> Result<(IsolationLevel, Vec<String>), PortEr
         }
     }
     Err(PortError::new(format!("no instance can be run on this box: {}", missing.join("; "))))
+}
+
+/// Lets every user pass through a folder, not look into it.
+fn let_through(folder: &Path) -> Result<(), String> {
+    use std::os::unix::fs::PermissionsExt;
+    let changed = fs::metadata(folder).and_then(|metadata| {
+        let mode = metadata.permissions().mode();
+        fs::set_permissions(folder, fs::Permissions::from_mode(mode | 0o011))
+    });
+    changed.map_err(|error| format!("cannot let apps pass through {}: {error}", folder.display()))
 }
 
 /// Runs one instance with two layers and a volume-less top, and forgets it. Returns what it had to do without.

@@ -25,6 +25,10 @@ impl Fixture for Real {
         let volumes = if with_volume { vec![self.volume.clone()] } else { Vec::new() };
         InstanceSpec { volumes, ..self.world.spec(&script.command()) }
     }
+
+    fn shares_ports(&self) -> bool {
+        self.world.level != IsolationLevel::Full
+    }
 }
 
 async fn keeps_the_contract(level: IsolationLevel, mount: &str) {

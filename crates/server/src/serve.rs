@@ -195,12 +195,28 @@ fn now() -> Timestamp {
 }
 
 fn prepare(data_dir: &Path) -> anyhow::Result<PathBuf> {
-    use std::os::unix::fs::DirBuilderExt;
+    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(data_dir)
         .with_context(|| format!("cannot make the data directory {}", data_dir.display()))?;
+    // Private each, because levels without mounts let apps pass through the data directory.
+    for name in ["sources", "tmp", "deployments"] {
+        let folder = data_dir.join(name);
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&folder)
+            .with_context(|| format!("cannot make {}", folder.display()))?;
+    }
+    let database = data_dir.join("state.db");
+    std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(&database)
+        .with_context(|| format!("cannot open {}", database.display()))?;
     data_dir.canonicalize().with_context(|| format!("cannot use the data directory {}", data_dir.display()))
 }
 
