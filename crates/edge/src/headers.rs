@@ -14,7 +14,6 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const X_REQUEST_START: HeaderName = HeaderName::from_static("x-request-start");
@@ -46,9 +45,10 @@ pub(crate) fn prepare_request(
     let takes_trailers = headers.get_all(TE).iter().any(|value| has_token(value, "trailers"));
     remove_hop_by_hop(headers);
     // The edge answers `100 Continue` itself, as soon as the target reads.
-    for name in [EXPECT, PROXY_AUTHORIZATION, FORWARDED, X_FORWARDED_PORT] {
+    for name in [EXPECT, PROXY_AUTHORIZATION, FORWARDED] {
         headers.remove(name);
     }
+    remove_claims(headers);
     if takes_trailers {
         headers.insert(TE, HeaderValue::from_static("trailers"));
     }
@@ -77,9 +77,11 @@ pub(crate) fn prepare_answer(headers: &mut HeaderMap, request_id: HeaderValue, c
     }
 }
 
-/// Returns the protocol that a head asks to switch to, if `Connection` confirms it.
+/// Returns the protocol that a head asks to switch to, if `Connection` confirms it. Only WebSocket: behind a switch to
+/// another HTTP the edge would see none of the requests.
 pub(crate) fn upgrade_of(headers: &HeaderMap) -> Option<HeaderValue> {
-    let protocol = headers.get(UPGRADE)?;
+    let protocol =
+        headers.get(UPGRADE).filter(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"))?;
     let confirmed = headers.get_all(CONNECTION).iter().any(|value| has_token(value, "upgrade"));
     confirmed.then(|| protocol.clone())
 }
@@ -100,6 +102,19 @@ pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
         let start = value.as_bytes().get(..EVENT_STREAM.len());
         start.is_some_and(|start| start.eq_ignore_ascii_case(EVENT_STREAM))
     })
+}
+
+/// Removes what a client may not say about itself: every `X-Forwarded-…`, and every name with an underscore, which WSGI
+/// and CGI cannot tell from the same name with a dash (`X_Forwarded_For`) or from their own words (`SCRIPT_NAME`).
+fn remove_claims(headers: &mut HeaderMap) {
+    let is_claim =
+        |name: &HeaderName| name.as_str().contains('_') || name.as_str().starts_with("x-forwarded-");
+    if headers.keys().any(is_claim) {
+        let claims: Vec<HeaderName> = headers.keys().filter(|name| is_claim(name)).cloned().collect();
+        for name in claims {
+            headers.remove(name);
+        }
+    }
 }
 
 /// Removes what belongs to one connection (RFC 9110 §7.6.1), including what `Connection` names.
@@ -169,8 +184,22 @@ mod tests {
     }
 
     #[test]
+    fn a_client_cannot_claim_what_only_the_edge_knows() {
+        let mut headers = map(&[
+            ("x_forwarded_for", "6.6.6.6"),
+            ("script_name", "/evil"),
+            ("x-forwarded-prefix", "/p"),
+            ("x-forwarded-for", "6.6.6.6"),
+            ("x-request-start", "1"),
+        ]);
+        remove_claims(&mut headers);
+        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-request-start"]);
+    }
+
+    #[test]
     fn an_upgrade_needs_both_headers() {
         assert!(upgrade_of(&map(&[("upgrade", "websocket")])).is_none());
+        assert!(upgrade_of(&map(&[("upgrade", "h2c"), ("connection", "upgrade")])).is_none());
         assert!(
             upgrade_of(&map(&[("upgrade", "websocket"), ("connection", "keep-alive, Upgrade")])).is_some()
         );

@@ -15,28 +15,47 @@ pub(crate) enum HostFault {
 }
 
 /// Returns the host as the client wrote it, port included: the target's authority when it has one (RFC 9112 §3.2.2),
-/// else the `Host` header, of which there must be exactly one.
+/// else the `Host` header, of which there must be exactly one. It reaches the app, which may build links from it: only a
+/// name or bracketed address and a port pass, nothing that a link could be bent with.
 pub(crate) fn authority_of(parts: &Parts) -> Result<&str, HostFault> {
     let mut hosts = parts.headers.get_all(HOST).iter();
     let first = hosts.next();
     if hosts.next().is_some() {
         return Err(HostFault::Malformed);
     }
-    if let Some(authority) = parts.uri.authority() {
-        return Ok(authority.as_str());
+    let text = match parts.uri.authority() {
+        Some(authority) => authority.as_str(),
+        None => first.ok_or(HostFault::Missing)?.to_str().map_err(|_| HostFault::Malformed)?.trim(),
+    };
+    match text {
+        "" => Err(HostFault::Missing),
+        text if is_plain(text) => Ok(text),
+        _ => Err(HostFault::Malformed),
     }
-    let text = first.ok_or(HostFault::Missing)?.to_str().map_err(|_| HostFault::Malformed)?.trim();
-    if text.is_empty() { Err(HostFault::Missing) } else { Ok(text) }
+}
+
+/// Returns whether a text is `name`, `name:port`, `[address]` or `[address]:port`.
+fn is_plain(text: &str) -> bool {
+    let (name, port) = split_port(text);
+    let is_port = port.is_none_or(|port| port.bytes().all(|byte| byte.is_ascii_digit()));
+    let is_name = match name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)),
+    };
+    is_name && is_port && !name.is_empty()
+}
+
+/// The colons of a bare IPv6 literal are inside brackets.
+fn split_port(text: &str) -> (&str, Option<&str>) {
+    match text.rsplit_once(':') {
+        Some((name, port)) if !port.contains(']') => (name, Some(port)),
+        _ => (text, None),
+    }
 }
 
 /// Returns the part that the table compares. Allocates only when the client wrote capitals.
 pub(crate) fn normalize(authority: &str) -> Cow<'_, str> {
-    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-    let host = match host.rsplit_once(':') {
-        // The colons of a bare IPv6 literal are inside brackets.
-        Some((name, port)) if !port.contains(']') => name,
-        _ => host,
-    };
+    let (host, _) = split_port(authority);
     let host = host.strip_suffix('.').unwrap_or(host);
     if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
         Cow::Owned(host.to_ascii_lowercase())
@@ -56,11 +75,22 @@ mod tests {
             ("A.Example:8080", "a.example"),
             ("a.example.", "a.example"),
             ("a.example.:80", "a.example"),
-            ("user@a.example", "a.example"),
             ("[::1]:80", "[::1]"),
             ("[::1]", "[::1]"),
         ] {
             assert_eq!(normalize(given), wanted, "{given}");
+        }
+    }
+
+    #[test]
+    fn a_host_that_could_bend_a_link_is_a_fault() {
+        for bad in
+            ["evil.com/x?@a.example", "u:p@a.example", "a.example:80/x", "a\"b", "a b", ":80", "[::1", "[x]"]
+        {
+            assert!(!is_plain(bad), "{bad}");
+        }
+        for good in ["a_b.example", "a.example.", "a:", "127.0.0.1:8080", "[::1]:80"] {
+            assert!(is_plain(good), "{good}");
         }
     }
 

@@ -31,6 +31,9 @@ pub(crate) const TUNNEL_BUFFER_BYTES: usize = 8 * 1024;
 pub(crate) const LISTEN_BACKLOG: i32 = 4096;
 /// File descriptors kept for listeners, control, logs and namespaces when the rest is shared out to connections.
 pub(crate) const DESCRIPTORS_RESERVED: u64 = 128;
+/// Silence on a client's connection after which the kernel asks whether it is still there, and time between questions.
+pub(crate) const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// Wait after `accept` failed for want of descriptors or memory, so that the loop does not spin.
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long answers carry `Connection: close` before idle client connections are closed at shutdown.

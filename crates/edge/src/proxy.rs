@@ -201,7 +201,7 @@ async fn send(
         let mut upstream = match idle {
             Some(upstream) => upstream,
             None => target.dial().await.map_err(|error| {
-                tracing::info!(instance = %target.target().instance, %error, "cannot connect to target");
+                tracing::debug!(instance = %target.target().instance, %error, "cannot connect to target");
                 Failure::Unreachable
             })?,
         };
@@ -209,7 +209,7 @@ async fn send(
             Ok(answer) => return Ok((upstream, answer)),
             Err(mut error) => {
                 let Some(unsent) = error.take_message() else {
-                    tracing::info!(instance = %target.target().instance, error = %error.error(), "no answer");
+                    tracing::debug!(instance = %target.target().instance, error = %error.error(), "no answer");
                     return Err(Failure::NoAnswer);
                 };
                 request = unsent;

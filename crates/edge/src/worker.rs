@@ -9,7 +9,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::client_io::Watch;
 use crate::connection;
-use crate::limits::{ACCEPT_PAUSE, CLOSE_NOTICE};
+use crate::limits::{ACCEPT_PAUSE, CLOSE_NOTICE, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL};
 use crate::proxy::Client;
 use crate::shutdown::{Closing, Stage, draining};
 use crate::table::Routes;
@@ -30,6 +30,12 @@ pub(crate) struct Worker {
 )]
 pub(crate) fn spawn(work: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(work);
+}
+
+/// A client that vanished without a word must not hold a quiet stream for ever: after a minute of silence the kernel
+/// asks, and after four unanswered questions the connection is gone (tcp(7)).
+fn keepalive() -> socket2::TcpKeepalive {
+    socket2::TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_INTERVAL).with_retries(4)
 }
 
 impl Worker {
@@ -76,6 +82,7 @@ impl Worker {
             };
             // Fails only for a client that has left already.
             let _ = stream.set_nodelay(true);
+            let _ = socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive());
             let client = Client {
                 routes: Arc::clone(&self.routes),
                 watch: Watch::new(peer.ip().to_canonical(), permit),

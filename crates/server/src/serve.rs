@@ -195,12 +195,18 @@ fn now() -> Timestamp {
 }
 
 fn prepare(data_dir: &Path) -> anyhow::Result<PathBuf> {
-    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(data_dir)
         .with_context(|| format!("cannot make the data directory {}", data_dir.display()))?;
+    // One that was there before may be open to others; what is in it is not for them.
+    let mode = std::fs::metadata(data_dir).map(|metadata| metadata.permissions().mode() & 0o777);
+    if mode.is_ok_and(|mode| mode & 0o066 != 0) {
+        std::fs::set_permissions(data_dir, std::fs::Permissions::from_mode(0o700))
+            .with_context(|| format!("cannot make {} private", data_dir.display()))?;
+    }
     // Private each, because levels without mounts let apps pass through the data directory.
     for name in ["sources", "tmp", "deployments"] {
         let folder = data_dir.join(name);
