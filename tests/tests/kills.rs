@@ -365,6 +365,7 @@ fn a_terminated_serve_leaves_apps_and_edge_alone_and_down_all_ends_them() {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "a record is made stale, not kept")]
 fn after_a_reboot_the_service_comes_back_and_nobody_else_is_hurt() {
     let (mut town, _app, port) = keeper(User::Own);
     let mut all = vec![town.serve_pid(), town.edge_pid()];

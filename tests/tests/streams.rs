@@ -332,6 +332,7 @@ fn a_first_deployment_shows_a_page_until_it_is_healthy() {
     assert_eq!(up.code, 0, "{up:?}");
     let port = town.port();
     let ask = || request(port, "early.localhost", "GET", "/version", "").expect("the edge answers");
+    wait_for("the edge knows the new service", Duration::from_secs(1), || ask().status != 404);
     let early = ask();
     assert_eq!(early.status, 503, "{early:?}");
     assert!(early.body.contains("service_starting"), "{early:?}");

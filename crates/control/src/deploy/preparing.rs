@@ -25,6 +25,12 @@ impl Control {
         service: &Service,
         deployment: &mut Deployment,
     ) -> Result<(), StepError> {
+        // A service that is new gets its address now: whoever comes early is told that it starts.
+        if service.live.is_none()
+            && let Err(error) = self.sync_routes().await
+        {
+            tracing::warn!(%error, "the edge will hear of the new service later");
+        }
         let source = self.source_of(deployment)?;
         let variables = self.owner_variables(service, Step::Plan).await?;
         let request =
