@@ -83,9 +83,36 @@ pub(crate) fn plain(text: &str) -> String {
     text.chars().map(shown).collect()
 }
 
+/// As [`plain`], but colours stay: an app's log may be coloured, and must not move the cursor, rename the window or
+/// write to the clipboard.
+pub(crate) fn coloured(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(start) = rest.find('\u{1b}') {
+        shown.push_str(&plain(&rest[..start]));
+        rest = &rest[start..];
+        let body = rest.strip_prefix("\u{1b}[").unwrap_or_default();
+        let digits = body.find(|c: char| !c.is_ascii_digit() && c != ';').unwrap_or(body.len());
+        let length = if body[digits..].starts_with('m') { 2 + digits + 1 } else { 1 };
+        let sequence = &rest[..length];
+        shown.push_str(&if length > 1 { sequence.to_owned() } else { plain(sequence) });
+        rest = &rest[length..];
+    }
+    shown.push_str(&plain(rest));
+    shown
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_log_may_have_colours_and_nothing_else() {
+        assert_eq!(coloured("\u{1b}[31mred\u{1b}[0m\tä"), "\u{1b}[31mred\u{1b}[0m\tä");
+        assert_eq!(coloured("\u{1b}[2Jx\u{1b}]0;t\u{7}"), "\\u{1b}[2Jx\\u{1b}]0;t\\u{7}");
+        assert_eq!(coloured("\u{1b}["), "\\u{1b}[");
+        assert_eq!(coloured("\u{1b}"), "\\u{1b}");
+    }
 
     #[test]
     fn sizes_are_short() {

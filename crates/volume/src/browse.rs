@@ -52,7 +52,8 @@ pub fn list_files(volume: &Path, path: &str) -> io::Result<Vec<Entry>> {
     let mut entries = Vec::new();
     for entry in fs::read_dir(folder)?.take(ENTRIES_MAX) {
         let entry = entry?;
-        let metadata = entry.metadata()?;
+        // Gone since: an app works here, and SQLite's journals come and go.
+        let Ok(metadata) = entry.metadata() else { continue };
         entries.push(Entry {
             path: relative.join(entry.file_name()).to_string_lossy().into_owned(),
             kind: kind_of(&metadata),

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
@@ -56,7 +56,8 @@ fn make(place: &VolumePlace) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
-    fs::OpenOptions::new().create(true).append(true).open(&place.lock)?;
+    // Nobody else may take the lock, not even to read.
+    fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&place.lock)?;
     files::sync_folder(folder)?;
     files::sync_folder(folder.parent().unwrap_or(folder))
 }

@@ -129,6 +129,8 @@ fn print(output: &Output, lines: &[LogLine], json: bool) -> Result<(), ResultLos
                 "{time} {}",
                 output.ink_result(Ink::Odd, &format!("[trackbed] {}", line.text))
             ))?,
+            // A pipe gets what the app wrote; a terminal would obey it.
+            _ if output.result_is_seen => output.result(format!("{time} {}", human::coloured(&line.text)))?,
             _ => output.result(format!("{time} {}", line.text))?,
         }
     }
