@@ -7,6 +7,7 @@ use trackbed_api::{LogLine, LogPage};
 use trackbed_client::{Client, ClientError};
 
 use crate::follow::Patience;
+use crate::human;
 use crate::human::moment;
 use crate::output::{Ink, Output, ResultLost};
 use crate::session::{Refusal, Session};
