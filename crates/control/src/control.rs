@@ -198,6 +198,12 @@ impl Control {
         self.spawn_worker(service.clone(), waker);
     }
 
+    pub(crate) fn forget_waker(&self, service: &ServiceId) {
+        if let Ok(mut wakers) = self.inner.wakers.lock() {
+            wakers.remove(service);
+        }
+    }
+
     /// Returns a receiver that changes whenever there is something new to see.
     pub fn news(&self) -> watch::Receiver<u64> {
         self.inner.news.subscribe()

@@ -182,6 +182,11 @@ fn cause_of(line: &str, log: &[String], port: u16) -> Option<(String, String)> {
             "the database's folder must exist and be writable: put it on a volume (trackbed volume list) by an absolute path",
         );
     }
+    if lower.contains("permission denied")
+        && (lower.contains("bind") || lower.contains("listen") || lower.contains("address"))
+    {
+        return some(&format!("ports below 1024 cannot be bound; listen on $PORT ({port} here)"));
+    }
     if lower.contains("permission denied") || lower.contains("read-only file system") {
         return some("the app may write to its volumes, /tmp and /app only");
     }

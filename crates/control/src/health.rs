@@ -62,6 +62,9 @@ impl std::fmt::Display for Timeline {
     }
 }
 
+/// Shortest wait after an answer that was not good.
+const PAUSE_AFTER_BAD_ANSWER: Duration = Duration::from_millis(250);
+
 /// Waits between probes: quick while a start is young, because every wait is time that callers are parked.
 fn pause(waited: Duration) -> Duration {
     match waited.as_secs() {
@@ -128,8 +131,11 @@ impl Control {
                     }
                 }
             }
+            // An app that answers badly is asked less often: its log is for what it says of itself.
+            let refused = matches!(probe, Probe::Answered { status, .. } if status != 200);
+            let wait = if refused { pause(waited).max(PAUSE_AFTER_BAD_ANSWER) } else { pause(waited) };
             last = Some(probe);
-            tokio::time::sleep(pause(waited)).await;
+            tokio::time::sleep(wait).await;
         }
     }
 

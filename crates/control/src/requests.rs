@@ -86,6 +86,7 @@ impl Control {
                     kind: wanted.kind,
                     state: DeploymentState::Queued,
                     step: Step::first(wanted.kind),
+                    entered: None,
                     failure: None,
                     source: wanted.source,
                     release: wanted.release.map(|release| release.id),
@@ -282,6 +283,8 @@ impl Control {
                 Ok(())
             })
             .await?;
+        // The service may be new, and the edge must know its name.
+        self.owe_routes();
         self.announce();
         Ok(())
     }
@@ -323,6 +326,7 @@ impl Control {
             StoreError::Conflict(message) => ControlError::Conflict { message, hint: None },
             other => other.into(),
         })?;
+        self.owe_routes();
         self.inner.volumes.ensure(&volume).await?;
         Ok(volume)
     }
@@ -350,10 +354,13 @@ fn resolve(
             Resolved { kind: DeploymentKind::Up, source: Some(source), release: None, overrides }
         }
         DeploymentWish::Redeploy => {
-            let newest = db
-                .list_deployments(&service.id, 100)?
-                .into_iter()
-                .find(|deployment| matches!(deployment.kind, DeploymentKind::Up | DeploymentKind::Redeploy));
+            let mut pushed = db.list_deployments(&service.id, 100)?;
+            pushed.retain(|deployment| {
+                matches!(deployment.kind, DeploymentKind::Up | DeploymentKind::Redeploy)
+            });
+            // A source or a flag that could not even be planned will not do better now.
+            let planned = |deployment: &&Deployment| deployment.plan.is_some();
+            let newest = pushed.iter().find(planned).or(pushed.first()).cloned();
             let Some(newest) = newest else { return Ok(Err(nothing())) };
             Resolved {
                 kind: DeploymentKind::Redeploy,

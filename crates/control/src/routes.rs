@@ -10,9 +10,25 @@ use trackbed_core::service::{Service, Wanted};
 use trackbed_core::settings::Handover;
 
 use crate::control::{Control, ControlError};
+use crate::deploy::FINISH_LIMIT;
 
-/// Longest wait of a parked request. Longer than most starts, shorter than most clients' own patience.
-pub(crate) const PARK_LIMIT: Duration = Duration::from_secs(30);
+/// How long a start may take before parked requests are given up. What a handover does before it starts anything
+/// (letting requests finish, the old release's grace) comes on top, see [`park_limit`].
+const START_PATIENCE: Duration = Duration::from_secs(30);
+/// The wait of parked requests when nothing is known of a release.
+const GRACE_UNKNOWN: Duration = Duration::from_secs(10);
+
+/// Longest wait of a parked request of a service whose live release has this grace to stop.
+fn park_limit(stop_grace: Option<Duration>) -> Duration {
+    FINISH_LIMIT + stop_grace.unwrap_or(GRACE_UNKNOWN) + START_PATIENCE
+}
+
+/// A service and what its route depends on.
+struct Routed {
+    service: Service,
+    unfinished: Vec<Deployment>,
+    stop_grace: Option<Duration>,
+}
 /// How often the edge is asked whether it has the table that it should have.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -44,17 +60,20 @@ impl Control {
                 let mut services = Vec::new();
                 for service in db.list_services()? {
                     let unfinished = db.list_unfinished(&service.id)?;
-                    services.push((service, unfinished));
+                    let live =
+                        service.live.as_ref().map(|live| db.load_release(&live.release)).transpose()?;
+                    let stop_grace = live.map(|release| release.config.stop_grace);
+                    services.push(Routed { service, unfinished, stop_grace });
                 }
                 Ok((db.next_route_sequence(seen)?, services))
             })
             .await?;
         let mut routes = BTreeMap::new();
         let mut is_whole = true;
-        for (service, unfinished) in services {
-            let upstream = self.upstream(&service, &unfinished, &mut is_whole).await;
-            let route = Route { service: service.id.clone(), name: service.name.to_string(), upstream };
-            routes.insert(service.host.clone(), route);
+        for routed in services {
+            let upstream = self.upstream(&routed, &mut is_whole).await;
+            let Routed { service, .. } = routed;
+            routes.insert(service.host, Route { service: service.id, name: service.name.into(), upstream });
         }
         self.inner.edge.apply(&RouteTable { sequence, routes }).await?;
         known.applied.store(sequence, Ordering::Relaxed);
@@ -95,24 +114,23 @@ impl Control {
     }
 
     /// Clears `is_whole` when the answer is only for want of an address.
-    async fn upstream(
-        &self,
-        service: &Service,
-        unfinished: &[Deployment],
-        is_whole: &mut bool,
-    ) -> UpstreamState {
+    async fn upstream(&self, routed: &Routed, is_whole: &mut bool) -> UpstreamState {
+        let Routed { service, unfinished, stop_grace } = routed;
         let is_held = unfinished.iter().any(|deployment| {
             let held = deployment.handover == Some(Handover::Held);
             held && deployment.step.parks() && deployment.previous.is_some()
         });
-        let parked = UpstreamState::Parked { limit: PARK_LIMIT };
+        let parked = UpstreamState::Parked { limit: park_limit(*stop_grace) };
         if service.wanted == Wanted::Stopped {
             return UpstreamState::Down { reason: DownReason::Stopped };
         }
         if is_held {
             return parked;
         }
-        let Some(live) = &service.live else { return UpstreamState::Down { reason: DownReason::Starting } };
+        let Some(live) = &service.live else {
+            let reason = if unfinished.is_empty() { DownReason::Undeployed } else { DownReason::Starting };
+            return UpstreamState::Down { reason };
+        };
         if live.given_up.is_some() {
             return UpstreamState::Down { reason: DownReason::Crashed };
         }

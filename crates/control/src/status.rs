@@ -146,7 +146,10 @@ impl Control {
     ) -> Result<Exit, ControlError> {
         let refusal = || ControlError::Conflict {
             message: format!("service `{}` has no running instance", service.name),
-            hint: Some("start it first: trackbed restart".into()),
+            hint: Some(match service.live {
+                Some(_) => "start it first: trackbed restart".into(),
+                None => "deploy it first: trackbed up".into(),
+            }),
         };
         let live = service.live.as_ref().ok_or_else(refusal)?;
         let instance = live.instance.as_ref().ok_or_else(refusal)?;
@@ -173,13 +176,15 @@ impl Control {
 }
 
 fn state_of(service: &Service, instance: Option<&InstanceStatus>) -> ServiceState {
-    let Some(live) = &service.live else { return ServiceState::New };
     let runs = matches!(
         instance.map(|instance| &instance.state),
         Some(InstanceState::Starting | InstanceState::Running)
     );
+    if service.wanted == Wanted::Stopped && !runs {
+        return ServiceState::Stopped;
+    }
+    let Some(live) = &service.live else { return ServiceState::New };
     match (service.wanted, &live.given_up) {
-        (Wanted::Stopped, _) if !runs => ServiceState::Stopped,
         (_, Some(_)) => ServiceState::Crashed,
         _ if live.port.is_some() && runs => ServiceState::Running,
         _ if live.restarts > 0 || !runs => ServiceState::Restarting,

@@ -175,7 +175,11 @@ impl Control {
                 self.inner.engine.stop(instance, release.config.stop_grace).await?;
                 let restarts = live.restarts + 1;
                 let policy = release.config.restart;
-                let is_over = policy.mode != RestartMode::Always && restarts > policy.max_retries;
+                let is_over = match policy.mode {
+                    RestartMode::Always => false,
+                    RestartMode::OnFailure => restarts > policy.max_retries,
+                    RestartMode::Never => true,
+                };
                 let given_up = is_over.then(|| {
                     format!("it was not healthy in time, after {} restarts in a row", live.restarts)
                 });
@@ -201,6 +205,23 @@ impl Control {
                 return;
             }
         }
+    }
+
+    /// Says, before the whole box stops its instances, that their end is nobody's fault: the next control plane starts
+    /// every service again that shall run, whatever its restart policy.
+    ///
+    /// # Errors
+    /// When the state cannot be written.
+    pub async fn set_instances_aside(&self) -> Result<(), ControlError> {
+        let set_aside = self.inner.store.with(|db| {
+            for service in db.list_services()? {
+                if let Some(live) = service.live.filter(|live| live.given_up.is_none()) {
+                    db.set_live(&service.id, &Live { instance: None, port: None, restarts: 0, ..live })?;
+                }
+            }
+            Ok(())
+        });
+        Ok(set_aside.await?)
     }
 
     async fn forget_restarts(

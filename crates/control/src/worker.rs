@@ -30,11 +30,25 @@ pub(crate) enum Settled {
     No,
 }
 
+/// Forgets the waker of a worker that has ended, however it ended.
+struct Gone {
+    control: Control,
+    service: ServiceId,
+}
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        self.control.forget_waker(&self.service);
+    }
+}
+
 impl Control {
     pub(crate) fn spawn_worker(&self, service: ServiceId, wake: Arc<Notify>) {
         let control = self.clone();
         let mut shutdown = self.inner.tasks.shutdown();
         self.inner.tasks.spawn(format!("worker {service}"), async move {
+            // A worker that panics is started again by the next wish for its service.
+            let _gone = Gone { control: control.clone(), service: service.clone() };
             loop {
                 // Dropping a pass in the middle is safe: it is what a crash does, and every pass starts from the store.
                 let pass = tokio::select! {

@@ -244,6 +244,9 @@ pub struct Deployment {
     pub state: DeploymentState,
     /// The step that is being taken, or was taken last.
     pub step: Step,
+    /// The step whose beginning has been told; a step that is taken again after a crash is told once.
+    #[serde(default)]
+    pub entered: Option<Step>,
     /// Set once a step has failed: what remains is undoing, also after a crash.
     pub failure: Option<Failure>,
     /// What is deployed: known from the start for `up` and `redeploy`.

@@ -66,6 +66,12 @@ pub struct PlanRequest {
 pub trait BuildLog: Send + Sync {
     /// Adds a line without its end.
     fn line(&self, stream: LogStream, text: &str);
+
+    /// Returns whether the next line would be lost. Whoever reads from a running command then reads no further for a
+    /// moment, which holds the command back.
+    fn is_full(&self) -> bool {
+        false
+    }
 }
 
 /// What a build is made from.

@@ -50,8 +50,10 @@ pub enum UpstreamState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DownReason {
-    /// Nothing has been deployed yet, or the first deployment is still starting.
+    /// The first deployment is on its way.
     Starting,
+    /// Nothing has been deployed yet, or every deployment has failed.
+    Undeployed,
     /// Stopped on purpose (`trackbed down`).
     Stopped,
     /// It ended and is not started again.

@@ -20,6 +20,8 @@ pub(crate) enum Fault {
     UnknownHost { host: String },
     /// First deployment under way, or nothing deployed yet.
     Starting { service: String },
+    /// Nothing of it was ever live.
+    Undeployed { service: String },
     /// Stopped on purpose.
     Stopped { service: String },
     /// It ended by itself.
@@ -87,11 +89,17 @@ impl Fault {
                 format!("{service} is starting."),
                 "Try again in a moment. Run `trackbed status` to see how far it is.".into(),
             )),
+            Fault::Undeployed { service } => words(
+                away,
+                "service_undeployed",
+                format!("Nothing of {service} is live yet."),
+                "Run `trackbed up`; if a deployment failed, `trackbed deployments` says which.".into(),
+            ),
             Fault::Stopped { service } => words(
                 away,
                 "service_stopped",
                 format!("{service} has been stopped."),
-                "Run `trackbed up` to start it again.".into(),
+                "Run `trackbed restart` to start it again.".into(),
             ),
             Fault::Crashed { service } => words(
                 away,

@@ -143,6 +143,7 @@ async fn find_target(routes: &Routes, host: &str) -> Found {
                 Way::Down(reason) => {
                     let fault = match reason {
                         DownReason::Starting => Fault::Starting { service },
+                        DownReason::Undeployed => Fault::Undeployed { service },
                         DownReason::Stopped => Fault::Stopped { service },
                         DownReason::Crashed => Fault::Crashed { service },
                     };

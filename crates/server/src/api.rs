@@ -14,6 +14,7 @@ use trackbed_edge::EdgeClient;
 use trackbed_sandbox::Sandbox;
 use trackbed_stdx::tasks::Tasks;
 
+use crate::given::unknown;
 use crate::peer::OwnUserListener;
 use crate::routes::{boxes, deployments, logs, run, services, sources, variables, volumes};
 
@@ -66,5 +67,10 @@ fn router(api: Api) -> Router {
         .route("/deployments/{id}/log", get(logs::build))
         .route("/services", get(services::list))
         .nest("/services/{project}/{service}", service);
-    Router::new().nest("/v1", v1).layer(DefaultBodyLimit::max(JSON_BODY_MAX_BYTES)).with_state(api)
+    Router::new()
+        .nest("/v1", v1)
+        .fallback(unknown)
+        .method_not_allowed_fallback(unknown)
+        .layer(DefaultBodyLimit::max(JSON_BODY_MAX_BYTES))
+        .with_state(api)
 }

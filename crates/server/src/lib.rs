@@ -4,6 +4,7 @@ mod api;
 mod convert;
 mod edge_keeper;
 mod error;
+mod given;
 mod peer;
 mod routes;
 mod serve;

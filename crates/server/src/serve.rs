@@ -93,7 +93,14 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<()> {
         listen: listen.to_string(),
     };
     let edge = Arc::new(EdgeClient::new(edge_place.socket.clone()));
-    let edge_stats = edge_keeper::ensure(&edge_place, &edge).await?;
+    let edge_stats = match edge_keeper::ensure(&edge_place, &edge).await {
+        Ok(stats) => stats,
+        Err(error) => {
+            // What was made to find the isolation level must not stay behind a `serve` that never was.
+            dismantle(&sandbox).await;
+            return Err(error);
+        }
+    };
     let edge_address: SocketAddr =
         edge_stats.listen.parse().context("the edge listens on an address that is none")?;
     if listen.port() != 0 && edge_address != listen {
@@ -134,6 +141,7 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<()> {
     let listener =
         UnixListener::bind(&socket).with_context(|| format!("cannot listen on {}", socket.display()))?;
     let (stop, mut stops) = mpsc::channel(1);
+    let stopping = control.clone();
     let api = Api {
         control,
         engine: sandbox.clone(),
@@ -163,7 +171,12 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<()> {
     }
     match stop_instances {
         None => tracing::info!("serve ends; instances and the edge go on"),
-        Some(instances) => stop_box(&edge, sandbox.as_ref(), instances).await,
+        Some(instances) => {
+            if instances && let Err(error) = stopping.set_instances_aside().await {
+                tracing::warn!(%error, "services may count this stop as a crash");
+            }
+            stop_box(&edge, sandbox.as_ref(), instances).await;
+        }
     }
     // Before the lock: a new `serve` makes a socket of its own under the same name.
     let _ = std::fs::remove_file(&socket);
@@ -251,6 +264,14 @@ fn lock(data_dir: &Path) -> anyhow::Result<impl Drop + use<>> {
     Ok(held)
 }
 
+/// Removes bridge, rules and control groups, unless an instance lives.
+async fn dismantle(engine: &Sandbox) {
+    let engine = engine.clone();
+    if let Err(error) = tokio::task::spawn_blocking(move || engine.dismantle()).await {
+        tracing::error!(%error, "control groups and network could not be removed");
+    }
+}
+
 /// Ends the edge, and the instances when that is wanted. They come back with the next `serve`.
 async fn stop_box(edge: &EdgeClient, engine: &Sandbox, instances: bool) {
     if let Err(error) = edge.shutdown(EDGE_DRAIN).await {
@@ -274,9 +295,5 @@ async fn stop_box(edge: &EdgeClient, engine: &Sandbox, instances: bool) {
             tracing::error!(instance = %id, %error, "could not be stopped");
         }
     }
-    let engine = engine.clone();
-    let dismantled = tokio::task::spawn_blocking(move || engine.dismantle()).await;
-    if let Err(error) = dismantled {
-        tracing::error!(%error, "control groups and network could not be removed");
-    }
+    dismantle(engine).await;
 }

@@ -28,12 +28,19 @@ fn main() -> ExitCode {
                     listen: arguments.listen,
                     domain: arguments.domain,
                     isolation: arguments.isolation,
-                    environment: std::env::vars().collect(),
+                    environment: environment(),
                     abort_at: std::env::var("TRACKBED_ABORT_AT").ok(),
                 })
             }
         },
     }
+}
+
+/// The environment as text. What is not UTF-8 is none that a build could use.
+fn environment() -> Vec<(String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }
 
 fn serve(config: ServeConfig) -> ExitCode {

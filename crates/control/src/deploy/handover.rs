@@ -18,7 +18,7 @@ use crate::health::{Gate, Verdict};
 const DRAIN_POLL: Duration = Duration::from_millis(20);
 /// How long short requests in flight may take once new ones are parked; a longer one is cut with its instance. Well
 /// below the park limit, because every caller waits for them.
-const FINISH_LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const FINISH_LIMIT: Duration = Duration::from_secs(10);
 /// How long a deployment may wait for its health although a newer one waits behind it. Long enough for most apps to
 /// start, so that deploys in quick succession do not starve each other.
 const OVERTAKEN_AFTER: Duration = Duration::from_secs(10);

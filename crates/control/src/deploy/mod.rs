@@ -7,6 +7,8 @@ mod handover;
 mod preparing;
 mod undo;
 
+pub(crate) use handover::FINISH_LIMIT;
+
 use std::time::Duration;
 
 use trackbed_core::deployment::{
@@ -139,6 +141,10 @@ impl Control {
 
     /// Marks the beginning of a step, and moves the state along with it.
     async fn enter(&self, deployment: &mut Deployment, step: Step) -> Result<(), ControlError> {
+        if deployment.entered == Some(step) {
+            return Ok(());
+        }
+        deployment.entered = Some(step);
         let event = match step {
             Step::Plan | Step::Build | Step::Release => DeploymentEvent::BuildBegan,
             Step::Check | Step::Drain | Step::Park | Step::Stop | Step::Start | Step::Health => {

@@ -53,7 +53,7 @@ impl Rig {
         let down = |reason| UpstreamState::Down { reason };
         let Some(live) = service.live else {
             let reason = match service.wanted {
-                Wanted::Running => DownReason::Starting,
+                Wanted::Running => DownReason::Undeployed,
                 Wanted::Stopped => DownReason::Stopped,
             };
             if !living.is_empty() || upstream != down(reason) {

@@ -8,6 +8,7 @@ use trackbed_core::ports::{Edge, Engine};
 
 use crate::api::Api;
 use crate::convert;
+use crate::given::Given;
 
 pub(crate) async fn show(State(api): State<Api>) -> Json<BoxInfo> {
     let edge = api.edge.stats().await.ok().map(|stats| EdgeInfo {
@@ -26,7 +27,7 @@ pub(crate) async fn show(State(api): State<Api>) -> Json<BoxInfo> {
     })
 }
 
-pub(crate) async fn stop(State(api): State<Api>, Json(order): Json<StopBox>) -> StatusCode {
+pub(crate) async fn stop(State(api): State<Api>, Given(order): Given<StopBox>) -> StatusCode {
     // Full means that somebody has already given the order.
     let _ = api.stop.try_send(order.instances);
     StatusCode::ACCEPTED

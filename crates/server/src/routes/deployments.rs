@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde::Deserialize;
 use trackbed_api as wire;
@@ -13,6 +13,7 @@ use trackbed_core::deployment::Deployment;
 use crate::api::Api;
 use crate::convert;
 use crate::error::ApiError;
+use crate::given::{Asked, Given};
 
 /// Longest wait for something new to say.
 const FOLLOW_WAIT: Duration = Duration::from_secs(20);
@@ -22,7 +23,7 @@ const LIST_MAX: u32 = 200;
 
 pub(crate) async fn request(
     State(api): State<Api>,
-    Json(request): Json<wire::DeploymentRequest>,
+    Given(request): Given<wire::DeploymentRequest>,
 ) -> Result<(StatusCode, Json<wire::Deployment>), ApiError> {
     let wish = match (request.kind.as_str(), request.source) {
         ("up", Some(source)) => DeploymentWish::Up { source: source.parse()?, overrides: request.overrides },
@@ -54,7 +55,7 @@ pub(crate) struct After {
 pub(crate) async fn events(
     State(api): State<Api>,
     Path(id): Path<String>,
-    Query(After { after }): Query<After>,
+    Asked(After { after }): Asked<After>,
 ) -> Result<Json<wire::EventPage>, ApiError> {
     let id = id.parse()?;
     let mut news = api.control.news();
@@ -85,7 +86,7 @@ pub(crate) struct Limit {
 pub(crate) async fn list(
     State(api): State<Api>,
     Path((project, service)): Path<(String, String)>,
-    Query(Limit { limit }): Query<Limit>,
+    Asked(Limit { limit }): Asked<Limit>,
 ) -> Result<Json<Vec<wire::Deployment>>, ApiError> {
     let service = api.control.service(&project.parse()?, &service.parse()?).await?;
     let limit = limit.unwrap_or(LIST_DEFAULT).min(LIST_MAX);

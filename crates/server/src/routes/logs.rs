@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use serde::Deserialize;
 use trackbed_api as wire;
 use trackbed_core::InstanceId;
@@ -12,6 +12,7 @@ use trackbed_core::instance::LogCursor;
 use crate::api::Api;
 use crate::convert;
 use crate::error::ApiError;
+use crate::given::Asked;
 
 /// Longest wait for a new line, and time between looks. Lines reach the disk without telling anybody.
 const FOLLOW_WAIT: Duration = Duration::from_secs(20);
@@ -31,7 +32,7 @@ pub(crate) struct From {
 pub(crate) async fn service(
     State(api): State<Api>,
     Path((project, service)): Path<(String, String)>,
-    Query(query): Query<From>,
+    Asked(query): Asked<From>,
 ) -> Result<Json<wire::LogPage>, ApiError> {
     let service = api.control.service(&project.parse()?, &service.parse()?).await?;
     let from = query.from.as_deref().filter(|from| !from.is_empty()).map(parse_cursor).transpose()?;
@@ -63,7 +64,7 @@ pub(crate) struct FromByte {
 pub(crate) async fn build(
     State(api): State<Api>,
     Path(id): Path<String>,
-    Query(FromByte { from }): Query<FromByte>,
+    Asked(FromByte { from }): Asked<FromByte>,
 ) -> Result<Json<wire::LogPage>, ApiError> {
     let id = id.parse()?;
     let from = match from.as_deref() {

@@ -1,6 +1,7 @@
 //! Running a command inside the live instance of a service, its output streamed back line by line.
 
-use axum::Json;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
 use axum::http::header::CONTENT_TYPE;
@@ -15,24 +16,35 @@ use trackbed_core::ports::BuildLog;
 use crate::api::Api;
 use crate::convert;
 use crate::error::{ApiError, chain};
+use crate::given::Given;
 
-/// Lines that wait for the caller. A command that writes faster than its caller reads is heard with gaps, said aloud.
+/// Lines that wait for the caller. A command that writes faster than its caller reads is held back.
 const LINES_WAITING_MAX: usize = 10_000;
+/// Places kept free for lines that were read before the sink was found full.
+const LINES_RESERVED: usize = 5_000;
 
-struct Sink(mpsc::Sender<RunEvent>);
+struct Sink {
+    lines: mpsc::Sender<RunEvent>,
+    lost: AtomicU64,
+}
 
 impl BuildLog for Sink {
     fn line(&self, stream: LogStream, text: &str) {
         let line = RunEvent::Line { stream: convert::stream(stream), text: text.to_owned() };
-        // Full or gone: the command must not be held up by its caller.
-        let _ = self.0.try_send(line);
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.lines.try_send(line) {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        !self.lines.is_closed() && self.lines.capacity() < LINES_RESERVED
     }
 }
 
 pub(crate) async fn run(
     State(api): State<Api>,
     Path((project, service)): Path<(String, String)>,
-    Json(request): Json<RunRequest>,
+    Given(request): Given<RunRequest>,
 ) -> Result<Response, ApiError> {
     if request.command.is_empty() {
         return Err(ApiError::invalid("there is no command to run"));
@@ -41,8 +53,12 @@ pub(crate) async fn run(
     let (sink, lines) = mpsc::channel(LINES_WAITING_MAX);
     // The work lives in the body's stream: when the caller goes, the stream is dropped, and the command with it.
     let work = async move {
-        let log = Sink(sink);
+        let log = Sink { lines: sink, lost: AtomicU64::new(0) };
         match api.control.run(&service, &request.command, &log).await {
+            Ok(_) if log.lost.load(Ordering::Relaxed) > 0 => RunEvent::Error {
+                message: format!("{} lines were lost on the way", log.lost.load(Ordering::Relaxed)),
+                hint: Some("let the command write to a file on a volume".into()),
+            },
             Ok(exit) => ended(&exit),
             Err(ControlError::Conflict { message, hint }) => RunEvent::Error { message, hint },
             Err(error) => RunEvent::Error { message: chain(&error), hint: None },

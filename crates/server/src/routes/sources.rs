@@ -14,6 +14,7 @@ use trackbed_build::source::{self, SourceLimits};
 use crate::api::Api;
 use crate::convert;
 use crate::error::ApiError;
+use crate::given::Given;
 
 /// Pieces of an upload that wait for the disk; the sender is held back beyond that.
 const PIECES_WAITING_MAX: usize = 8;
@@ -45,7 +46,7 @@ pub(crate) async fn receive(State(api): State<Api>, body: Body) -> Result<Json<S
 
 pub(crate) async fn plan(
     State(api): State<Api>,
-    Json(request): Json<PlanRequest>,
+    Given(request): Given<PlanRequest>,
 ) -> Result<Json<Plan>, ApiError> {
     let (project, service) = (request.project.parse()?, request.service.parse()?);
     let plan = api.control.plan(&project, &service, request.source.parse()?, request.overrides).await;

@@ -1,7 +1,7 @@
 //! Variables of a service.
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use serde::Deserialize;
 use trackbed_api as wire;
 use trackbed_core::Secret;
@@ -9,6 +9,7 @@ use trackbed_store::StoredVariable;
 
 use crate::api::Api;
 use crate::error::ApiError;
+use crate::given::{Asked, Given};
 
 #[derive(Deserialize)]
 pub(crate) struct Show {
@@ -19,7 +20,7 @@ pub(crate) struct Show {
 pub(crate) async fn list(
     State(api): State<Api>,
     Path(names): Path<(String, String)>,
-    Query(Show { show }): Query<Show>,
+    Asked(Show { show }): Asked<Show>,
 ) -> Result<Json<Vec<wire::Variable>>, ApiError> {
     Ok(Json(load(&api, &names, show).await?))
 }
@@ -27,7 +28,7 @@ pub(crate) async fn list(
 pub(crate) async fn change(
     State(api): State<Api>,
     Path(names): Path<(String, String)>,
-    Json(change): Json<wire::VariableChange>,
+    Given(change): Given<wire::VariableChange>,
 ) -> Result<Json<Vec<wire::Variable>>, ApiError> {
     let mut set = std::collections::BTreeMap::new();
     for (name, value) in change.set {

@@ -1,7 +1,7 @@
 //! Volumes of a service.
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use serde::Deserialize;
 use trackbed_api as wire;
 use trackbed_api::ErrorCode;
@@ -11,6 +11,7 @@ use trackbed_volume::{Entry, EntryKind, LocalVolumes, Usage, list_files, usage};
 
 use crate::api::Api;
 use crate::error::ApiError;
+use crate::given::{Asked, Given};
 
 pub(crate) async fn list(
     State(api): State<Api>,
@@ -24,7 +25,7 @@ pub(crate) async fn list(
 pub(crate) async fn add(
     State(api): State<Api>,
     Path((project, service)): Path<(String, String)>,
-    Json(request): Json<wire::VolumeRequest>,
+    Given(request): Given<wire::VolumeRequest>,
 ) -> Result<Json<wire::Volume>, ApiError> {
     let (name, mount) = (request.name.parse()?, request.mount.parse()?);
     let volume = api.control.add_volume(&project.parse()?, &service.parse()?, name, mount).await?;
@@ -41,7 +42,7 @@ pub(crate) struct InVolume {
 pub(crate) async fn files(
     State(api): State<Api>,
     Path((project, service, name)): Path<(String, String, String)>,
-    Query(InVolume { path }): Query<InVolume>,
+    Asked(InVolume { path }): Asked<InVolume>,
 ) -> Result<Json<Vec<wire::FileEntry>>, ApiError> {
     let service = api.control.service(&project.parse()?, &service.parse()?).await?;
     let volumes = api.control.volumes(&service).await?;
