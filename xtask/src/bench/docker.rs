@@ -132,6 +132,8 @@ impl Docker {
         let _ = self.docker(&["rm", "--force", "assistant"]);
         shell::run("kill", &["-TERM", &self.engine.id().to_string()])?;
         self.engine.wait()?;
+        // dockerd leaves this one mounted.
+        let _ = shell::read("umount", &[&self.folder.join("exec/netns/default").to_string_lossy()]);
         shell::run("rm", &["-rf", "--one-file-system", &self.folder.to_string_lossy()])
     }
 }
