@@ -22,6 +22,8 @@ pub(crate) struct ProcessId {
 struct Stat {
     state: u8,
     parent: i32,
+    group: i32,
+    session: i32,
     cpu_ticks: u64,
     start_time: u64,
 }
@@ -34,10 +36,25 @@ fn stat(pid: i32) -> Option<Stat> {
     let mut fields = rest.split(' ');
     let state = *fields.next()?.as_bytes().first()?;
     let parent = fields.next()?.parse().ok()?;
+    let group = fields.next()?.parse().ok()?;
+    let session = fields.next()?.parse().ok()?;
     let mut number = |skip: usize| fields.nth(skip)?.parse::<u64>().ok();
-    let cpu_ticks = number(9)? + number(0)?;
+    let cpu_ticks = number(7)? + number(0)?;
     let start_time = number(6)?;
-    Some(Stat { state, parent, cpu_ticks, start_time })
+    Some(Stat { state, parent, group, session, cpu_ticks, start_time })
+}
+
+/// A process with the group and the session that it belongs to.
+pub(crate) struct Kin {
+    pub(crate) id: ProcessId,
+    pub(crate) group: i32,
+    pub(crate) session: i32,
+}
+
+/// Returns what a process belongs to.
+pub(crate) fn find_kin(pid: i32) -> Option<Kin> {
+    let Stat { group, session, start_time, .. } = stat(pid)?;
+    Some(Kin { id: ProcessId { pid, start_time }, group, session })
 }
 
 impl ProcessId {

@@ -317,3 +317,26 @@ async fn a_job_dropped_at_any_moment_leaves_nothing() {
     }
     world.close().await;
 }
+
+#[tokio::test]
+async fn a_command_beside_the_app_neither_hears_its_signals_nor_holds_up_its_end() {
+    let world = World::new(Full);
+    let app = world.spec("trap 'sleep 0.5; exit 3' TERM; echo up; while :; do sleep 0.05; done");
+    world.sandbox.start(&app).await.unwrap();
+    world.until_logged(&app.id, "up").await;
+    let lines = Lines::default();
+    let command = ["sh", "-c", "trap 'echo heard' TERM; echo beside; sleep 100 & while :; do wait; done"];
+    let command = command.map(str::to_owned);
+    let beside = world.sandbox.exec(&app.id, &command, &[], &lines);
+    let stop = async {
+        wait_for("the command", async || lines.0.lock().unwrap().first().cloned()).await;
+        let begun = std::time::Instant::now();
+        world.sandbox.stop(&app.id, Duration::from_secs(15)).await.unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(10));
+    };
+    let (ended, ()) = tokio::join!(beside, stop);
+    assert!(ended.unwrap_err().message.contains("ended while the command ran"));
+    assert_eq!(*lines.0.lock().unwrap(), ["Out: beside"]);
+    assert_eq!(world.ended(&app.id).await, Exit::Code { code: 3 });
+    world.close().await;
+}
