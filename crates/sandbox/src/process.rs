@@ -82,7 +82,13 @@ impl ProcessId {
 
     /// Sends a signal. A process that is gone is fine.
     pub(crate) fn signal(self, signal: i32) {
-        if let Some(handle) = self.handle() {
+        let handle = self.handle();
+        if handle.is_none() && self.is_alive() {
+            // SAFETY: kill takes two integers. A kernel without pidfds (before 5.3) leaves a moment in which the process
+            // may end and another take its number; pids go round, so that takes thousands of new ones.
+            unsafe { libc::kill(self.pid, signal) };
+        }
+        if let Some(handle) = handle {
             // SAFETY: the descriptor is open, the info pointer may be null, flags must be 0.
             unsafe {
                 libc::syscall(
@@ -98,7 +104,13 @@ impl ProcessId {
 
     /// Waits until it has ended, at most `limit`. Returns whether it has.
     pub(crate) fn wait_gone(self, limit: Duration) -> bool {
-        let Some(handle) = self.handle() else { return true };
+        let Some(handle) = self.handle() else {
+            let deadline = std::time::Instant::now() + limit;
+            while self.is_alive() && std::time::Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            return !self.is_alive();
+        };
         let mut poll = libc::pollfd { fd: handle.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         let limit_ms = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);
         // SAFETY: one valid pollfd, and its count.

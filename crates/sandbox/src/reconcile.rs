@@ -18,6 +18,9 @@ use crate::sandbox::{Inner, MARK, START_LIMIT, Sandbox};
 /// Longest wait for processes that were killed.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
 
+/// Longest wait for what a vanished shim has left; who asks again waits again.
+const BURY_LIMIT: Duration = Duration::from_secs(2);
+
 /// Longest time from the order to the first sign of its shim.
 const SPAWN_LIMIT: Duration = Duration::from_secs(5);
 /// A shim that is just ending has no socket any more.
@@ -102,25 +105,30 @@ impl Inner {
             return Some(Life::Beginning);
         }
         // Again: the shim may have written its record just before it ended.
-        if folder.find_end().is_none() {
-            self.bury(&order);
+        if folder.find_end().is_none() && !self.bury(&order) {
+            return Some(match folder.find_state() {
+                Some(state) => Life::Living { state },
+                None => Life::Beginning,
+            });
         }
         folder.find_end().map(Life::Ended)
     }
 
-    /// Ends what a vanished shim has left and writes that it is lost.
-    fn bury(&self, order: &Order) {
+    /// Ends what a vanished shim has left and writes that it is lost. Returns false, and writes nothing, while some of it
+    /// lives: what is frozen, or hangs in the kernel, may still write when it comes back.
+    fn bury(&self, order: &Order) -> bool {
         let folder = self.folder(&order.id);
         let boot = process::boot_id();
-        if let Some(init) =
-            folder.find_state().filter(|state| state.boot_id == boot).and_then(|state| state.init)
-        {
+        let init = folder.find_state().filter(|state| state.boot_id == boot).and_then(|state| state.init);
+        if let Some(init) = init {
             init.signal(libc::SIGKILL);
-            init.wait_gone(KILL_LIMIT);
+            init.wait_gone(BURY_LIMIT);
         }
-        order.cgroup.kill_all();
-        if order.level > trackbed_core::isolation::IsolationLevel::Userns {
-            kill_marked(&order.id);
+        let group_is_empty = order.cgroup.kill_all();
+        let none_is_marked =
+            order.level <= trackbed_core::isolation::IsolationLevel::Userns || kill_marked(&order.id);
+        if init.is_some_and(ProcessId::is_alive) || !group_is_empty || !none_is_marked {
+            return false;
         }
         order.cgroup.remove();
         let mut order = order.clone();
@@ -135,6 +143,7 @@ impl Inner {
             late.signal(libc::SIGKILL);
             late.wait_gone(KILL_LIMIT);
         }
+        true
     }
 
     /// Ends an instance at once.
@@ -153,8 +162,10 @@ impl Inner {
             self.end_shim(id, &state, shim, grace)?;
         }
         // Writes the record when there is none, and ends what is left.
-        self.life(id);
-        Ok(())
+        match self.life(id) {
+            None | Some(Life::Ended(_)) => Ok(()),
+            Some(Life::Living { .. } | Life::Beginning) => Err(stuck(id, "some of its processes do")),
+        }
     }
 
     fn end_shim(
@@ -176,15 +187,28 @@ impl Inner {
             (Err(_), _) => LAST_MOMENT,
         };
         if shim.wait_gone(patience) {
-            return Ok(());
+            return self.end_init(id);
         }
-        shim.signal(libc::SIGKILL);
-        if shim.wait_gone(KILL_LIMIT) {
-            return Ok(());
+        // Init before its shim, which holds the locks: nothing may be written once they are free.
+        self.end_init(id)?;
+        if !shim.wait_gone(LAST_MOMENT) {
+            shim.signal(libc::SIGKILL);
+            if !shim.wait_gone(KILL_LIMIT) {
+                return Err(stuck(id, &format!("its supervisor (pid {}) does", shim.pid)));
+            }
         }
-        let message = format!("cannot end instance {id}: its supervisor (pid {}) does not go away", shim.pid);
-        Err(PortError::new(message)
-            .hint("a process that hangs in the kernel, often on a disk, cannot be killed"))
+        self.end_init(id)
+    }
+
+    /// Kills init, and with it the sandbox, and waits for it.
+    fn end_init(&self, id: &InstanceId) -> Result<(), PortError> {
+        let state = self.folder(id).find_state().filter(|state| state.boot_id == process::boot_id());
+        let Some(init) = state.and_then(|state| state.init) else { return Ok(()) };
+        init.signal(libc::SIGKILL);
+        match init.wait_gone(KILL_LIMIT) {
+            true => Ok(()),
+            false => Err(stuck(id, &format!("its first process (pid {}) does", init.pid))),
+        }
     }
 
     fn remove_strays(&self, living: &[InstanceId]) {
@@ -208,19 +232,26 @@ impl Inner {
     }
 }
 
-/// Kills every process that carries the instance's mark, where neither namespace nor group holds them together.
-fn kill_marked(id: &InstanceId) {
+fn stuck(id: &InstanceId, who: &str) -> PortError {
+    PortError::new(format!("cannot end instance {id}: {who} not go away"))
+        .hint("a process that is frozen or hangs in the kernel, often on a disk, cannot be killed")
+}
+
+/// Kills every process that carries the instance's mark, where neither namespace nor group holds them together. Returns
+/// whether none is left.
+fn kill_marked(id: &InstanceId) -> bool {
     let mark = format!("{MARK}={id}");
     for _ in 0..100 {
         let marked: Vec<i32> = process::all_pids().into_iter().filter(|pid| is_marked(*pid, &mark)).collect();
         if marked.is_empty() {
-            return;
+            return true;
         }
         for process in marked.into_iter().filter_map(ProcessId::of) {
             process.signal(libc::SIGKILL);
         }
         std::thread::sleep(Duration::from_millis(5));
     }
+    false
 }
 
 fn is_marked(pid: i32, mark: &str) -> bool {

@@ -84,7 +84,7 @@ fn live(folder: &Folder, mut order: Order) -> Step<Exit> {
         return Err("it was given up before it began".to_owned());
     }
     let control = listen(&order.socket)?;
-    let held = locks::take(&order)?;
+    let mut held = locks::take(&order)?;
     init::make_folders(&folder.0)?;
     ownership::hand_over(&order, &folder.0)?;
     order.cgroup.create(&order.limits).step(|| "limit the instance".to_owned())?;
@@ -101,7 +101,9 @@ fn live(folder: &Folder, mut order: Order) -> Step<Exit> {
     let init =
         init::fork(&given, line.as_raw_fd()).step(|| format!("make {} namespaces", order.level.as_str()))?;
     drop((given, app_out, app_err));
-    let ready = prepare(&order, init);
+    let ready = prepare(&order, init).and_then(|()| {
+        locks::name_init(&mut held, init::identity(init)).step(|| "sign the volumes' locks".to_owned())
+    });
     if let Err(message) = ready {
         drop(line);
         process::kill_descendants_of_self(500);

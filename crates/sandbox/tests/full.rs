@@ -340,3 +340,69 @@ async fn a_command_beside_the_app_neither_hears_its_signals_nor_holds_up_its_end
     assert_eq!(world.ended(&app.id).await, Exit::Code { code: 3 });
     world.close().await;
 }
+
+/// A freezer group, thawed and removed at the end, however the test ends.
+struct Freezer(std::path::PathBuf);
+
+impl Freezer {
+    fn freeze(pids: &[u32]) -> Option<Freezer> {
+        let path = std::path::PathBuf::from(format!("/sys/fs/cgroup/freezer/frozen-{}", world::hex()));
+        std::fs::create_dir(&path).ok()?;
+        let freezer = Freezer(path);
+        for pid in pids {
+            freezer.put("cgroup.procs", &pid.to_string());
+        }
+        freezer.put("freezer.state", "FROZEN");
+        Some(freezer)
+    }
+
+    fn put(&self, file: &str, text: &str) {
+        use std::io::Write;
+        let mut file = std::fs::OpenOptions::new().write(true).open(self.0.join(file)).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+    }
+}
+
+impl Drop for Freezer {
+    fn drop(&mut self) {
+        self.put("freezer.state", "THAWED");
+        for _ in 0..500 {
+            if std::fs::remove_dir(&self.0).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_is_not_free_while_a_frozen_process_may_write_to_it() {
+    let world = World::new(Full);
+    let volume = world.volume("/data");
+    let app = InstanceSpec { volumes: vec![volume.clone()], ..world.spec("sleep 1000 & echo up; wait") };
+    world.sandbox.start(&app).await.unwrap();
+    world.until_logged(&app.id, "up").await;
+    let pids = world.pids(&app.id).await;
+    // All but the shim; init is not among them.
+    let Some(frozen) = Freezer::freeze(&pids[1..]) else {
+        println!("no freezer group here: nothing tested");
+        return world.close().await;
+    };
+    world::kill(pids[0]);
+    wait_for("the lock", async || {
+        trackbed_stdx::files::try_lock(volume.lock_path.as_ref()).unwrap().map(drop)
+    })
+    .await;
+    let second = || InstanceSpec { volumes: vec![volume.clone()], ..world.spec("true") };
+    let message = refused(world.sandbox.start(&second()).await);
+    assert!(message.contains("is in use by assistant v1") && message.contains("has not ended"), "{message}");
+    let status = world.sandbox.inspect(&app.id).await.unwrap().unwrap();
+    assert_eq!(status.state, InstanceState::Running, "not lost while it may come back");
+    assert!(refused(world.sandbox.stop(&app.id, Duration::ZERO).await).contains("not go away"));
+    assert!(refused(world.sandbox.remove(&app.id).await).contains("still runs"));
+    drop(frozen);
+    assert_eq!(world.ended(&app.id).await, Exit::Lost);
+    let (exit, _) = world.run(&second()).await;
+    assert!(exit.is_success(), "{exit}");
+    world.close().await;
+}
