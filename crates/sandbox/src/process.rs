@@ -157,15 +157,21 @@ pub(crate) fn kill_descendants_of_self(limit_rounds: u32) {
     let me = i32::try_from(std::process::id()).unwrap_or(0);
     for _ in 0..limit_rounds {
         reap();
-        let left = descendants(me);
-        if left.is_empty() {
+        if descendants(me).is_empty() {
             return;
         }
-        for pid in left {
-            // SAFETY: kill takes two integers. Descendants cannot be reused pids: nobody but us reaps orphans here.
-            unsafe { libc::kill(pid, libc::SIGKILL) };
-        }
+        kill_listed(|| descendants(me));
         std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Kills the processes of a list. Children of others are reaped by others, so a number may change hands between the
+/// listing and the kill: each is identified, must be on a second list, and is killed by what it is, not by number.
+pub(crate) fn kill_listed(list: impl Fn() -> Vec<i32>) {
+    let found: Vec<ProcessId> = list().into_iter().filter_map(ProcessId::of).collect();
+    let still = list();
+    for process in found.into_iter().filter(|process| still.contains(&process.pid)) {
+        process.signal(libc::SIGKILL);
     }
 }
 
