@@ -1,13 +1,13 @@
 //! What is true of instances whose shim is gone, and the removal of everything that belongs to no living instance.
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use trackbed_core::InstanceId;
 use trackbed_core::instance::{Exit, InstanceKind};
 use trackbed_core::ports::PortError;
 use trackbed_stdx::clock::now_ms;
-use trackbed_stdx::files;
 
 use crate::control::{self, Ask};
 use crate::network::Network;
@@ -43,27 +43,24 @@ impl Sandbox {
     /// now and then, because a firewall that is reloaded forgets them.
     ///
     /// # Errors
-    /// When the records cannot be read, or something cannot be ended.
+    /// When the records cannot be read, or the network rules cannot be put in force.
     pub fn reconcile(&self, keep: &dyn Fn(&InstanceId) -> bool) -> Result<(), PortError> {
         let inner = &self.inner;
-        let mut living = Vec::new();
+        // First what is in the kernel, then the records: whatever begins in between is in the records alone.
+        let objects = inner.objects();
         for id in inner.ids()? {
             let ours = { inner.memory().jobs.contains(&id) || inner.memory().starting.contains(&id) };
             let order = inner.folder(&id).find_order();
             let wanted = order.as_ref().is_some_and(|order| order.kind == InstanceKind::Service) && keep(&id);
-            let lives = matches!(inner.life(&id), Some(Life::Living { .. } | Life::Beginning));
-            match (ours || wanted, lives) {
-                (true, true) => living.push(id),
-                (true, false) => {}
-                (false, _) => {
-                    inner.kill(&id)?;
-                    files::remove_tree(&inner.folder(&id).0).map_err(|error| {
-                        PortError::new(format!("cannot remove the files of {id}: {error}"))
-                    })?;
-                }
+            if ours || wanted {
+                // Settles it when its shim has vanished.
+                inner.life(&id);
+            } else if let Err(error) = inner.kill(&id).and_then(|()| inner.remove(&id)) {
+                // One that hangs in the kernel must not keep the others from their work.
+                tracing::warn!(instance = %id, %error, "an instance that nobody wants could not be ended");
             }
         }
-        inner.remove_strays(&living);
+        inner.remove_strays(objects);
         match inner.network.as_ref().map(Network::ensure_rules) {
             Some(Err(error)) => {
                 Err(PortError::new(format!("cannot put the network rules in force: {error}")))
@@ -76,11 +73,10 @@ impl Sandbox {
     /// before the box is uninstalled. Does nothing while an instance lives.
     pub fn dismantle(&self) {
         let inner = &self.inner;
-        let lives = |id: &InstanceId| matches!(inner.life(id), Some(Life::Living { .. } | Life::Beginning));
-        if inner.ids().is_ok_and(|ids| ids.iter().any(lives)) {
+        if inner.ids().is_ok_and(|ids| ids.iter().any(|id| inner.is_living(id))) {
             return;
         }
-        inner.remove_strays(&[]);
+        inner.remove_strays(inner.objects());
         if let Some(network) = &inner.network {
             network.dismantle();
         }
@@ -211,25 +207,60 @@ impl Inner {
         }
     }
 
-    fn remove_strays(&self, living: &[InstanceId]) {
-        for name in self.cgroup.children() {
-            if !living.iter().any(|id| id.as_str() == name) {
-                let group = self.cgroup.child(&name);
-                group.kill_all();
-                group.remove();
-            }
-        }
-        for entry in fs::read_dir(&self.config.run_dir).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            let id = name.to_str().and_then(|name| name.strip_suffix(".sock")?.parse::<InstanceId>().ok());
-            if id.is_some_and(|id| !living.contains(&id)) {
-                let _ = fs::remove_file(entry.path());
-            }
-        }
-        if let Some(network) = &self.network {
-            network.remove_strays(living);
+    /// Returns whether an instance lives or is about to.
+    fn is_living(&self, id: &InstanceId) -> bool {
+        self.memory().starting.contains(id)
+            || matches!(self.life(id), Some(Life::Living { .. } | Life::Beginning))
+    }
+
+    /// Lists what this data directory has in the kernel and beside it.
+    fn objects(&self) -> Objects {
+        let sockets = fs::read_dir(&self.config.run_dir).into_iter().flatten().flatten();
+        Objects {
+            groups: self.cgroup.children(),
+            sockets: sockets.map(|entry| entry.path()).collect(),
+            links: self.network.as_ref().map(Network::links).unwrap_or_default(),
         }
     }
+
+    /// Removes what belongs to no living instance, as seen right before each is touched. An object is made after its
+    /// instance is on record, and no instance is begun twice: an object of the list whose instance does not live now has
+    /// nobody to come.
+    fn remove_strays(&self, objects: Objects) {
+        for name in objects.groups {
+            if name.parse().is_ok_and(|id| self.is_living(&id)) {
+                continue;
+            }
+            let group = self.cgroup.child(&name);
+            if !group.kill_all() {
+                tracing::warn!(group = %name, "processes of a control group that nobody wants do not go away");
+            }
+            group.remove();
+        }
+        for path in objects.sockets {
+            let name = path.file_name().and_then(|name| name.to_str());
+            let id = name.and_then(|name| name.strip_suffix(".sock")?.parse::<InstanceId>().ok());
+            if id.is_some_and(|id| !self.is_living(&id)) {
+                let _ = fs::remove_file(path);
+            }
+        }
+        let Some(network) = &self.network else { return };
+        for link in objects.links {
+            // Without the records nobody knows whose it is.
+            let Ok(ids) = self.ids() else { return };
+            let mut owners = ids.iter().filter(|id| network.veth_name(id) == link);
+            if !owners.any(|id| self.is_living(id)) {
+                network.remove_link(&link);
+            }
+        }
+    }
+}
+
+/// What instances have outside their directories.
+struct Objects {
+    groups: Vec<String>,
+    sockets: Vec<PathBuf>,
+    links: Vec<String>,
 }
 
 fn stuck(id: &InstanceId, who: &str) -> PortError {

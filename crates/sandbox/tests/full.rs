@@ -406,3 +406,28 @@ async fn a_volume_is_not_free_while_a_frozen_process_may_write_to_it() {
     assert!(exit.is_success(), "{exit}");
     world.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_that_start_while_strays_are_removed_are_left_alone() {
+    let world = World::new(Full);
+    let done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let (sandbox, stop) = (world.sandbox.clone(), done.clone());
+    let sweeping = std::thread::spawn(move || {
+        while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+            sandbox.reconcile(&|_| true).unwrap();
+        }
+    });
+    for _ in 0..25 {
+        let app = world.spec("echo up; sleep 1000");
+        world.sandbox.start(&app).await.unwrap();
+        world.until_logged(&app.id, "up").await;
+        assert_eq!(world.sandbox.inspect(&app.id).await.unwrap().unwrap().state, InstanceState::Running);
+        assert!(world::exists(&format!("{}/{}.sock", world.run.display(), app.id)));
+    }
+    for status in world.sandbox.list().await.unwrap() {
+        assert_eq!(status.state, InstanceState::Running);
+    }
+    done.store(true, std::sync::atomic::Ordering::SeqCst);
+    sweeping.join().unwrap();
+    world.close().await;
+}
