@@ -100,7 +100,16 @@ pub(crate) fn run(given: &Given<'_>) -> i32 {
         // SAFETY: the app has its own copies, and nobody here uses these numbers again.
         unsafe { libc::close(fd) };
     }
-    let mut watch = Watch { line: &given.line, signals, app, restrictions, execs: Vec::new(), stopping: false, main: None, given };
+    let mut watch = Watch {
+        line: &given.line,
+        signals,
+        app,
+        restrictions,
+        execs: Vec::new(),
+        stopping: false,
+        main: None,
+        given,
+    };
     let status = watch.until_the_app_ends();
     let _ = sockets::send(line, &FromInit::Ended { status }, &[]);
     0

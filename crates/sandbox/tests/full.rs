@@ -431,3 +431,78 @@ async fn instances_that_start_while_strays_are_removed_are_left_alone() {
     sweeping.join().unwrap();
     world.close().await;
 }
+
+#[tokio::test]
+async fn a_command_is_found_by_the_path_that_it_gets() {
+    let world = World::new(Full);
+    let mut app = world.spec("chmod +x tools/*; echo up; sleep 1000");
+    let AppTree::Image { image } = &mut app.app else { panic!("an image") };
+    image.layers =
+        vec![world.layer(&[("tools/greet", "#!/bin/sh\necho hello $1\n"), ("tools/bare", "echo bare $1\n")])];
+    world.sandbox.start(&app).await.unwrap();
+    world.until_logged(&app.id, "up").await;
+    let path = [("PATH".to_owned(), trackbed_core::Secret::new("/app/tools:/usr/bin:/bin".to_owned()))];
+    for (program, said) in [("greet", "Out: hello x"), ("bare", "Out: bare x"), ("echo", "Out: x")] {
+        let lines = Lines::default();
+        let command = [program.to_owned(), "x".to_owned()];
+        assert!(world.sandbox.exec(&app.id, &command, &path, &lines).await.unwrap().is_success());
+        assert_eq!(lines.0.into_inner().unwrap(), [said]);
+    }
+    let failed = world.sandbox.exec(&app.id, &["greet".into()], &[], &Lines::default()).await.unwrap_err();
+    assert!(failed.message.contains("No such file"), "{failed}");
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_command_with_many_variables_runs_or_is_refused() {
+    let world = World::new(Full);
+    let app = world.spec("sleep 1000");
+    world.sandbox.start(&app).await.unwrap();
+    let command = ["sh", "-c", "env | grep -c ^BIG_"].map(str::to_owned);
+    for (kib, runs) in [
+        (60, true),
+        (127, true),
+        (129, true),
+        (131, true),
+        (400, true),
+        (1500, true),
+        (6000, false),
+        (9000, false),
+    ] {
+        let env: Vec<_> = (0..kib)
+            .map(|number| (format!("BIG_{number}"), trackbed_core::Secret::new("x".repeat(1010))))
+            .collect();
+        let lines = Lines::default();
+        let exec = world.sandbox.exec(&app.id, &command, &env, &lines);
+        let ended = tokio::time::timeout(Duration::from_secs(20), exec).await.expect("an answer");
+        assert_eq!(ended.is_ok(), runs, "{kib} KiB: {ended:?}");
+        if runs {
+            assert_eq!(lines.0.into_inner().unwrap(), [format!("Out: {kib}")]);
+        }
+    }
+    world.close().await;
+}
+
+#[tokio::test]
+async fn many_silent_clients_neither_keep_the_shim_busy_nor_shut_others_out() {
+    let world = World::new(Full);
+    let app = world.spec("sleep 1000");
+    world.sandbox.start(&app).await.unwrap();
+    let socket = world.run.join(format!("{}.sock", app.id));
+    let silent: Vec<_> = (0..20).map(|_| std::os::unix::net::UnixStream::connect(&socket).unwrap()).collect();
+    let shim = world.pids(&app.id).await[0];
+    let ticks = || {
+        let stat = std::fs::read_to_string(format!("/proc/{shim}/stat")).unwrap();
+        let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    };
+    let before = ticks();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(ticks() - before < 20, "it spins");
+    wait_for("the silent ones to be turned away", async || {
+        world.sandbox.exec(&app.id, &["true".into()], &[], &Lines::default()).await.ok()
+    })
+    .await;
+    drop(silent);
+    world.close().await;
+}
