@@ -39,7 +39,7 @@ impl Sandbox {
     }
 }
 
-/// How often [`Engine::wait`] looks.
+/// How often [`Engine::wait`] looks where the kernel does not tell.
 const WAIT_LOOK: Duration = Duration::from_millis(400);
 
 #[async_trait]
@@ -73,10 +73,21 @@ impl Engine for Sandbox {
     }
 
     async fn wait(&self, id: &InstanceId) {
-        while let Ok(Some(status)) = self.inspect(id).await
-            && !matches!(status.state, InstanceState::Ended { .. })
-        {
-            tokio::time::sleep(WAIT_LOOK).await;
+        loop {
+            let looked = id.clone();
+            let shim = self.blocking(move |inner| match inner.life(&looked) {
+                Some(Life::Living { .. }) => Ok(Some(inner.folder(&looked).living_shim())),
+                Some(Life::Beginning) => Ok(Some(None)),
+                None | Some(Life::Ended(_)) => Ok(None),
+            });
+            let Ok(Some(shim)) = shim.await else { return };
+            // Its record is there before the shim goes.
+            let gone = shim.and_then(|(_, shim)| shim.watch_end());
+            match gone {
+                Some(gone) => drop(gone.readable().await),
+                // It is just beginning, what it left does not end, or the kernel has no such handles.
+                None => tokio::time::sleep(WAIT_LOOK).await,
+            }
         }
     }
 

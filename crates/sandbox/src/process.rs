@@ -9,6 +9,8 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// A process, named so that a later one with the same pid is not taken for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,7 +71,7 @@ impl ProcessId {
             .is_some_and(|stat| stat.start_time == self.start_time && !matches!(stat.state, b'Z' | b'X'))
     }
 
-    /// Opens a handle, or returns none when it is gone.
+    /// Opens a handle; none when it is gone, or on a kernel before 5.3.
     fn handle(self) -> Option<OwnedFd> {
         // SAFETY: pidfd_open takes two integers and returns a new descriptor or -1.
         let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, self.pid, 0) };
@@ -100,6 +102,13 @@ impl ProcessId {
                 )
             };
         }
+    }
+
+    /// Returns what becomes readable when it ends; none as for any handle. To be called within a runtime.
+    pub(crate) fn watch_end(self) -> Option<AsyncFd<OwnedFd>> {
+        let handle = self.handle()?;
+        // SAFETY: an `OwnedFd` names the same open descriptor for as long as it lives, and the watch owns it.
+        unsafe { AsyncFd::register_with_interest(handle, Interest::READABLE) }.ok()
     }
 
     /// Waits until it has ended, at most `limit`. Returns whether it has.
