@@ -171,6 +171,9 @@ impl Inner {
         let folder = self.folder(id);
         if folder.find_state().is_none() && folder.0.is_dir() {
             let _ = folder.write_end(Exit::Setup { message: error.message.clone() });
+            if let Some(order) = folder.find_order() {
+                folder.clear_variables_at_end(&order);
+            }
         }
         self.kill(id)?;
         Err(error)

@@ -55,6 +55,7 @@ impl Sandbox {
             if ours || wanted {
                 // Settles it when its shim has vanished.
                 inner.life(&id);
+                inner.folder(&id).remove_leftovers();
             } else if let Err(error) = inner.kill(&id).and_then(|()| inner.remove(&id)) {
                 // One that hangs in the kernel must not keep the others from their work.
                 tracing::warn!(instance = %id, %error, "an instance that nobody wants could not be ended");
@@ -127,9 +128,7 @@ impl Inner {
             return false;
         }
         order.cgroup.remove();
-        let mut order = order.clone();
-        order.env.clear();
-        let _ = folder.write_order(&order);
+        folder.clear_variables_at_end(order);
         let _ = fs::remove_file(&order.socket);
         if folder.find_end().is_none() {
             let _ = folder.write_end(Exit::Lost);

@@ -42,14 +42,13 @@ pub fn shim_main(instance_dir: &Path) -> i32 {
         libc::umask(0o022);
     }
     let folder = Folder(instance_dir.to_owned());
-    let Some(mut order) = folder.find_order() else { return 2 };
+    let Some(order) = folder.find_order() else { return 2 };
     // The sandbox waits on our standard output until the command runs or cannot.
     let exit = match live(&folder, order.clone()) {
         Ok(exit) => exit,
         Err(message) => Exit::Setup { message },
     };
-    order.env.clear();
-    let _ = folder.write_order(&order);
+    folder.clear_variables_at_end(&order);
     clean_up(&order);
     // Last: who sees this file may rely on everything before.
     i32::from(folder.write_end(exit).is_err())

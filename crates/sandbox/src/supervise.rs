@@ -225,7 +225,7 @@ impl<'a> Supervisor<'a> {
                 self.state.phase = Phase::Running;
                 self.state.notes = notes;
                 // The app has its variables; the disk need not keep them.
-                let _ = self.folder.write_order(self.order);
+                let _ = self.folder.clear_variables(self.order);
                 let _ = self.folder.write_state(&self.state);
                 shim::report_ready();
             }

@@ -3,6 +3,7 @@
 
 mod world;
 
+use std::process::Command;
 use std::time::Duration;
 
 use trackbed_core::instance::*;
@@ -299,6 +300,86 @@ async fn a_start_that_fails_says_why_each_time_it_is_asked() {
         level: None,
     });
     assert!(gone.err().unwrap().message.contains("no instance can be run"));
+    world.close().await;
+}
+
+#[tokio::test]
+async fn variables_do_not_stay_on_disk() {
+    let world = World::new(Full);
+    let with_secret = |command: &str| {
+        let mut spec = world.spec(command);
+        spec.env.push(("TOKEN".into(), trackbed_core::Secret::new("hush-hush".into())));
+        spec
+    };
+    let on_disk = |id: &trackbed_core::InstanceId| {
+        let folder = world.data.join("instances").join(id.as_str());
+        let found = Command::new("grep").args(["-rl", "hush-hush"]).arg(&folder).output().unwrap();
+        String::from_utf8_lossy(&found.stdout).into_owned()
+    };
+    let app = with_secret("echo up; sleep 1000");
+    world.sandbox.start(&app).await.unwrap();
+    assert_eq!(on_disk(&app.id), "");
+    let folder = world.data.join("instances").join(app.id.as_str());
+    for (name, age) in [(".spec.json.0123.tmp", 100), (".spec.json.4567.tmp", 0)] {
+        let file = std::fs::File::create(folder.join(name)).unwrap();
+        file.set_modified(std::time::SystemTime::now() - Duration::from_secs(age)).unwrap();
+    }
+    world.sandbox.reconcile(&|_| true).unwrap();
+    assert!(!folder.join(".spec.json.0123.tmp").exists() && folder.join(".spec.json.4567.tmp").exists());
+    // No supervisor can be started any more.
+    let binary = world.data.join("shim");
+    std::fs::copy(world::shim_binary(), &binary).unwrap();
+    let gone = Sandbox::open(Config {
+        data_dir: world.data.clone(),
+        run_dir: world.run.clone(),
+        binary: binary.clone(),
+        level: Some(Full),
+    })
+    .unwrap();
+    std::fs::remove_file(&binary).unwrap();
+    let app = with_secret("true");
+    assert!(refused(gone.start(&app).await).contains("start the supervisor"));
+    assert_eq!(on_disk(&app.id), "");
+    world.close().await;
+}
+
+#[tokio::test]
+async fn an_end_is_told_at_once() {
+    let world = World::new(Full);
+    for kill_the_shim in [false, true] {
+        let app = world.spec("echo up; sleep 1000");
+        world.sandbox.start(&app).await.unwrap();
+        world.until_logged(&app.id, "up").await;
+        let pids = world.pids(&app.id).await;
+        let waited = world.sandbox.wait(&app.id);
+        tokio::pin!(waited);
+        assert!(tokio::time::timeout(Duration::from_millis(300), &mut waited).await.is_err());
+        world::kill(pids[usize::from(!kill_the_shim)]);
+        let begun = std::time::Instant::now();
+        waited.await;
+        assert!(begun.elapsed() < Duration::from_millis(200), "{:?}", begun.elapsed());
+        let status = world.sandbox.inspect(&app.id).await.unwrap().unwrap();
+        assert!(matches!(status.state, InstanceState::Ended { .. }), "{status:?}");
+        world.sandbox.wait(&app.id).await;
+    }
+    world.sandbox.wait(&trackbed_core::InstanceId::from_random([9; 10])).await;
+    world.close().await;
+}
+
+#[tokio::test]
+async fn sockets_that_leave_the_sandbox_are_refused() {
+    let world = World::new(Full);
+    let (exit, log) = world
+        .run(&world.spec(
+            "python3 -c 'import errno, socket\nfor kind in (40, 38, 17, 1, 2, 10, 16):\n  \
+             try: socket.socket(kind, socket.SOCK_DGRAM); print(kind, 1)\n  except OSError as e: print(kind, errno.errorcode[e.errno])'",
+        ))
+        .await;
+    assert!(exit.is_success(), "{log}");
+    let refused = ["40 EAFNOSUPPORT", "38 EAFNOSUPPORT", "17 EAFNOSUPPORT"];
+    let lines: Vec<&str> = log.lines().collect();
+    assert_eq!(lines[..3], refused);
+    assert_eq!(lines[3..], ["1 1", "2 1", "10 1", "16 1"]);
     world.close().await;
 }
 
