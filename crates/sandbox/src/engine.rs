@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use trackbed_core::instance::{
@@ -17,7 +17,7 @@ use trackbed_stdx::files;
 use crate::listening::{listeners, socket_inodes};
 use crate::reconcile::Life;
 use crate::records::{End, Order, Phase, State};
-use crate::sandbox::{Inner, Sandbox};
+use crate::sandbox::{Inner, START_LIMIT, Sandbox};
 use crate::{jobs, logfile, process};
 
 /// The port of every instance that has a network of its own.
@@ -181,8 +181,13 @@ impl Inner {
 
     /// Somebody else starts it: waits for them.
     fn await_start(&self, id: &InstanceId) -> Result<(), PortError> {
-        for _ in 0..4000 {
+        let mut deadline = Instant::now() + START_LIMIT;
+        while Instant::now() < deadline {
             let starting = self.memory().starting.contains(id);
+            if starting {
+                // The other one here knows when to give up.
+                deadline = Instant::now() + START_LIMIT;
+            }
             match self.life(id) {
                 Some(Life::Living { state }) if state.phase == Phase::Running => return Ok(()),
                 Some(Life::Ended(_)) => return Ok(()),

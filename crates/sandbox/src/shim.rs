@@ -10,10 +10,12 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use nix::fcntl::Flock;
 use trackbed_core::instance::{Exit, InstanceKind};
 use trackbed_core::isolation::IsolationLevel;
+use trackbed_stdx::clock::now_ms;
 
 use crate::init::{self, Given, ToInit};
 use crate::netlink::Netlink;
@@ -54,10 +56,29 @@ pub fn shim_main(instance_dir: &Path) -> i32 {
     i32::from(folder.write_end(exit).is_err())
 }
 
+/// What is told while a start is prepared, and when the command runs.
+pub(crate) const PROGRESS: u8 = b'.';
+const READY: u8 = b'1';
+const PROGRESS_EVERY_MS: i64 = 1000;
+
+/// Tells the control plane, now and then, that a long preparation goes on. The shim and a new init share this line.
+pub(crate) fn report_progress() {
+    static TOLD_AT: AtomicI64 = AtomicI64::new(0);
+    let now = now_ms();
+    if now - TOLD_AT.load(Ordering::Relaxed) >= PROGRESS_EVERY_MS {
+        TOLD_AT.store(now, Ordering::Relaxed);
+        tell(PROGRESS);
+    }
+}
+
+fn tell(byte: u8) {
+    let mut out = std::io::stdout();
+    let _ = out.write_all(&[byte]).and_then(|()| out.flush());
+}
+
 /// Tells the control plane that it need not wait longer.
 pub(crate) fn report_ready() {
-    let mut out = std::io::stdout();
-    let _ = out.write_all(b"1").and_then(|()| out.flush());
+    tell(READY);
     // SAFETY: both are C strings or integers; standard output stays open, on /dev/null.
     unsafe {
         let null = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC);

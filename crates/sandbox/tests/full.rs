@@ -587,3 +587,52 @@ async fn many_silent_clients_neither_keep_the_shim_busy_nor_shut_others_out() {
     drop(silent);
     world.close().await;
 }
+
+#[tokio::test]
+#[ignore = "takes half a minute"]
+async fn a_long_preparation_is_waited_for_as_long_as_it_goes_on() {
+    use std::os::unix::fs::PermissionsExt;
+    let world = World::new(Full);
+    // Stands for a shim that hands over a very big volume: a sign of life, and the rest past the limit for a start.
+    let slow = world.data.join("slow-shim");
+    let script = format!(
+        "#!/bin/sh\n(sleep 14; printf .; sleep 14; exec {} \"$@\") &\n",
+        world::shim_binary().display()
+    );
+    let quick = Config {
+        data_dir: world.data.clone(),
+        run_dir: world.run.clone(),
+        binary: slow.clone(),
+        level: Some(Full),
+    };
+    std::fs::copy(world::shim_binary(), &slow).unwrap();
+    let sandbox = Sandbox::open(quick).unwrap();
+    std::fs::remove_file(&slow).unwrap();
+    trackbed_stdx::files::write_atomic(&slow, script.as_bytes(), 0o755).unwrap();
+    std::fs::set_permissions(&slow, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let app = world.spec("sleep 1000");
+    sandbox.start(&app).await.unwrap();
+    assert_eq!(sandbox.inspect(&app.id).await.unwrap().unwrap().state, InstanceState::Running);
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_volume_of_another_user_is_handed_over_once() {
+    use std::os::unix::fs::{MetadataExt, chown};
+    let world = World::new(Full);
+    let volume = world.volume("/data");
+    let folder = std::path::PathBuf::from(&volume.host_path);
+    std::fs::create_dir_all(folder.join("sub")).unwrap();
+    for name in ["a", "sub/b"] {
+        std::fs::File::create(folder.join(name)).unwrap();
+    }
+    let app = || InstanceSpec { volumes: vec![volume.clone()], ..world.spec("true") };
+    assert!(world.run(&app()).await.0.is_success());
+    let owner = |name: &str| std::fs::metadata(folder.join(name)).unwrap().uid();
+    assert_eq!(["", "a", "sub", "sub/b"].map(owner), [10001; 4]);
+    // Once its top is right, nobody walks it again.
+    chown(folder.join("sub/b"), Some(12), None).unwrap();
+    assert!(world.run(&app()).await.0.is_success());
+    assert_eq!(owner("sub/b"), 12);
+    world.close().await;
+}
