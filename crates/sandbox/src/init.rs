@@ -223,8 +223,13 @@ impl Watch<'_> {
         }
         let some_left = self.reap();
         match self.main {
-            // Who was asked to end gets to the end of its work; the shim counts the time.
-            Some(_) if self.stopping && some_left && !self.processes().is_empty() => None,
+            // Who was asked to end gets to the end of its work; the shim counts the time. Further commands are not waited
+            // for; only where there are any must `/proc` tell them apart, which may hide some processes of the app.
+            Some(_)
+                if self.stopping && some_left && (self.execs.is_empty() || !self.processes().is_empty()) =>
+            {
+                None
+            }
             ended => ended,
         }
     }

@@ -322,7 +322,8 @@ async fn variables_do_not_stay_on_disk() {
     let folder = world.data.join("instances").join(app.id.as_str());
     for (name, age) in [(".spec.json.0123.tmp", 100), (".spec.json.4567.tmp", 0)] {
         let file = std::fs::File::create(folder.join(name)).unwrap();
-        file.set_modified(std::time::SystemTime::now() - Duration::from_secs(age)).unwrap();
+        let now = Duration::from_millis(u64::try_from(trackbed_stdx::clock::now_ms()).unwrap());
+        file.set_modified(std::time::UNIX_EPOCH + now - Duration::from_secs(age)).unwrap();
     }
     world.sandbox.reconcile(&|_| true).unwrap();
     assert!(!folder.join(".spec.json.0123.tmp").exists() && folder.join(".spec.json.4567.tmp").exists());
