@@ -134,6 +134,7 @@ fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
     for entry in fs::read_dir(from)? {
         let entry = entry?;
         let (source, target) = (entry.path(), to.join(entry.file_name()));
+        crate::shim::report_progress();
         let kind = entry.file_type()?;
         if kind.is_dir() {
             if fs::symlink_metadata(&target).is_ok_and(|kind| !kind.is_dir()) {

@@ -144,16 +144,10 @@ impl Cgroup {
             if let Some(dir) = self.dir("unified") {
                 let _ = write_file(&dir.join("cgroup.kill"), "1");
             }
-            let pids = self.pids();
-            if pids.is_empty() {
+            if self.pids().is_empty() {
                 return true;
             }
-            for pid in pids {
-                let _ = nix::sys::signal::kill(
-                    nix::unistd::Pid::from_raw(pid),
-                    nix::sys::signal::Signal::SIGKILL,
-                );
-            }
+            crate::process::kill_listed(|| self.pids());
             std::thread::sleep(Duration::from_millis(5));
         }
         self.pids().is_empty()

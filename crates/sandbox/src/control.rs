@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use trackbed_core::instance::Exit;
@@ -15,6 +15,12 @@ use crate::sockets;
 const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 /// Clients served at once; more wait in the kernel's queue.
 pub(crate) const CLIENTS: usize = 16;
+/// Commands at once: some clients must always be able to ask for something else.
+pub(crate) const EXECS: usize = 12;
+/// Longest silence of a client that waits for nothing.
+const SILENCE_LIMIT: Duration = Duration::from_secs(10);
+/// Longest request. The kernel takes about two MiB of words and variables for a command; JSON may need more.
+const REQUEST_LIMIT_BYTES: usize = 8 << 20;
 
 /// A request.
 #[derive(Debug, Serialize, Deserialize)]
@@ -65,6 +71,10 @@ pub(crate) fn ask(socket: &Path, ask: Ask, fds: &[RawFd]) -> std::io::Result<Uni
     stream.set_write_timeout(Some(ANSWER_LIMIT))?;
     let mut text = serde_json::to_vec(&Request { version: VERSION, ask })?;
     text.push(b'\n');
+    if text.len() > REQUEST_LIMIT_BYTES {
+        let message = format!("the request has {} bytes, more than {REQUEST_LIMIT_BYTES}", text.len());
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, message));
+    }
     let sent = sockets::send_bytes(stream.as_fd(), &text, fds)?;
     (&stream).write_all(&text[sent..])?;
     Ok(stream)
@@ -89,6 +99,7 @@ pub(crate) struct Client {
     fds: Vec<OwnedFd>,
     /// The command that it waits for.
     pub(crate) exec: Option<u64>,
+    heard: Instant,
 }
 
 /// What reading from a client came to.
@@ -107,31 +118,43 @@ impl Client {
             return None;
         }
         stream.set_nonblocking(true).ok()?;
-        Some(Client { stream, text: Vec::new(), fds: Vec::new(), exec: None })
+        Some(Client { stream, text: Vec::new(), fds: Vec::new(), exec: None, heard: Instant::now() })
     }
 
     pub(crate) fn stream(&self) -> &UnixStream {
         &self.stream
     }
 
+    /// Returns when it is turned away unless it says something; never while it waits for a command.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.exec.is_none().then(|| self.heard + SILENCE_LIMIT)
+    }
+
     /// Reads what is there.
     pub(crate) fn hear(&mut self) -> Heard {
-        let mut buffer = [0; 4096];
+        let mut buffer = [0; 16 << 10];
+        let known = self.text.len();
         match sockets::receive_bytes(self.stream.as_fd(), &mut buffer) {
             Ok((0, _)) => return Heard::Gone,
             Ok((length, fds)) => {
+                self.heard = Instant::now();
                 self.text.extend_from_slice(&buffer[..length]);
                 self.fds.extend(fds);
             }
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Heard::Nothing,
             Err(_) => return Heard::Gone,
         }
-        let Some(end) = self.text.iter().position(|byte| *byte == b'\n') else {
-            let too_long = self.text.len() > sockets::MESSAGE_LIMIT_BYTES || self.fds.len() > 2;
-            return if too_long { Heard::Gone } else { Heard::Nothing };
+        let Some(end) = self.text[known..].iter().position(|byte| *byte == b'\n').map(|end| known + end)
+        else {
+            if self.text.len() > REQUEST_LIMIT_BYTES || self.fds.len() > 2 {
+                self.answer(&Answer::error("the request is too long"));
+                return Heard::Gone;
+            }
+            return Heard::Nothing;
         };
         let request = serde_json::from_slice(&self.text[..end]);
-        self.text.drain(..=end);
+        // One request at a time: nobody sends the next before the answer.
+        self.text = Vec::new();
         match request {
             Ok(request) => Heard::Asked(request, std::mem::take(&mut self.fds)),
             Err(error) => {

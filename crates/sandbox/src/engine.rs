@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use trackbed_core::instance::{
@@ -17,7 +17,7 @@ use trackbed_stdx::files;
 use crate::listening::{listeners, socket_inodes};
 use crate::reconcile::Life;
 use crate::records::{End, Order, Phase, State};
-use crate::sandbox::{Inner, Sandbox};
+use crate::sandbox::{Inner, START_LIMIT, Sandbox};
 use crate::{jobs, logfile, process};
 
 /// The port of every instance that has a network of its own.
@@ -39,7 +39,7 @@ impl Sandbox {
     }
 }
 
-/// How often [`Engine::wait`] looks.
+/// How often [`Engine::wait`] looks where the kernel does not tell.
 const WAIT_LOOK: Duration = Duration::from_millis(400);
 
 #[async_trait]
@@ -73,10 +73,21 @@ impl Engine for Sandbox {
     }
 
     async fn wait(&self, id: &InstanceId) {
-        while let Ok(Some(status)) = self.inspect(id).await
-            && !matches!(status.state, InstanceState::Ended { .. })
-        {
-            tokio::time::sleep(WAIT_LOOK).await;
+        loop {
+            let looked = id.clone();
+            let shim = self.blocking(move |inner| match inner.life(&looked) {
+                Some(Life::Living { .. }) => Ok(Some(inner.folder(&looked).living_shim())),
+                Some(Life::Beginning) => Ok(Some(None)),
+                None | Some(Life::Ended(_)) => Ok(None),
+            });
+            let Ok(Some(shim)) = shim.await else { return };
+            // Its record is there before the shim goes.
+            let gone = shim.and_then(|(_, shim)| shim.watch_end());
+            match gone {
+                Some(gone) => drop(gone.readable().await),
+                // It is just beginning, what it left does not end, or the kernel has no such handles.
+                None => tokio::time::sleep(WAIT_LOOK).await,
+            }
         }
     }
 
@@ -160,6 +171,9 @@ impl Inner {
         let folder = self.folder(id);
         if folder.find_state().is_none() && folder.0.is_dir() {
             let _ = folder.write_end(Exit::Setup { message: error.message.clone() });
+            if let Some(order) = folder.find_order() {
+                folder.clear_variables_at_end(&order);
+            }
         }
         self.kill(id)?;
         Err(error)
@@ -167,8 +181,13 @@ impl Inner {
 
     /// Somebody else starts it: waits for them.
     fn await_start(&self, id: &InstanceId) -> Result<(), PortError> {
-        for _ in 0..4000 {
+        let mut deadline = Instant::now() + START_LIMIT;
+        while Instant::now() < deadline {
             let starting = self.memory().starting.contains(id);
+            if starting {
+                // The other one here knows when to give up.
+                deadline = Instant::now() + START_LIMIT;
+            }
             match self.life(id) {
                 Some(Life::Living { state }) if state.phase == Phase::Running => return Ok(()),
                 Some(Life::Ended(_)) => return Ok(()),

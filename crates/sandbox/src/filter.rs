@@ -53,6 +53,9 @@ const DENIED: &[libc::c_long] = &[
     libc::SYS_vhangup,
 ];
 
+/// Kinds of sockets that no app needs: to the hypervisor's other guests, to the kernel's ciphers, and raw packets.
+const DENIED_SOCKETS: [libc::c_int; 3] = [libc::AF_VSOCK, libc::AF_ALG, libc::AF_PACKET];
+
 /// Flags of clone(2) that make a namespace.
 const CLONE_NEW: u32 = 0x7e02_0000;
 
@@ -94,6 +97,13 @@ pub(crate) fn program() -> Vec<libc::sock_filter> {
     }
     // clone3 hides its flags behind a pointer; libc falls back to clone when it is unknown.
     program.extend([jump(libc::BPF_JEQ, libc::SYS_clone3 as u32, 0, 1), unknown]);
+    let no_such_kind = answer(libc::SECCOMP_RET_ERRNO | libc::EAFNOSUPPORT as u32);
+    let rest = 2 * DENIED_SOCKETS.len() as u8 + 2;
+    program.extend([jump(libc::BPF_JEQ, libc::SYS_socket as u32, 0, rest), load(ARGUMENT_0_LOW)]);
+    for kind in DENIED_SOCKETS {
+        program.extend([jump(libc::BPF_JEQ, kind as u32, 0, 1), no_such_kind]);
+    }
+    program.push(answer(libc::SECCOMP_RET_ALLOW));
     program.extend([
         jump(libc::BPF_JEQ, libc::SYS_clone as u32, 0, 3),
         load(ARGUMENT_0_LOW),

@@ -1,5 +1,9 @@
 //! Init: pid 1 of a sandbox. Makes the inside, starts the app, passes signals on, reaps, ends with the app.
 //!
+//! The app is what its command's shell started, not the shell alone: a signal goes to every process of it, as systemd
+//! does, and an asked-for end waits for all of them. A server with workers hears SIGTERM in each process then; gunicorn,
+//! uvicorn and the like end gracefully from either side. Unasked, the instance ends with its main process.
+//!
 //! It exists because an app that is pid 1 itself ignores SIGTERM. On levels without a pid namespace the same code runs as
 //! a plain child that adopts orphans.
 
@@ -96,7 +100,16 @@ pub(crate) fn run(given: &Given<'_>) -> i32 {
         // SAFETY: the app has its own copies, and nobody here uses these numbers again.
         unsafe { libc::close(fd) };
     }
-    let mut watch = Watch { line: &given.line, signals, app, restrictions, execs: Vec::new(), given };
+    let mut watch = Watch {
+        line: &given.line,
+        signals,
+        app,
+        restrictions,
+        execs: Vec::new(),
+        stopping: false,
+        main: None,
+        given,
+    };
     let status = watch.until_the_app_ends();
     let _ = sockets::send(line, &FromInit::Ended { status }, &[]);
     0
@@ -165,6 +178,10 @@ struct Watch<'a> {
     restrictions: Restrictions,
     /// Further commands: number and pid.
     execs: Vec<(u64, i32)>,
+    /// Whether an end was asked for.
+    stopping: bool,
+    /// How the main process ended, while others of the app take their time.
+    main: Option<i32>,
     given: &'a Given<'a>,
 }
 
@@ -204,16 +221,30 @@ impl Watch<'_> {
                 self.pass_on(info.ssi_signo as i32);
             }
         }
-        let mut ended = None;
+        let some_left = self.reap();
+        match self.main {
+            // Who was asked to end gets to the end of its work; the shim counts the time. Further commands are not waited
+            // for; only where there are any must `/proc` tell them apart, which may hide some processes of the app.
+            Some(_)
+                if self.stopping && some_left && (self.execs.is_empty() || !self.processes().is_empty()) =>
+            {
+                None
+            }
+            ended => ended,
+        }
+    }
+
+    /// Takes in every child that has ended. Returns whether there are others.
+    fn reap(&mut self) -> bool {
         loop {
             let mut status = 0;
             // SAFETY: `status` is a valid place for one int.
             let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
             if pid <= 0 {
-                return ended;
+                return pid == 0;
             }
-            if pid == self.app {
-                ended = Some(status);
+            if pid == self.app && self.main.is_none() {
+                self.main = Some(status);
             }
             if let Some(index) = self.execs.iter().position(|(_, exec)| *exec == pid) {
                 let (number, _) = self.execs.swap_remove(index);
@@ -223,9 +254,26 @@ impl Watch<'_> {
         }
     }
 
-    fn pass_on(&self, signal: i32) {
-        // SAFETY: kill takes two integers; the app is our child and not reaped yet, so its pid is its own.
-        unsafe { libc::kill(self.app, signal) };
+    /// Returns the processes of the app with their groups. Further commands, each a session, are none of them.
+    fn processes(&self) -> Vec<(process::ProcessId, i32)> {
+        let me = i32::try_from(std::process::id()).unwrap_or(1);
+        let descendants = process::descendants(me).into_iter().filter_map(process::find_kin);
+        let is_exec = |session: i32| self.execs.iter().any(|(_, pid)| *pid == session);
+        descendants.filter(|kin| !is_exec(kin.session)).map(|kin| (kin.id, kin.group)).collect()
+    }
+
+    fn pass_on(&mut self, signal: i32) {
+        self.stopping |= signal == libc::SIGTERM || signal == libc::SIGINT;
+        // The group first, and at once, so that none of it can fork away from the signal.
+        let group = self.main.is_none().then_some(self.app);
+        if let Some(group) = group {
+            // SAFETY: kill takes two integers; the app leads this group and is our child, not reaped yet, so the number
+            // is its own.
+            unsafe { libc::kill(-group, signal) };
+        }
+        for (process, _) in self.processes().into_iter().filter(|(_, of)| Some(*of) != group) {
+            process.signal(signal);
+        }
     }
 
     fn hear_shim(&mut self) -> bool {

@@ -29,6 +29,7 @@ pub(crate) fn start(
     streams: [RawFd; 2],
     restrictions: &mut Restrictions,
 ) -> Result<i32, String> {
+    let programs = places(command.first().ok_or("there is no command")?, env);
     let argv: Vec<*const libc::c_char> = pointers(command);
     let envp: Vec<*const libc::c_char> = pointers(env);
     let (told, mut tell) =
@@ -40,7 +41,7 @@ pub(crate) fn start(
     }
     if pid == 0 {
         drop(told);
-        let (step, error) = become_app(&argv, &envp, streams, restrictions);
+        let (step, error) = become_app(&programs, &argv, &envp, streams, restrictions);
         let _ = io::Write::write_all(&mut Writer(&mut tell), format!("{step}: {error}").as_bytes());
         // SAFETY: ends this process without running destructors of what the parent owns.
         unsafe { libc::_exit(127) };
@@ -74,6 +75,7 @@ type Failure = (&'static str, io::Error);
 
 /// Never returns unless a step fails.
 fn become_app(
+    programs: &[CString],
     argv: &[*const libc::c_char],
     envp: &[*const libc::c_char],
     streams: [RawFd; 2],
@@ -82,9 +84,39 @@ fn become_app(
     if let Err(failure) = restrict(streams, restrictions) {
         return failure;
     }
-    // SAFETY: both lists end with null and point to C strings that the caller keeps.
-    unsafe { libc::execvpe(argv[0], argv.as_ptr(), envp.as_ptr()) };
-    ("start the program", io::Error::last_os_error())
+    let mut failure = libc::ENOENT;
+    for program in programs {
+        // SAFETY: both lists end with null and point to C strings that the caller keeps.
+        unsafe { libc::execve(program.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
+        match io::Error::last_os_error().raw_os_error().unwrap_or(libc::ENOENT) {
+            libc::ENOENT | libc::ENOTDIR => {}
+            // Somewhere further on there may be one that we may run.
+            libc::EACCES => failure = libc::EACCES,
+            libc::ENOEXEC => {
+                let shell = [c"/bin/sh".as_ptr(), program.as_ptr()];
+                let argv: Vec<_> = shell.into_iter().chain(argv[1..].iter().copied()).collect();
+                // SAFETY: as above; the list still ends with null. A script that names no interpreter is the shell's.
+                unsafe { libc::execve(argv[0], argv.as_ptr(), envp.as_ptr()) };
+                return ("start the program", io::Error::last_os_error());
+            }
+            other => return ("start the program", io::Error::from_raw_os_error(other)),
+        }
+    }
+    ("start the program", io::Error::from_raw_os_error(failure))
+}
+
+/// Returns where a program may lie, by the PATH that it is to get: execvpe(3) would go by ours.
+fn places(program: &CString, env: &[CString]) -> Vec<CString> {
+    let name = program.as_bytes();
+    if name.is_empty() || name.contains(&b'/') {
+        return vec![program.clone()];
+    }
+    let path = env.iter().find_map(|entry| entry.as_bytes().strip_prefix(b"PATH=")).unwrap_or_default();
+    let folders = path.split(|byte| *byte == b':');
+    folders
+        .map(|folder| if folder.is_empty() { &b"."[..] } else { folder })
+        .filter_map(|folder| CString::new([folder, b"/", name].concat()).ok())
+        .collect()
 }
 
 fn restrict(streams: [RawFd; 2], restrictions: &mut Restrictions) -> Result<(), Failure> {

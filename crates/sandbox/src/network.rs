@@ -67,7 +67,8 @@ impl Network {
         Some(Link { bridge: bridge_name(&self.tag), veth, address, gateway: self.gateway(), prefix: PREFIX })
     }
 
-    fn veth_name(&self, id: &InstanceId) -> String {
+    /// Returns the name of an instance's link.
+    pub(crate) fn veth_name(&self, id: &InstanceId) -> String {
         let text = id.as_str();
         format!("{}{}", veth_prefix(&self.tag), &text[text.len() - 7..])
     }
@@ -113,19 +114,23 @@ impl Network {
         Vec::new()
     }
 
-    /// Removes links of ours that belong to no instance in `living`.
-    pub(crate) fn remove_strays(&self, living: &[InstanceId]) {
-        let known: HashSet<String> = living.iter().map(|id| self.veth_name(id)).collect();
-        let Ok(mut netlink) = Netlink::open() else { return };
-        for name in links().filter(|name| name.starts_with(&veth_prefix(&self.tag)) && !known.contains(name))
-        {
-            let _ = netlink.remove(&name);
+    /// Returns the names of this box's links to instances.
+    pub(crate) fn links(&self) -> Vec<String> {
+        let prefix = veth_prefix(&self.tag);
+        links().filter(|name| name.starts_with(&prefix)).collect()
+    }
+
+    pub(crate) fn remove_link(&self, name: &str) {
+        if let Ok(mut netlink) = Netlink::open() {
+            let _ = netlink.remove(name);
         }
     }
 
     /// Removes everything of this box from the network.
     pub(crate) fn dismantle(&self) {
-        self.remove_strays(&[]);
+        for name in self.links() {
+            self.remove_link(&name);
+        }
         if let Ok(mut netlink) = Netlink::open() {
             let _ = netlink.remove(&bridge_name(&self.tag));
         }

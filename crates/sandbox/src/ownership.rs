@@ -9,6 +9,7 @@ use trackbed_core::instance::InstanceKind;
 use trackbed_core::isolation::IsolationLevel;
 
 use crate::records::Order;
+use crate::shim;
 use crate::tree::{Named, Step};
 
 /// Gives a file to a user, without following links.
@@ -16,7 +17,8 @@ pub(crate) fn own(path: &Path, uid: u32) -> io::Result<()> {
     std::os::unix::fs::lchown(path, Some(uid), Some(uid))
 }
 
-/// Gives a tree to a user, unless its top already belongs to it: that costs a walk at first use only.
+/// Gives a tree to a user, unless its top already belongs to it: that costs a walk at first use only. The walk may take
+/// minutes, and tells that it goes on.
 pub(crate) fn ensure_owned(path: &Path, uid: u32) -> io::Result<()> {
     use std::os::unix::fs::MetadataExt;
     let kind = fs::symlink_metadata(path)?;
@@ -31,12 +33,17 @@ pub(crate) fn ensure_owned(path: &Path, uid: u32) -> io::Result<()> {
 }
 
 fn own_below(folder: &Path, uid: u32) -> io::Result<()> {
+    use std::os::unix::fs::MetadataExt;
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
             own_below(&entry.path(), uid)?;
         }
-        own(&entry.path(), uid)?;
+        // A walk that is done again need not write again.
+        if entry.metadata()?.uid() != uid {
+            own(&entry.path(), uid)?;
+        }
+        shim::report_progress();
     }
     Ok(())
 }

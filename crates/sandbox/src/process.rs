@@ -9,6 +9,8 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// A process, named so that a later one with the same pid is not taken for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +24,8 @@ pub(crate) struct ProcessId {
 struct Stat {
     state: u8,
     parent: i32,
+    group: i32,
+    session: i32,
     cpu_ticks: u64,
     start_time: u64,
 }
@@ -34,10 +38,25 @@ fn stat(pid: i32) -> Option<Stat> {
     let mut fields = rest.split(' ');
     let state = *fields.next()?.as_bytes().first()?;
     let parent = fields.next()?.parse().ok()?;
+    let group = fields.next()?.parse().ok()?;
+    let session = fields.next()?.parse().ok()?;
     let mut number = |skip: usize| fields.nth(skip)?.parse::<u64>().ok();
-    let cpu_ticks = number(9)? + number(0)?;
+    let cpu_ticks = number(7)? + number(0)?;
     let start_time = number(6)?;
-    Some(Stat { state, parent, cpu_ticks, start_time })
+    Some(Stat { state, parent, group, session, cpu_ticks, start_time })
+}
+
+/// A process with the group and the session that it belongs to.
+pub(crate) struct Kin {
+    pub(crate) id: ProcessId,
+    pub(crate) group: i32,
+    pub(crate) session: i32,
+}
+
+/// Returns what a process belongs to.
+pub(crate) fn find_kin(pid: i32) -> Option<Kin> {
+    let Stat { group, session, start_time, .. } = stat(pid)?;
+    Some(Kin { id: ProcessId { pid, start_time }, group, session })
 }
 
 impl ProcessId {
@@ -52,7 +71,7 @@ impl ProcessId {
             .is_some_and(|stat| stat.start_time == self.start_time && !matches!(stat.state, b'Z' | b'X'))
     }
 
-    /// Opens a handle, or returns none when it is gone.
+    /// Opens a handle; none when it is gone, or on a kernel before 5.3.
     fn handle(self) -> Option<OwnedFd> {
         // SAFETY: pidfd_open takes two integers and returns a new descriptor or -1.
         let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, self.pid, 0) };
@@ -65,7 +84,13 @@ impl ProcessId {
 
     /// Sends a signal. A process that is gone is fine.
     pub(crate) fn signal(self, signal: i32) {
-        if let Some(handle) = self.handle() {
+        let handle = self.handle();
+        if handle.is_none() && self.is_alive() {
+            // SAFETY: kill takes two integers. A kernel without pidfds (before 5.3) leaves a moment in which the process
+            // may end and another take its number; pids go round, so that takes thousands of new ones.
+            unsafe { libc::kill(self.pid, signal) };
+        }
+        if let Some(handle) = handle {
             // SAFETY: the descriptor is open, the info pointer may be null, flags must be 0.
             unsafe {
                 libc::syscall(
@@ -79,9 +104,22 @@ impl ProcessId {
         }
     }
 
+    /// Returns what becomes readable when it ends; none as for any handle. To be called within a runtime.
+    pub(crate) fn watch_end(self) -> Option<AsyncFd<OwnedFd>> {
+        let handle = self.handle()?;
+        // SAFETY: an `OwnedFd` names the same open descriptor for as long as it lives, and the watch owns it.
+        unsafe { AsyncFd::register_with_interest(handle, Interest::READABLE) }.ok()
+    }
+
     /// Waits until it has ended, at most `limit`. Returns whether it has.
     pub(crate) fn wait_gone(self, limit: Duration) -> bool {
-        let Some(handle) = self.handle() else { return true };
+        let Some(handle) = self.handle() else {
+            let deadline = std::time::Instant::now() + limit;
+            while self.is_alive() && std::time::Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            return !self.is_alive();
+        };
         let mut poll = libc::pollfd { fd: handle.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         let limit_ms = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);
         // SAFETY: one valid pollfd, and its count.
@@ -128,15 +166,21 @@ pub(crate) fn kill_descendants_of_self(limit_rounds: u32) {
     let me = i32::try_from(std::process::id()).unwrap_or(0);
     for _ in 0..limit_rounds {
         reap();
-        let left = descendants(me);
-        if left.is_empty() {
+        if descendants(me).is_empty() {
             return;
         }
-        for pid in left {
-            // SAFETY: kill takes two integers. Descendants cannot be reused pids: nobody but us reaps orphans here.
-            unsafe { libc::kill(pid, libc::SIGKILL) };
-        }
+        kill_listed(|| descendants(me));
         std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Kills the processes of a list. Children of others are reaped by others, so a number may change hands between the
+/// listing and the kill: each is identified, must be on a second list, and is killed by what it is, not by number.
+pub(crate) fn kill_listed(list: impl Fn() -> Vec<i32>) {
+    let found: Vec<ProcessId> = list().into_iter().filter_map(ProcessId::of).collect();
+    let still = list();
+    for process in found.into_iter().filter(|process| still.contains(&process.pid)) {
+        process.signal(libc::SIGKILL);
     }
 }
 

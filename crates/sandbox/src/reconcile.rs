@@ -1,13 +1,13 @@
 //! What is true of instances whose shim is gone, and the removal of everything that belongs to no living instance.
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use trackbed_core::InstanceId;
 use trackbed_core::instance::{Exit, InstanceKind};
 use trackbed_core::ports::PortError;
 use trackbed_stdx::clock::now_ms;
-use trackbed_stdx::files;
 
 use crate::control::{self, Ask};
 use crate::network::Network;
@@ -17,6 +17,9 @@ use crate::sandbox::{Inner, MARK, START_LIMIT, Sandbox};
 
 /// Longest wait for processes that were killed.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
+
+/// Longest wait for what a vanished shim has left; who asks again waits again.
+const BURY_LIMIT: Duration = Duration::from_secs(2);
 
 /// Longest time from the order to the first sign of its shim.
 const SPAWN_LIMIT: Duration = Duration::from_secs(5);
@@ -40,27 +43,25 @@ impl Sandbox {
     /// now and then, because a firewall that is reloaded forgets them.
     ///
     /// # Errors
-    /// When the records cannot be read, or something cannot be ended.
+    /// When the records cannot be read, or the network rules cannot be put in force.
     pub fn reconcile(&self, keep: &dyn Fn(&InstanceId) -> bool) -> Result<(), PortError> {
         let inner = &self.inner;
-        let mut living = Vec::new();
+        // First what is in the kernel, then the records: whatever begins in between is in the records alone.
+        let objects = inner.objects();
         for id in inner.ids()? {
             let ours = { inner.memory().jobs.contains(&id) || inner.memory().starting.contains(&id) };
             let order = inner.folder(&id).find_order();
             let wanted = order.as_ref().is_some_and(|order| order.kind == InstanceKind::Service) && keep(&id);
-            let lives = matches!(inner.life(&id), Some(Life::Living { .. } | Life::Beginning));
-            match (ours || wanted, lives) {
-                (true, true) => living.push(id),
-                (true, false) => {}
-                (false, _) => {
-                    inner.kill(&id)?;
-                    files::remove_tree(&inner.folder(&id).0).map_err(|error| {
-                        PortError::new(format!("cannot remove the files of {id}: {error}"))
-                    })?;
-                }
+            if ours || wanted {
+                // Settles it when its shim has vanished.
+                inner.life(&id);
+                inner.folder(&id).remove_leftovers();
+            } else if let Err(error) = inner.kill(&id).and_then(|()| inner.remove(&id)) {
+                // One that hangs in the kernel must not keep the others from their work.
+                tracing::warn!(instance = %id, %error, "an instance that nobody wants could not be ended");
             }
         }
-        inner.remove_strays(&living);
+        inner.remove_strays(objects);
         match inner.network.as_ref().map(Network::ensure_rules) {
             Some(Err(error)) => {
                 Err(PortError::new(format!("cannot put the network rules in force: {error}")))
@@ -73,11 +74,10 @@ impl Sandbox {
     /// before the box is uninstalled. Does nothing while an instance lives.
     pub fn dismantle(&self) {
         let inner = &self.inner;
-        let lives = |id: &InstanceId| matches!(inner.life(id), Some(Life::Living { .. } | Life::Beginning));
-        if inner.ids().is_ok_and(|ids| ids.iter().any(lives)) {
+        if inner.ids().is_ok_and(|ids| ids.iter().any(|id| inner.is_living(id))) {
             return;
         }
-        inner.remove_strays(&[]);
+        inner.remove_strays(inner.objects());
         if let Some(network) = &inner.network {
             network.dismantle();
         }
@@ -102,30 +102,33 @@ impl Inner {
             return Some(Life::Beginning);
         }
         // Again: the shim may have written its record just before it ended.
-        if folder.find_end().is_none() {
-            self.bury(&order);
+        if folder.find_end().is_none() && !self.bury(&order) {
+            return Some(match folder.find_state() {
+                Some(state) => Life::Living { state },
+                None => Life::Beginning,
+            });
         }
         folder.find_end().map(Life::Ended)
     }
 
-    /// Ends what a vanished shim has left and writes that it is lost.
-    fn bury(&self, order: &Order) {
+    /// Ends what a vanished shim has left and writes that it is lost. Returns false, and writes nothing, while some of it
+    /// lives: what is frozen, or hangs in the kernel, may still write when it comes back.
+    fn bury(&self, order: &Order) -> bool {
         let folder = self.folder(&order.id);
         let boot = process::boot_id();
-        if let Some(init) =
-            folder.find_state().filter(|state| state.boot_id == boot).and_then(|state| state.init)
-        {
+        let init = folder.find_state().filter(|state| state.boot_id == boot).and_then(|state| state.init);
+        if let Some(init) = init {
             init.signal(libc::SIGKILL);
-            init.wait_gone(KILL_LIMIT);
+            init.wait_gone(BURY_LIMIT);
         }
-        order.cgroup.kill_all();
-        if order.level > trackbed_core::isolation::IsolationLevel::Userns {
-            kill_marked(&order.id);
+        let group_is_empty = order.cgroup.kill_all();
+        let none_is_marked =
+            order.level <= trackbed_core::isolation::IsolationLevel::Userns || kill_marked(&order.id);
+        if init.is_some_and(ProcessId::is_alive) || !group_is_empty || !none_is_marked {
+            return false;
         }
         order.cgroup.remove();
-        let mut order = order.clone();
-        order.env.clear();
-        let _ = folder.write_order(&order);
+        folder.clear_variables_at_end(order);
         let _ = fs::remove_file(&order.socket);
         if folder.find_end().is_none() {
             let _ = folder.write_end(Exit::Lost);
@@ -135,6 +138,7 @@ impl Inner {
             late.signal(libc::SIGKILL);
             late.wait_gone(KILL_LIMIT);
         }
+        true
     }
 
     /// Ends an instance at once.
@@ -153,8 +157,10 @@ impl Inner {
             self.end_shim(id, &state, shim, grace)?;
         }
         // Writes the record when there is none, and ends what is left.
-        self.life(id);
-        Ok(())
+        match self.life(id) {
+            None | Some(Life::Ended(_)) => Ok(()),
+            Some(Life::Living { .. } | Life::Beginning) => Err(stuck(id, "some of its processes do")),
+        }
     }
 
     fn end_shim(
@@ -176,51 +182,106 @@ impl Inner {
             (Err(_), _) => LAST_MOMENT,
         };
         if shim.wait_gone(patience) {
-            return Ok(());
+            return self.end_init(id);
         }
-        shim.signal(libc::SIGKILL);
-        if shim.wait_gone(KILL_LIMIT) {
-            return Ok(());
+        // Init before its shim, which holds the locks: nothing may be written once they are free.
+        self.end_init(id)?;
+        if !shim.wait_gone(LAST_MOMENT) {
+            shim.signal(libc::SIGKILL);
+            if !shim.wait_gone(KILL_LIMIT) {
+                return Err(stuck(id, &format!("its supervisor (pid {}) does", shim.pid)));
+            }
         }
-        let message = format!("cannot end instance {id}: its supervisor (pid {}) does not go away", shim.pid);
-        Err(PortError::new(message)
-            .hint("a process that hangs in the kernel, often on a disk, cannot be killed"))
+        self.end_init(id)
     }
 
-    fn remove_strays(&self, living: &[InstanceId]) {
-        for name in self.cgroup.children() {
-            if !living.iter().any(|id| id.as_str() == name) {
-                let group = self.cgroup.child(&name);
-                group.kill_all();
-                group.remove();
+    /// Kills init, and with it the sandbox, and waits for it.
+    fn end_init(&self, id: &InstanceId) -> Result<(), PortError> {
+        let state = self.folder(id).find_state().filter(|state| state.boot_id == process::boot_id());
+        let Some(init) = state.and_then(|state| state.init) else { return Ok(()) };
+        init.signal(libc::SIGKILL);
+        match init.wait_gone(KILL_LIMIT) {
+            true => Ok(()),
+            false => Err(stuck(id, &format!("its first process (pid {}) does", init.pid))),
+        }
+    }
+
+    /// Returns whether an instance lives or is about to.
+    fn is_living(&self, id: &InstanceId) -> bool {
+        self.memory().starting.contains(id)
+            || matches!(self.life(id), Some(Life::Living { .. } | Life::Beginning))
+    }
+
+    /// Lists what this data directory has in the kernel and beside it.
+    fn objects(&self) -> Objects {
+        let sockets = fs::read_dir(&self.config.run_dir).into_iter().flatten().flatten();
+        Objects {
+            groups: self.cgroup.children(),
+            sockets: sockets.map(|entry| entry.path()).collect(),
+            links: self.network.as_ref().map(Network::links).unwrap_or_default(),
+        }
+    }
+
+    /// Removes what belongs to no living instance, as seen right before each is touched. An object is made after its
+    /// instance is on record, and no instance is begun twice: an object of the list whose instance does not live now has
+    /// nobody to come.
+    fn remove_strays(&self, objects: Objects) {
+        for name in objects.groups {
+            if name.parse().is_ok_and(|id| self.is_living(&id)) {
+                continue;
+            }
+            let group = self.cgroup.child(&name);
+            if !group.kill_all() {
+                tracing::warn!(group = %name, "processes of a control group that nobody wants do not go away");
+            }
+            group.remove();
+        }
+        for path in objects.sockets {
+            let name = path.file_name().and_then(|name| name.to_str());
+            let id = name.and_then(|name| name.strip_suffix(".sock")?.parse::<InstanceId>().ok());
+            if id.is_some_and(|id| !self.is_living(&id)) {
+                let _ = fs::remove_file(path);
             }
         }
-        for entry in fs::read_dir(&self.config.run_dir).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            let id = name.to_str().and_then(|name| name.strip_suffix(".sock")?.parse::<InstanceId>().ok());
-            if id.is_some_and(|id| !living.contains(&id)) {
-                let _ = fs::remove_file(entry.path());
+        let Some(network) = &self.network else { return };
+        for link in objects.links {
+            // Without the records nobody knows whose it is.
+            let Ok(ids) = self.ids() else { return };
+            let mut owners = ids.iter().filter(|id| network.veth_name(id) == link);
+            if !owners.any(|id| self.is_living(id)) {
+                network.remove_link(&link);
             }
-        }
-        if let Some(network) = &self.network {
-            network.remove_strays(living);
         }
     }
 }
 
-/// Kills every process that carries the instance's mark, where neither namespace nor group holds them together.
-fn kill_marked(id: &InstanceId) {
+/// What instances have outside their directories.
+struct Objects {
+    groups: Vec<String>,
+    sockets: Vec<PathBuf>,
+    links: Vec<String>,
+}
+
+fn stuck(id: &InstanceId, who: &str) -> PortError {
+    PortError::new(format!("cannot end instance {id}: {who} not go away"))
+        .hint("a process that is frozen or hangs in the kernel, often on a disk, cannot be killed")
+}
+
+/// Kills every process that carries the instance's mark, where neither namespace nor group holds them together. Returns
+/// whether none is left.
+fn kill_marked(id: &InstanceId) -> bool {
     let mark = format!("{MARK}={id}");
     for _ in 0..100 {
         let marked: Vec<i32> = process::all_pids().into_iter().filter(|pid| is_marked(*pid, &mark)).collect();
         if marked.is_empty() {
-            return;
+            return true;
         }
         for process in marked.into_iter().filter_map(ProcessId::of) {
             process.signal(libc::SIGKILL);
         }
         std::thread::sleep(Duration::from_millis(5));
     }
+    false
 }
 
 fn is_marked(pid: i32, mark: &str) -> bool {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -93,6 +94,9 @@ pub(crate) struct End {
     pub(crate) at: Timestamp,
 }
 
+/// Longest time that writing an order may take.
+const LEFTOVER_AGE: Duration = Duration::from_secs(60);
+
 /// Holds the room for `exit.json`.
 const RESERVE: &str = "exit.reserve";
 /// A block of any common filesystem; an end is far shorter.
@@ -121,6 +125,51 @@ impl Folder {
 
     pub(crate) fn write_order(&self, order: &Order) -> io::Result<()> {
         write(&self.path("spec.json"), order)
+    }
+
+    /// Takes the variables out of the order on disk: the app has them, or nobody will.
+    ///
+    /// # Errors
+    /// When they are still there.
+    pub(crate) fn clear_variables(&self, order: &Order) -> io::Result<()> {
+        let order = Order { env: Vec::new(), ..order.clone() };
+        self.write_order(&order).or_else(|_| self.overwrite_order(&order))
+    }
+
+    /// The same for an instance that has ended: rather no order than a secret.
+    pub(crate) fn clear_variables_at_end(&self, order: &Order) {
+        if self.clear_variables(order).is_err() {
+            let _ = fs::remove_file(self.path("spec.json"));
+        }
+    }
+
+    /// Needs no room on a full disk.
+    fn overwrite_order(&self, order: &Order) -> io::Result<()> {
+        let mut bytes = serde_json::to_vec(order)?;
+        let mut file = fs::OpenOptions::new().write(true).open(self.path("spec.json"))?;
+        let length = usize::try_from(file.metadata()?.len()).unwrap_or(0);
+        if bytes.len() > length {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        // White space may follow a JSON value.
+        bytes.resize(length, b' ');
+        file.write_all(&bytes)?;
+        file.sync_all()
+    }
+
+    /// Removes what interrupted writes of the order have left, which may hold variables.
+    pub(crate) fn remove_leftovers(&self) {
+        for entry in fs::read_dir(&self.0).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let is_order =
+                name.to_str().is_some_and(|name| name.starts_with(".spec.json.") && name.ends_with(".tmp"));
+            let age =
+                entry.metadata().and_then(|data| data.modified()).map(|at| at.elapsed().unwrap_or_default());
+            // A younger one may be about to be renamed.
+            if is_order && age.is_ok_and(|age| age > LEFTOVER_AGE) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
     }
 
     pub(crate) fn write_state(&self, state: &State) -> io::Result<()> {

@@ -20,12 +20,13 @@ use trackbed_stdx::clock::now_ms;
 use crate::cgroup::Cgroup;
 use crate::network::Network;
 use crate::records::{AppRoot, Folder, Order, VERSION};
+use crate::shim;
 
 /// The user that jobs run as. Services have 10,000 to 59,999.
 pub(crate) const BUILD_UID: u32 = 60_002;
 /// First user of services.
 const SERVICE_UID: u32 = 10_000;
-/// Longest wait for a command to run.
+/// Longest wait for a command to run, or for a sign that its preparation goes on.
 pub(crate) const START_LIMIT: Duration = Duration::from_secs(20);
 /// Ports remembered after they were promised.
 const PROMISES: usize = 2000;
@@ -253,14 +254,18 @@ impl Inner {
             )));
         }
         let Some(mut ready) = ready else { return Ok(()) };
-        let mut fds = [PollFd::new(ready.as_fd(), PollFlags::POLLIN)];
         let limit = PollTimeout::try_from(START_LIMIT).unwrap_or(PollTimeout::MAX);
-        if poll(&mut fds, limit)? == 0 {
-            return Err(std::io::Error::other(format!("nothing ran within {} s", START_LIMIT.as_secs())));
+        loop {
+            if poll(&mut [PollFd::new(ready.as_fd(), PollFlags::POLLIN)], limit)? == 0 {
+                return Err(std::io::Error::other(format!("nothing ran within {} s", START_LIMIT.as_secs())));
+            }
+            // A byte when the command runs, the end of the file when the shim is gone; its record says why. Before that,
+            // a sign now and then while it hands over a big volume or copies a big image.
+            let mut byte = [0];
+            if ready.read(&mut byte)? == 0 || byte != [shim::PROGRESS] {
+                return Ok(());
+            }
         }
-        // A byte when the command runs, the end of the file when the shim is gone; its record says why.
-        let _ = ready.read(&mut [0]);
-        Ok(())
     }
 }
 

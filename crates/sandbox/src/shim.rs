@@ -10,10 +10,12 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use nix::fcntl::Flock;
 use trackbed_core::instance::{Exit, InstanceKind};
 use trackbed_core::isolation::IsolationLevel;
+use trackbed_stdx::clock::now_ms;
 
 use crate::init::{self, Given, ToInit};
 use crate::netlink::Netlink;
@@ -42,23 +44,41 @@ pub fn shim_main(instance_dir: &Path) -> i32 {
         libc::umask(0o022);
     }
     let folder = Folder(instance_dir.to_owned());
-    let Some(mut order) = folder.find_order() else { return 2 };
+    let Some(order) = folder.find_order() else { return 2 };
     // The sandbox waits on our standard output until the command runs or cannot.
     let exit = match live(&folder, order.clone()) {
         Ok(exit) => exit,
         Err(message) => Exit::Setup { message },
     };
-    order.env.clear();
-    let _ = folder.write_order(&order);
+    folder.clear_variables_at_end(&order);
     clean_up(&order);
     // Last: who sees this file may rely on everything before.
     i32::from(folder.write_end(exit).is_err())
 }
 
+/// What is told while a start is prepared, and when the command runs.
+pub(crate) const PROGRESS: u8 = b'.';
+const READY: u8 = b'1';
+const PROGRESS_EVERY_MS: i64 = 1000;
+
+/// Tells the control plane, now and then, that a long preparation goes on. The shim and a new init share this line.
+pub(crate) fn report_progress() {
+    static TOLD_AT: AtomicI64 = AtomicI64::new(0);
+    let now = now_ms();
+    if now - TOLD_AT.load(Ordering::Relaxed) >= PROGRESS_EVERY_MS {
+        TOLD_AT.store(now, Ordering::Relaxed);
+        tell(PROGRESS);
+    }
+}
+
+fn tell(byte: u8) {
+    let mut out = std::io::stdout();
+    let _ = out.write_all(&[byte]).and_then(|()| out.flush());
+}
+
 /// Tells the control plane that it need not wait longer.
 pub(crate) fn report_ready() {
-    let mut out = std::io::stdout();
-    let _ = out.write_all(b"1").and_then(|()| out.flush());
+    tell(READY);
     // SAFETY: both are C strings or integers; standard output stays open, on /dev/null.
     unsafe {
         let null = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC);
@@ -84,7 +104,7 @@ fn live(folder: &Folder, mut order: Order) -> Step<Exit> {
         return Err("it was given up before it began".to_owned());
     }
     let control = listen(&order.socket)?;
-    let held = locks::take(&order)?;
+    let mut held = locks::take(&order)?;
     init::make_folders(&folder.0)?;
     ownership::hand_over(&order, &folder.0)?;
     order.cgroup.create(&order.limits).step(|| "limit the instance".to_owned())?;
@@ -101,7 +121,9 @@ fn live(folder: &Folder, mut order: Order) -> Step<Exit> {
     let init =
         init::fork(&given, line.as_raw_fd()).step(|| format!("make {} namespaces", order.level.as_str()))?;
     drop((given, app_out, app_err));
-    let ready = prepare(&order, init);
+    let ready = prepare(&order, init).and_then(|()| {
+        locks::name_init(&mut held, init::identity(init)).step(|| "sign the volumes' locks".to_owned())
+    });
     if let Err(message) = ready {
         drop(line);
         process::kill_descendants_of_self(500);

@@ -10,7 +10,7 @@ use nix::sys::signalfd::SignalFd;
 use trackbed_core::instance::{Exit, LogStream};
 use trackbed_stdx::clock::now_ms;
 
-use crate::control::{Answer, Ask, CLIENTS, Client, Heard, Request};
+use crate::control::{Answer, Ask, CLIENTS, Client, EXECS, Heard, Request};
 use crate::init::{FromInit, ToInit};
 use crate::logfile::{LineCutter, LogWriter};
 use crate::records::{Folder, Order, Phase, State, VERSION};
@@ -137,6 +137,8 @@ impl<'a> Supervisor<'a> {
             self.clients.push(client);
         }
         self.hear_clients(&clients);
+        let now = Instant::now();
+        self.clients.retain(|client| client.deadline().is_none_or(|at| at > now));
         if self.kill_at.is_some_and(|at| at <= Instant::now()) {
             self.kill_at = None;
             self.kill();
@@ -145,16 +147,19 @@ impl<'a> Supervisor<'a> {
     }
 
     fn wait(&self) -> Ready {
-        let timeout = match self.kill_at {
+        let silent = self.clients.iter().filter_map(Client::deadline);
+        let timeout = match silent.chain(self.kill_at).min() {
             None => PollTimeout::NONE,
             Some(at) => {
                 let left = at.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
                 PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
             }
         };
+        let has_room = self.clients.len() < CLIENTS;
         let mut fds = vec![
             PollFd::new(self.line.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.control.as_fd(), PollFlags::POLLIN),
+            // Somebody who cannot be served yet must not wake us.
+            PollFd::new(self.control.as_fd(), if has_room { PollFlags::POLLIN } else { PollFlags::empty() }),
         ];
         let mut places = [None; 2];
         for (place, stream) in places.iter_mut().zip(&self.streams) {
@@ -220,7 +225,7 @@ impl<'a> Supervisor<'a> {
                 self.state.phase = Phase::Running;
                 self.state.notes = notes;
                 // The app has its variables; the disk need not keep them.
-                let _ = self.folder.write_order(self.order);
+                let _ = self.folder.clear_variables(self.order);
                 let _ = self.folder.write_state(&self.state);
                 shim::report_ready();
             }
@@ -264,6 +269,12 @@ impl<'a> Supervisor<'a> {
             Ask::Status => {}
             Ask::Stop { grace_ms } => self.stop(Duration::from_millis(grace_ms)),
             Ask::Kill => self.kill(),
+            Ask::Exec { .. }
+                if self.clients.iter().filter(|client| client.exec.is_some()).count() >= EXECS =>
+            {
+                let message = format!("{EXECS} commands run in this instance already");
+                return self.clients[index].answer(&Answer::error(message));
+            }
             Ask::Exec { command, env } => {
                 self.execs += 1;
                 let number = self.execs;

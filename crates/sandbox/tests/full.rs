@@ -3,6 +3,7 @@
 
 mod world;
 
+use std::process::Command;
 use std::time::Duration;
 
 use trackbed_core::instance::*;
@@ -303,6 +304,87 @@ async fn a_start_that_fails_says_why_each_time_it_is_asked() {
 }
 
 #[tokio::test]
+async fn variables_do_not_stay_on_disk() {
+    let world = World::new(Full);
+    let with_secret = |command: &str| {
+        let mut spec = world.spec(command);
+        spec.env.push(("TOKEN".into(), trackbed_core::Secret::new("hush-hush".into())));
+        spec
+    };
+    let on_disk = |id: &trackbed_core::InstanceId| {
+        let folder = world.data.join("instances").join(id.as_str());
+        let found = Command::new("grep").args(["-rl", "hush-hush"]).arg(&folder).output().unwrap();
+        String::from_utf8_lossy(&found.stdout).into_owned()
+    };
+    let app = with_secret("echo up; sleep 1000");
+    world.sandbox.start(&app).await.unwrap();
+    assert_eq!(on_disk(&app.id), "");
+    let folder = world.data.join("instances").join(app.id.as_str());
+    for (name, age) in [(".spec.json.0123.tmp", 100), (".spec.json.4567.tmp", 0)] {
+        let file = std::fs::File::create(folder.join(name)).unwrap();
+        let now = Duration::from_millis(u64::try_from(trackbed_stdx::clock::now_ms()).unwrap());
+        file.set_modified(std::time::UNIX_EPOCH + now - Duration::from_secs(age)).unwrap();
+    }
+    world.sandbox.reconcile(&|_| true).unwrap();
+    assert!(!folder.join(".spec.json.0123.tmp").exists() && folder.join(".spec.json.4567.tmp").exists());
+    // No supervisor can be started any more.
+    let binary = world.data.join("shim");
+    std::fs::copy(world::shim_binary(), &binary).unwrap();
+    let gone = Sandbox::open(Config {
+        data_dir: world.data.clone(),
+        run_dir: world.run.clone(),
+        binary: binary.clone(),
+        level: Some(Full),
+    })
+    .unwrap();
+    std::fs::remove_file(&binary).unwrap();
+    let app = with_secret("true");
+    assert!(refused(gone.start(&app).await).contains("start the supervisor"));
+    assert_eq!(on_disk(&app.id), "");
+    world.close().await;
+}
+
+#[tokio::test]
+async fn an_end_is_told_at_once() {
+    let world = World::new(Full);
+    for kill_the_shim in [false, true] {
+        let app = world.spec("echo up; sleep 1000");
+        world.sandbox.start(&app).await.unwrap();
+        world.until_logged(&app.id, "up").await;
+        let pids = world.pids(&app.id).await;
+        let waited = world.sandbox.wait(&app.id);
+        tokio::pin!(waited);
+        assert!(tokio::time::timeout(Duration::from_millis(300), &mut waited).await.is_err());
+        world::kill(pids[usize::from(!kill_the_shim)]);
+        let begun = std::time::Instant::now();
+        waited.await;
+        assert!(begun.elapsed() < Duration::from_millis(200), "{:?}", begun.elapsed());
+        let status = world.sandbox.inspect(&app.id).await.unwrap().unwrap();
+        assert!(matches!(status.state, InstanceState::Ended { .. }), "{status:?}");
+        world.sandbox.wait(&app.id).await;
+    }
+    world.sandbox.wait(&trackbed_core::InstanceId::from_random([9; 10])).await;
+    world.close().await;
+}
+
+#[tokio::test]
+async fn sockets_that_leave_the_sandbox_are_refused() {
+    let world = World::new(Full);
+    let (exit, log) = world
+        .run(&world.spec(
+            "python3 -c 'import errno, socket\nfor kind in (40, 38, 17, 1, 2, 10, 16):\n  \
+             try: socket.socket(kind, socket.SOCK_DGRAM); print(kind, 1)\n  except OSError as e: print(kind, errno.errorcode[e.errno])'",
+        ))
+        .await;
+    assert!(exit.is_success(), "{log}");
+    let refused = ["40 EAFNOSUPPORT", "38 EAFNOSUPPORT", "17 EAFNOSUPPORT"];
+    let lines: Vec<&str> = log.lines().collect();
+    assert_eq!(lines[..3], refused);
+    assert_eq!(lines[3..], ["1 1", "2 1", "10 1", "16 1"]);
+    world.close().await;
+}
+
+#[tokio::test]
 async fn a_job_dropped_at_any_moment_leaves_nothing() {
     let world = World::new(Full);
     for delay_ms in 0..25 {
@@ -315,5 +397,243 @@ async fn a_job_dropped_at_any_moment_leaves_nothing() {
         })
         .await;
     }
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_command_beside_the_app_neither_hears_its_signals_nor_holds_up_its_end() {
+    let world = World::new(Full);
+    let app = world.spec("trap 'sleep 0.5; exit 3' TERM; echo up; while :; do sleep 0.05; done");
+    world.sandbox.start(&app).await.unwrap();
+    world.until_logged(&app.id, "up").await;
+    let lines = Lines::default();
+    let command = ["sh", "-c", "trap 'echo heard' TERM; echo beside; sleep 100 & while :; do wait; done"];
+    let command = command.map(str::to_owned);
+    let beside = world.sandbox.exec(&app.id, &command, &[], &lines);
+    let stop = async {
+        wait_for("the command", async || lines.0.lock().unwrap().first().cloned()).await;
+        let begun = std::time::Instant::now();
+        world.sandbox.stop(&app.id, Duration::from_secs(15)).await.unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(10));
+    };
+    let (ended, ()) = tokio::join!(beside, stop);
+    assert!(ended.unwrap_err().message.contains("ended while the command ran"));
+    assert_eq!(*lines.0.lock().unwrap(), ["Out: beside"]);
+    assert_eq!(world.ended(&app.id).await, Exit::Code { code: 3 });
+    world.close().await;
+}
+
+/// A freezer group, thawed and removed at the end, however the test ends.
+struct Freezer(std::path::PathBuf);
+
+impl Freezer {
+    fn freeze(pids: &[u32]) -> Option<Freezer> {
+        let path = std::path::PathBuf::from(format!("/sys/fs/cgroup/freezer/frozen-{}", world::hex()));
+        std::fs::create_dir(&path).ok()?;
+        let freezer = Freezer(path);
+        for pid in pids {
+            freezer.put("cgroup.procs", &pid.to_string());
+        }
+        freezer.put("freezer.state", "FROZEN");
+        Some(freezer)
+    }
+
+    fn put(&self, file: &str, text: &str) {
+        use std::io::Write;
+        let mut file = std::fs::OpenOptions::new().write(true).open(self.0.join(file)).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+    }
+}
+
+impl Drop for Freezer {
+    fn drop(&mut self) {
+        self.put("freezer.state", "THAWED");
+        for _ in 0..500 {
+            if std::fs::remove_dir(&self.0).is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_is_not_free_while_a_frozen_process_may_write_to_it() {
+    let world = World::new(Full);
+    let volume = world.volume("/data");
+    let app = InstanceSpec { volumes: vec![volume.clone()], ..world.spec("sleep 1000 & echo up; wait") };
+    world.sandbox.start(&app).await.unwrap();
+    world.until_logged(&app.id, "up").await;
+    let pids = world.pids(&app.id).await;
+    // All but the shim; init is not among them.
+    let Some(frozen) = Freezer::freeze(&pids[1..]) else {
+        println!("no freezer group here: nothing tested");
+        return world.close().await;
+    };
+    world::kill(pids[0]);
+    wait_for("the lock", async || {
+        trackbed_stdx::files::try_lock(volume.lock_path.as_ref()).unwrap().map(drop)
+    })
+    .await;
+    let second = || InstanceSpec { volumes: vec![volume.clone()], ..world.spec("true") };
+    let message = refused(world.sandbox.start(&second()).await);
+    assert!(message.contains("is in use by assistant v1") && message.contains("has not ended"), "{message}");
+    let status = world.sandbox.inspect(&app.id).await.unwrap().unwrap();
+    assert_eq!(status.state, InstanceState::Running, "not lost while it may come back");
+    assert!(refused(world.sandbox.stop(&app.id, Duration::ZERO).await).contains("not go away"));
+    assert!(refused(world.sandbox.remove(&app.id).await).contains("still runs"));
+    drop(frozen);
+    assert_eq!(world.ended(&app.id).await, Exit::Lost);
+    let (exit, _) = world.run(&second()).await;
+    assert!(exit.is_success(), "{exit}");
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_that_start_while_strays_are_removed_are_left_alone() {
+    let world = World::new(Full);
+    let done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let (sandbox, stop) = (world.sandbox.clone(), done.clone());
+    let sweeping = std::thread::spawn(move || {
+        while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+            sandbox.reconcile(&|_| true).unwrap();
+        }
+    });
+    for _ in 0..25 {
+        let app = world.spec("echo up; sleep 1000");
+        world.sandbox.start(&app).await.unwrap();
+        world.until_logged(&app.id, "up").await;
+        assert_eq!(world.sandbox.inspect(&app.id).await.unwrap().unwrap().state, InstanceState::Running);
+        assert!(world::exists(&format!("{}/{}.sock", world.run.display(), app.id)));
+    }
+    for status in world.sandbox.list().await.unwrap() {
+        assert_eq!(status.state, InstanceState::Running);
+    }
+    done.store(true, std::sync::atomic::Ordering::SeqCst);
+    sweeping.join().unwrap();
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_command_is_found_by_the_path_that_it_gets() {
+    let world = World::new(Full);
+    let mut app = world.spec("chmod +x tools/*; echo up; sleep 1000");
+    let AppTree::Image { image } = &mut app.app else { panic!("an image") };
+    image.layers =
+        vec![world.layer(&[("tools/greet", "#!/bin/sh\necho hello $1\n"), ("tools/bare", "echo bare $1\n")])];
+    world.sandbox.start(&app).await.unwrap();
+    world.until_logged(&app.id, "up").await;
+    let path = [("PATH".to_owned(), trackbed_core::Secret::new("/app/tools:/usr/bin:/bin".to_owned()))];
+    for (program, said) in [("greet", "Out: hello x"), ("bare", "Out: bare x"), ("echo", "Out: x")] {
+        let lines = Lines::default();
+        let command = [program.to_owned(), "x".to_owned()];
+        assert!(world.sandbox.exec(&app.id, &command, &path, &lines).await.unwrap().is_success());
+        assert_eq!(lines.0.into_inner().unwrap(), [said]);
+    }
+    let failed = world.sandbox.exec(&app.id, &["greet".into()], &[], &Lines::default()).await.unwrap_err();
+    assert!(failed.message.contains("No such file"), "{failed}");
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_command_with_many_variables_runs_or_is_refused() {
+    let world = World::new(Full);
+    let app = world.spec("sleep 1000");
+    world.sandbox.start(&app).await.unwrap();
+    let command = ["sh", "-c", "env | grep -c ^BIG_"].map(str::to_owned);
+    for (kib, runs) in [
+        (60, true),
+        (127, true),
+        (129, true),
+        (131, true),
+        (400, true),
+        (1500, true),
+        (6000, false),
+        (9000, false),
+    ] {
+        let env: Vec<_> = (0..kib)
+            .map(|number| (format!("BIG_{number}"), trackbed_core::Secret::new("x".repeat(1010))))
+            .collect();
+        let lines = Lines::default();
+        let exec = world.sandbox.exec(&app.id, &command, &env, &lines);
+        let ended = tokio::time::timeout(Duration::from_secs(20), exec).await.expect("an answer");
+        assert_eq!(ended.is_ok(), runs, "{kib} KiB: {ended:?}");
+        if runs {
+            assert_eq!(lines.0.into_inner().unwrap(), [format!("Out: {kib}")]);
+        }
+    }
+    world.close().await;
+}
+
+#[tokio::test]
+async fn many_silent_clients_neither_keep_the_shim_busy_nor_shut_others_out() {
+    let world = World::new(Full);
+    let app = world.spec("sleep 1000");
+    world.sandbox.start(&app).await.unwrap();
+    let socket = world.run.join(format!("{}.sock", app.id));
+    let silent: Vec<_> = (0..20).map(|_| std::os::unix::net::UnixStream::connect(&socket).unwrap()).collect();
+    let shim = world.pids(&app.id).await[0];
+    let ticks = || {
+        let stat = std::fs::read_to_string(format!("/proc/{shim}/stat")).unwrap();
+        let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    };
+    let before = ticks();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(ticks() - before < 20, "it spins");
+    wait_for("the silent ones to be turned away", async || {
+        world.sandbox.exec(&app.id, &["true".into()], &[], &Lines::default()).await.ok()
+    })
+    .await;
+    drop(silent);
+    world.close().await;
+}
+
+#[tokio::test]
+#[ignore = "takes half a minute"]
+async fn a_long_preparation_is_waited_for_as_long_as_it_goes_on() {
+    use std::os::unix::fs::PermissionsExt;
+    let world = World::new(Full);
+    // Stands for a shim that hands over a very big volume: a sign of life, and the rest past the limit for a start.
+    let slow = world.data.join("slow-shim");
+    let script = format!(
+        "#!/bin/sh\n(sleep 14; printf .; sleep 14; exec {} \"$@\") &\n",
+        world::shim_binary().display()
+    );
+    let quick = Config {
+        data_dir: world.data.clone(),
+        run_dir: world.run.clone(),
+        binary: slow.clone(),
+        level: Some(Full),
+    };
+    std::fs::copy(world::shim_binary(), &slow).unwrap();
+    let sandbox = Sandbox::open(quick).unwrap();
+    std::fs::remove_file(&slow).unwrap();
+    trackbed_stdx::files::write_atomic(&slow, script.as_bytes(), 0o755).unwrap();
+    std::fs::set_permissions(&slow, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let app = world.spec("sleep 1000");
+    sandbox.start(&app).await.unwrap();
+    assert_eq!(sandbox.inspect(&app.id).await.unwrap().unwrap().state, InstanceState::Running);
+    world.close().await;
+}
+
+#[tokio::test]
+async fn a_volume_of_another_user_is_handed_over_once() {
+    use std::os::unix::fs::{MetadataExt, chown};
+    let world = World::new(Full);
+    let volume = world.volume("/data");
+    let folder = std::path::PathBuf::from(&volume.host_path);
+    std::fs::create_dir_all(folder.join("sub")).unwrap();
+    for name in ["a", "sub/b"] {
+        std::fs::File::create(folder.join(name)).unwrap();
+    }
+    let app = || InstanceSpec { volumes: vec![volume.clone()], ..world.spec("true") };
+    assert!(world.run(&app()).await.0.is_success());
+    let owner = |name: &str| std::fs::metadata(folder.join(name)).unwrap().uid();
+    assert_eq!(["", "a", "sub", "sub/b"].map(owner), [10001; 4]);
+    // Once its top is right, nobody walks it again.
+    chown(folder.join("sub/b"), Some(12), None).unwrap();
+    assert!(world.run(&app()).await.0.is_success());
+    assert_eq!(owner("sub/b"), 12);
     world.close().await;
 }

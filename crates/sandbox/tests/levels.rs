@@ -111,6 +111,40 @@ async fn check(level: IsolationLevel) {
     world.close().await;
 }
 
+/// Says goodbye when it is asked to end, and takes a moment for it.
+const POLITE: &str = r#"
+import signal, sys, time
+def end(*_):
+    time.sleep(0.3)
+    print("said goodbye", flush=True)
+    sys.exit(0)
+signal.signal(signal.SIGTERM, end)
+print("up", flush=True)
+while True:
+    time.sleep(1)
+"#;
+
+#[tokio::test]
+async fn an_app_behind_a_shell_ends_gracefully() {
+    for level in [IsolationLevel::Full, Userns, Landlock, Plain] {
+        let world = World::new(level);
+        for command in ["python3 app.py", "true && python3 app.py", "setsid python3 app.py & wait"] {
+            let mut app = world.spec(command);
+            let AppTree::Image { image } = &mut app.app else { panic!("an image") };
+            image.layers = vec![world.layer(&[("app.py", POLITE)])];
+            world.sandbox.start(&app).await.unwrap();
+            world.until_logged(&app.id, "up").await;
+            let begun = std::time::Instant::now();
+            world.sandbox.stop(&app.id, Duration::from_secs(20)).await.unwrap();
+            assert!(begun.elapsed() < Duration::from_secs(10), "{level:?} {command}");
+            let exit = world.ended(&app.id).await;
+            assert_ne!(exit, Exit::Signal { signal: libc::SIGKILL }, "{level:?} {command}");
+            assert!(world.log(&app.id).await.contains("said goodbye"), "{level:?} {command}: {exit}");
+        }
+        world.close().await;
+    }
+}
+
 #[tokio::test]
 async fn root_at_userns() {
     check(Userns).await;
