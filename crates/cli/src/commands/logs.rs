@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use trackbed_api::{LogLine, LogPage};
+use trackbed_api::{Deployment, LogLine, LogPage};
 use trackbed_client::{Client, ClientError};
 
 use crate::follow::Patience;
@@ -64,6 +64,9 @@ async fn service(session: &Session, client: &Client, names: &Names, args: &Args)
     let mut page = calls.logs(args.lines.unwrap_or(200)).await?;
     let mut patience = Patience::default();
     print(&session.output, &page.lines, args.json)?;
+    if page.lines.is_empty() {
+        session.output.talk(format!("{names} has written nothing yet"));
+    }
     if !args.follow {
         return Ok(0);
     }
@@ -96,18 +99,48 @@ async fn build(session: &Session, client: &Client, id: &str, args: &Args) -> Res
     let skipped = args.lines.map_or(0, |most| lines.len().saturating_sub(most as usize));
     print(&session.output, &lines[skipped..], args.json)?;
     let mut patience = Patience::default();
+    let mut is_silent = lines.is_empty();
     while args.follow && !page.ended {
         tokio::time::sleep(ASK_AGAIN_AFTER).await;
         match client.build_log(id, Some(&page.next)).await {
             Ok(next) => {
                 print(&session.output, &next.lines, args.json)?;
+                is_silent &= next.lines.is_empty();
                 page = next;
                 patience = Patience::default();
             }
             Err(error) => bear(session, &mut patience, error).await?,
         }
     }
-    Ok(0)
+    if is_silent { explain_silence(session, client, id).await } else { Ok(0) }
+}
+
+/// Says why a build wrote nothing: it did not begin, or not yet.
+async fn explain_silence(session: &Session, client: &Client, id: &str) -> Result<u8> {
+    let silent = client.deployment(id).await?;
+    let Some(failure) = silent.failure.as_ref().filter(|failure| failure.stage != "build") else {
+        session.output.talk(format!("the build of {id} has written nothing; it is {}", silent.status));
+        return Ok(0);
+    };
+    let reason = human::plain(failure.reason.lines().next().unwrap_or_default());
+    let message = format!("{id} was not built: failed at {}: {reason}", failure.stage);
+    let names = Names { project: silent.project.clone(), service: silent.service.clone() };
+    let others = names.of(client).deployments(50).await?;
+    let before = others.iter().find(|other| other.created_at < silent.created_at && was_built(other));
+    Err(match before {
+        Some(built) => {
+            let hint = format!("the build before: trackbed logs --build --deployment {}", built.id);
+            Refusal::with_hint(message, hint)
+        }
+        None => Refusal::with_hint(message, "there is no build before it"),
+    })
+}
+
+/// Whether a deployment built something: a restart or a rollback never does, and a refused plan neither.
+fn was_built(deployment: &Deployment) -> bool {
+    matches!(deployment.kind.as_str(), "up" | "redeploy")
+        && (deployment.release.is_some()
+            || deployment.failure.as_ref().is_some_and(|failure| failure.stage == "build"))
 }
 
 async fn bear(session: &Session, patience: &mut Patience, error: ClientError) -> Result<()> {
