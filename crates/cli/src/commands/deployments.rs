@@ -4,7 +4,7 @@ use anyhow::Result;
 use trackbed_api::Deployment;
 use trackbed_stdx::clock::now_ms;
 
-use crate::human::{ago, plain, table};
+use crate::human::{ago, headline, table};
 use crate::session::Session;
 use crate::target::Target;
 
@@ -53,10 +53,7 @@ pub(crate) async fn run(session: &Session, args: &Args) -> Result<u8> {
 fn note(deployment: &Deployment) -> String {
     match &deployment.failure {
         _ if deployment.live => "live".to_owned(),
-        Some(failure) => {
-            let first = failure.reason.lines().next().unwrap_or_default();
-            format!("{}: {}", failure.stage, plain(first))
-        }
+        Some(failure) => format!("{}: {}", failure.stage, headline(&failure.reason)),
         None => String::new(),
     }
 }

@@ -49,8 +49,7 @@ pub(crate) async fn run(session: &Session, args: &Args) -> Result<u8> {
     let names = args.target.find(session, &client).await?;
     if args.build {
         let newest = names.of(&client).deployments(50).await?;
-        // A restart or a rollback builds nothing.
-        let built = newest.iter().find(|deployment| matches!(deployment.kind.as_str(), "up" | "redeploy"));
+        let built = newest.iter().find(|deployment| is_built(deployment));
         let Some(built) = built else {
             return Err(Refusal::with_hint(format!("{names} was never built"), "deploy it: `trackbed up`"));
         };
@@ -118,11 +117,15 @@ async fn build(session: &Session, client: &Client, id: &str, args: &Args) -> Res
 /// Says why a build wrote nothing: it did not begin, or not yet.
 async fn explain_silence(session: &Session, client: &Client, id: &str) -> Result<u8> {
     let silent = client.deployment(id).await?;
+    if !is_built(&silent) {
+        session.output.talk(format!("{id} is a {}, which builds nothing", silent.kind));
+        return Ok(0);
+    }
     let Some(failure) = silent.failure.as_ref().filter(|failure| failure.stage != "build") else {
-        session.output.talk(format!("the build of {id} has written nothing; it is {}", silent.status));
+        session.output.talk(format!("the build of {id} has written nothing; status: {}", silent.status));
         return Ok(0);
     };
-    let reason = human::plain(failure.reason.lines().next().unwrap_or_default());
+    let reason = human::headline(&failure.reason);
     let message = format!("{id} was not built: failed at {}: {reason}", failure.stage);
     let names = Names { project: silent.project.clone(), service: silent.service.clone() };
     let others = names.of(client).deployments(50).await?;
@@ -136,9 +139,14 @@ async fn explain_silence(session: &Session, client: &Client, id: &str) -> Result
     })
 }
 
-/// Whether a deployment built something: a restart or a rollback never does, and a refused plan neither.
-fn was_built(deployment: &Deployment) -> bool {
+/// Whether a deployment is one that builds: a restart or a rollback never does.
+fn is_built(deployment: &Deployment) -> bool {
     matches!(deployment.kind.as_str(), "up" | "redeploy")
+}
+
+/// Whether a deployment came as far as its build.
+fn was_built(deployment: &Deployment) -> bool {
+    is_built(deployment)
         && (deployment.release.is_some()
             || deployment.failure.as_ref().is_some_and(|failure| failure.stage == "build"))
 }

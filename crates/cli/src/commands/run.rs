@@ -11,8 +11,8 @@ use crate::target::Target;
 #[command(
     after_help = "Examples:\n  trackbed run -- python manage.py migrate\n  trackbed run -- sh -c 'echo $DATABASE_URL'\n  \
                   trackbed run -- python -c 'import sqlite3; print(sqlite3.sqlite_version)'\n\n\
-                  It runs inside the live instance, so that must be up. Its output arrives line by line, as text, and it\n\
-                  has no standard input: nothing can be typed or piped in. Exits with the code of the command."
+                  It runs inside the live instance, which must be up. Output arrives as text, line by line.\n\
+                  It has no standard input: nothing can be typed or piped in.\nExits with the code of the command."
 )]
 pub(crate) struct Args {
     #[command(flatten)]

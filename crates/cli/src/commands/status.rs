@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use trackbed_api::{BoxInfo, Service};
 use trackbed_stdx::clock::now_ms;
 
-use crate::human::{ago, plain, size, span};
+use crate::human::{ago, headline, size, span};
 use crate::names::parse_name;
 use crate::output::Ink;
 use crate::session::Session;
@@ -155,7 +155,7 @@ fn service_lines(service: &Service, now: i64) -> Vec<String> {
         && let Some(failure) = &deployment.failure
     {
         let when = ago(now, deployment.finished_at.unwrap_or(deployment.created_at));
-        let reason = plain(failure.reason.lines().next().unwrap_or_default());
+        let reason = headline(&failure.reason);
         lines.push(format!("last deployment failed {when} at {}: {reason}", failure.stage));
     }
     if let Some(at) = service.last_restore_point {
