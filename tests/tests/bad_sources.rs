@@ -220,7 +220,8 @@ fn a_full_disk_is_named_and_the_old_release_serves_on() {
     let build = "{\"build\": {\"buildCommand\": \"python -c \\\"open('x','wb').write(bytes(90<<20))\\\"\"}, \
                  \"deploy\": {\"startCommand\": \"python app.py\", \"healthcheckPath\": \"/health\"}}";
     app.write("railway.json", build);
-    town.up_fails(&app.path(), &[], "build", &["the disk of the box is full"]).hints(&["larger"]);
+    town.up_fails(&app.path(), &[], "build", &["the disk of the box is full"])
+        .hints(&["free space on the disk of"]);
     town.assert_serves_on("shop");
 
     // And the dependencies.

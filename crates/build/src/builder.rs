@@ -92,6 +92,7 @@ impl LocalBuilder {
             layers.sweep().map_err(|error| layers::disk("cannot tidy the data directory", &error))
         })
         .await
+        .map_err(|error| layers::name_disk(error, &self.workshop.data_dir))
     }
 }
 
@@ -124,7 +125,9 @@ impl Builder for LocalBuilder {
     async fn build(&self, request: BuildRequest, log: &dyn BuildLog) -> Result<Image, PortError> {
         let shared = Arc::clone(&self.shared);
         let uv = blocking(move || shared.uv()).await?;
-        let made = python::build(&self.workshop, &request, &uv, log).await?;
+        let made = python::build(&self.workshop, &request, &uv, log)
+            .await
+            .map_err(|error| layers::name_disk(error, &self.workshop.data_dir))?;
         let mut text = format!("{}\n", made.provider);
         for layer in &made.layers {
             text.push_str(&format!("layer {}\n", layer.digest));

@@ -38,6 +38,15 @@ pub(crate) const PASSED: [&str; 26] = [
     "PIP_TRUSTED_HOST",
 ];
 
+/// pip's names and those of uv, which does not read pip's itself.
+pub(crate) const PIP_NAMES: [(&str, &str); 5] = [
+    ("PIP_INDEX_URL", "UV_DEFAULT_INDEX"),
+    ("PIP_EXTRA_INDEX_URL", "UV_EXTRA_INDEX_URL"),
+    ("PIP_FIND_LINKS", "UV_FIND_LINKS"),
+    ("PIP_TRUSTED_HOST", "UV_INSECURE_HOST"),
+    ("PIP_CERT", "SSL_CERT_FILE"),
+];
+
 /// A copy of the box's environment.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Host {
@@ -59,13 +68,7 @@ impl Host {
     pub(crate) fn passed(&self) -> Vec<(String, String)> {
         let mut passed: Vec<(String, String)> =
             PASSED.iter().filter_map(|name| Some(((*name).to_owned(), self.get(name)?.to_owned()))).collect();
-        for (pip, uv) in [
-            ("PIP_INDEX_URL", "UV_DEFAULT_INDEX"),
-            ("PIP_EXTRA_INDEX_URL", "UV_EXTRA_INDEX_URL"),
-            ("PIP_FIND_LINKS", "UV_FIND_LINKS"),
-            ("PIP_TRUSTED_HOST", "UV_INSECURE_HOST"),
-            ("PIP_CERT", "SSL_CERT_FILE"),
-        ] {
+        for (pip, uv) in PIP_NAMES {
             let taken =
                 self.get(uv).is_some() || (pip == "PIP_INDEX_URL" && self.get("UV_INDEX_URL").is_some());
             if let Some(value) = self.get(pip).filter(|_| !taken) {

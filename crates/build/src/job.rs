@@ -12,6 +12,8 @@ use trackbed_core::settings::Limits;
 use trackbed_core::{InstanceId, Secret};
 use trackbed_stdx::random;
 
+use crate::layers::DISK_FULL;
+
 /// Longest time that one command of a build may take.
 pub(crate) const TIME_LIMIT: Duration = Duration::from_secs(20 * 60);
 /// Memory of a build: half of the box, but at least this.
@@ -85,8 +87,7 @@ pub(crate) async fn run(
     if is_full(job.app) {
         // What the command said of it may be lost, because the log had no room either.
         return Err(Failure::Port(
-            PortError::new(format!("the disk of the box is full: the command {how}"))
-                .hint("remove old releases or volumes, or make the disk larger; then deploy again"),
+            PortError::new(format!("the disk of the box is full: the command {how}")).hint(DISK_FULL),
         ));
     }
     let lines = tail.lines.into_inner().expect("no holder of this lock panics");

@@ -185,13 +185,28 @@ pub(crate) fn copy_writable(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// The hint of a full disk, until [`name_disk`] says which: at the wall of the crate, where the data directory is known.
+pub(crate) const DISK_FULL: &str = "free space on the disk of the box; then deploy again";
+
 /// An error of the disk, which names a full one.
 pub(crate) fn disk(attempt: &str, error: &io::Error) -> PortError {
     let said = PortError::new(format!("{attempt}: {error}"));
     if error.kind() == io::ErrorKind::StorageFull {
-        return said.hint("the disk of the box is full: remove old releases or volumes, or make it larger");
+        return said.hint(DISK_FULL);
     }
     said
+}
+
+/// Names the disk in the hint of an error that a full one made.
+pub(crate) fn name_disk(error: PortError, data_dir: &Path) -> PortError {
+    if error.hint.as_deref() != Some(DISK_FULL) {
+        return error;
+    }
+    let message = error.message.clone();
+    PortError::new(message).hint(format!(
+        "free space on the disk of {}, or make it larger; then deploy again",
+        data_dir.display()
+    ))
 }
 
 #[cfg(test)]
@@ -218,5 +233,14 @@ mod tests {
         assert_eq!(fs::read_dir(data_dir.path().join("build")).unwrap().count(), 0);
         assert_eq!(fs::read_dir(data_dir.path().join("layers")).unwrap().count(), 0);
         assert_ne!(key(&[("a", b"bc")]), key(&[("a", b"b"), ("c", b"")]));
+    }
+
+    #[test]
+    fn a_full_disk_is_named() {
+        let data_dir = Path::new("/data/box");
+        let full = name_disk(disk("cannot keep the layer", &io::ErrorKind::StorageFull.into()), data_dir);
+        assert!(full.hint.is_some_and(|hint| hint.starts_with("free space on the disk of /data/box")));
+        let other = disk("cannot keep the layer", &io::ErrorKind::PermissionDenied.into());
+        assert_eq!(name_disk(other, data_dir).hint, None);
     }
 }

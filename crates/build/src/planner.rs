@@ -30,6 +30,9 @@ pub(crate) fn plan(request: &PlanRequest, pythons: &[Interpreter]) -> Result<Out
     let folder = &request.source.path;
     let mut draft = config::read(folder, &request.overrides, &request.stored, &request.variables)?;
     warn_of_docker(folder, &mut draft);
+    if folder.join(".env").is_file() {
+        draft.warn(".env", None, "`.env` is not read; `trackbed variables import .env` does");
+    }
     let decided = match python::find(folder, &mut draft, pythons)? {
         Found::Yes(decided) => decided,
         Found::NoPython { wanted, error } => return Ok(Outcome::NoPython { wanted, error }),
@@ -83,7 +86,8 @@ fn unsupported(folder: &Path) -> PortError {
     let found = if found.is_empty() { "none of the files it knows".to_owned() } else { found.join(", ") };
     PortError::new(format!(
         "cannot build this source: Trackbed builds Python so far, and found {found}; \
-         looked for requirements.txt, pyproject.toml, Pipfile, setup.py and *.py at the root and up to two folders down"
+         looked for requirements.txt, pyproject.toml, Pipfile and setup.py at the root and up to two folders down, \
+         and for *.py at the root and in the folder that the start command enters by `cd`"
     ))
     .hint("deploy the folder that holds the Python service: trackbed up PATH")
 }

@@ -101,6 +101,11 @@ fn flags_win_and_stored_values_lose() {
     assert_eq!(plan.config.limits.memory_bytes, Some(1 << 30));
     assert_eq!(plan.config.port, Some(9000));
     assert!(plan.warnings.iter().any(|warning| warning.message.contains("RAILWAY_HEALTHCHECK_TIMEOUT_SEC")));
+    request.overrides = vec![("deploy.healthcheckTimeout".to_owned(), "0".to_owned())];
+    let error = super::plan(&request, &pythons()).err().map(|error| error.message);
+    assert!(
+        error.is_some_and(|message| message.starts_with("--health-timeout: `0` is not a number of seconds"))
+    );
     request.overrides = vec![("deploy.start".to_owned(), "x".to_owned())];
     assert!(super::plan(&request, &pythons()).is_err());
 }

@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 use trackbed_core::ports::{PortError, Source};
 use trackbed_stdx::{files, random};
 
+use crate::layers::{DISK_FULL, name_disk};
 use crate::source_tree::{Entries, Entry, check_link, digest_of};
 
 /// Most bytes of all files together.
@@ -67,7 +68,7 @@ pub fn receive(tar: impl Read, data_dir: &Path, limits: SourceLimits) -> Result<
     });
     // Gone already when it was renamed.
     let _ = files::remove_tree(&folder);
-    received
+    received.map_err(|error| name_disk(error, data_dir))
 }
 
 fn unpack(tar: impl Read, folder: &Path, limits: SourceLimits) -> Result<Entries, PortError> {
@@ -286,11 +287,7 @@ fn twice(name: &str) -> PortError {
 fn disk_error(name: &str, error: &io::Error) -> PortError {
     let full = error.kind() == io::ErrorKind::StorageFull;
     let error = PortError::new(format!("cannot write {name} of the source: {error}"));
-    if full {
-        error.hint("the disk of the box is full: remove old releases or volumes, or make it larger")
-    } else {
-        error
-    }
+    if full { error.hint(DISK_FULL) } else { error }
 }
 
 #[cfg(test)]

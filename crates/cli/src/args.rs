@@ -1,5 +1,6 @@
 //! The command line: what may be typed, and what it means. Help texts come from the doc comments.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
@@ -93,14 +94,33 @@ enum Typed {
 #[command(after_help = "Example:\n  trackbed serve --listen 0.0.0.0:80 --domain apps.example.com")]
 struct Serve {
     /// Address that services are reached at; port 0 takes a free one
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080", value_parser = parse_address)]
     listen: String,
     /// Root domain: a service answers at <service>.<ROOT>
-    #[arg(long, value_name = "ROOT", default_value = "localhost")]
+    #[arg(long, value_name = "ROOT", default_value = "localhost", value_parser = parse_domain)]
     domain: String,
     /// How well services are kept apart (full, userns, landlock, plain) [default: the best this machine can do]
-    #[arg(long, value_name = "LEVEL")]
+    #[arg(long, value_name = "LEVEL", value_parser = ["full", "userns", "landlock", "plain"], hide_possible_values = true)]
     isolation: Option<String>,
+}
+
+fn parse_address(text: &str) -> Result<String, String> {
+    match text.parse::<SocketAddr>() {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err("an address and a port are wanted, such as 127.0.0.1:8080 or [::]:80".to_owned()),
+    }
+}
+
+/// Checks a host name as this program offers it. The box has the last word.
+fn parse_domain(text: &str) -> Result<String, String> {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte == b'-' || byte == b'_' || byte.is_ascii_alphanumeric())
+    };
+    if text.len() <= 253 && text.trim_end_matches('.').split('.').all(label) {
+        return Ok(text.to_owned());
+    }
+    Err("a host name without a port is wanted, such as apps.example.com".to_owned())
 }
 
 /// The commands that talk to a box.
@@ -161,9 +181,18 @@ mod tests {
 
     #[test]
     fn mistakes_are_usage_errors() {
-        for line in
-            ["trackbed nonsense", "trackbed rollback x", "trackbed up --service Bad_Name", "trackbed run"]
-        {
+        for line in [
+            "trackbed nonsense",
+            "trackbed rollback x",
+            "trackbed up --service Bad_Name",
+            "trackbed run",
+            "trackbed up --health-timeout abc",
+            "trackbed up --health-timeout 0",
+            "trackbed serve --listen 8080",
+            "trackbed serve --domain a.b:80",
+            "trackbed serve --domain a..b",
+            "trackbed serve --isolation best",
+        ] {
             assert_eq!(parsed(line).err().map(|error| error.exit_code()), Some(2), "{line}");
         }
     }

@@ -107,8 +107,13 @@ async fn tell(session: &Session, client: &Client, ended: &Deployment) -> Result<
     let cross = output.ink_talk(Ink::Bad, "✗");
     match &ended.failure {
         Some(failure) => {
-            output.talk(format!("{cross} failed at {}: {}", failure.stage, human::plain(&failure.reason)));
-            for line in &failure.log_tail {
+            let reason: Vec<_> = failure.reason.trim_end().lines().collect();
+            let (first, rest) = reason.split_first().unwrap_or((&"", &[]));
+            output.talk(format!("{cross} failed at {}: {}", failure.stage, human::plain(first)));
+            for line in rest {
+                output.talk(format!("  {}", human::plain(line)));
+            }
+            for line in not_quoted(&failure.log_tail, rest) {
                 output.talk(output.ink_talk(Ink::Dim, &format!("  | {}", human::plain(line))));
             }
             if let Some(hint) = &failure.hint {
@@ -122,16 +127,31 @@ async fn tell(session: &Session, client: &Client, ended: &Deployment) -> Result<
     }
     // What serves now is worth a call, but its failure is not worth another error.
     if ended.status == "failed"
+        && !was_stopped(ended)
         && let Ok(service) = names.of(client).show().await
         && let Some(release) = &service.release
-        && service.state != "stopped"
     {
-        output.talk(match service.state.as_str() {
-            "running" => {
-                format!("the previous release v{} keeps serving at {}", release.version, service.url)
-            }
-            state => format!("the previous release v{} is {state}", release.version),
-        });
+        let release = format!("the previous release v{}", release.version);
+        match service.state.as_str() {
+            "running" => output.talk(format!("{release} keeps serving at {}", service.url)),
+            // It was held for the new one, which shared its volume or port.
+            "starting" | "restarting" => output.talk(format!("{release} is started again")),
+            _ => {}
+        }
     }
     Ok(())
+}
+
+/// Whether `trackbed down` ended it: then what still runs is about to stop, which the API does not tell.
+fn was_stopped(ended: &Deployment) -> bool {
+    let reason = ended.failure.as_ref().map(|failure| failure.reason.as_str());
+    reason.is_some_and(|reason| reason.starts_with("the service was stopped before"))
+}
+
+/// Returns the lines of a log that the lines of a reason have not said yet.
+fn not_quoted<'a>(log: &'a [String], reason: &'a [&str]) -> impl Iterator<Item = &'a String> {
+    log.iter().filter(move |line| {
+        let line = line.trim();
+        line.is_empty() || !reason.iter().any(|said| said.trim() == line)
+    })
 }

@@ -83,6 +83,11 @@ pub(crate) fn plain(text: &str) -> String {
     text.chars().map(shown).collect()
 }
 
+/// Returns the first line of a reason, without the colon that leads to the others.
+pub(crate) fn headline(reason: &str) -> String {
+    plain(reason.lines().next().unwrap_or_default().trim_end().trim_end_matches(':'))
+}
+
 /// As [`plain`], but colours stay: an app's log may be coloured, and must not move the cursor, rename the window or
 /// write to the clipboard.
 pub(crate) fn coloured(text: &str) -> String {

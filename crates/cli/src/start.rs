@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use trackbed_client::{Client, ClientError};
 
+use crate::home;
 use crate::session::{Refusal, Session};
 
 /// How long a box may take until it answers.
@@ -61,12 +62,24 @@ pub(crate) async fn ensure_box(session: &Session) -> Result<Client> {
                 continue;
             }
         };
-        for line in tail(&log, log_begin).lines() {
+        let said = tail(&log, log_begin);
+        for line in said.lines() {
             session.output.talk(format!("  | {line}"));
         }
         let message = format!("cannot start a box: {reason}");
+        // The edge's words, see `trackbed edge`.
+        if said.contains("another process has this port") {
+            return Err(Refusal::with_hint(message, free_port(folder)));
+        }
         return Err(Refusal::with_hint(message, format!("its log is {}", log.display())));
     }
+}
+
+/// Says how to start a box when the usual port is taken.
+fn free_port(folder: &Path) -> String {
+    let is_usual = home::data_dir(None).is_ok_and(|usual| usual == folder);
+    let of = if is_usual { String::new() } else { format!(" --data-dir {}", folder.display()) };
+    format!("start one with `trackbed serve --listen 127.0.0.1:0{of}` (any free port)")
 }
 
 /// Starts `trackbed serve` in a process group of its own, so that Ctrl-C here is not heard there.

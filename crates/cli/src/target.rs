@@ -8,7 +8,7 @@ use crate::names;
 use crate::session::{Refusal, Session};
 
 /// The flags that name a service.
-#[derive(Debug, Default, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct Target {
     /// The service [default: the name of the current folder, else the only service of the box]
     #[arg(long, short, value_name = "NAME", value_parser = names::parse_name)]
@@ -29,6 +29,12 @@ impl Names {
     /// Returns the calls about the service.
     pub(crate) fn of<'a>(&self, client: &'a Client) -> ServiceClient<'a> {
         client.service(&self.project, &self.service)
+    }
+}
+
+impl From<&Service> for Names {
+    fn from(service: &Service) -> Self {
+        Self { project: service.project.clone(), service: service.service.clone() }
     }
 }
 
@@ -64,23 +70,50 @@ impl Target {
         Ok(names)
     }
 
-    /// Finds a service to be changed. The folder's name is not replaced by a guess here: settings that were meant for
-    /// an app before its first deploy must not land in another one.
-    pub(crate) async fn find_exact(&self, session: &Session, client: &Client) -> Result<Names> {
-        if self.service.is_some() {
-            let services = client.services().await?;
-            return self
-                .choose(None, &services)
-                .map(|(names, _)| names)
-                .or_else(|_| self.named(&session.folder));
+    /// Finds a service to be changed, or takes the name for a new one and says so. The folder's name is not replaced by
+    /// a guess here: settings that were meant for an app before its first deploy must not land in another one.
+    pub(crate) async fn find_or_new(&self, session: &Session, client: &Client) -> Result<Names> {
+        let named = self.named(&session.folder)?;
+        let services = client.services().await?;
+        let found = self.by_name(&named, &services)?;
+        if found.is_none() {
+            session.output.talk(format!("service {named} is new; it is made now"));
         }
-        self.named(&session.folder)
+        Ok(found.unwrap_or(named))
+    }
+
+    /// Finds a service to be changed that must be there; the folder's name is not replaced by a guess.
+    pub(crate) async fn find_exact(&self, session: &Session, client: &Client) -> Result<Names> {
+        let named = self.named(&session.folder)?;
+        let services = client.services().await?;
+        match self.by_name(&named, &services)? {
+            Some(found) => Ok(found),
+            None => Err(Target { service: Some(named.service), ..self.clone() }.unknown(&services)),
+        }
+    }
+
+    /// Finds the one service of this name; none when there is no such service, an error when there are several.
+    fn by_name(&self, named: &Names, services: &[Service]) -> Result<Option<Names>> {
+        let is_meant = |service: &&Service| {
+            service.service == named.service
+                && self.project.as_ref().is_none_or(|name| *name == service.project)
+        };
+        if !services.iter().any(|service| is_meant(&service)) {
+            return Ok(None);
+        }
+        let exact = Target { service: Some(named.service.clone()), project: self.project.clone() };
+        exact.choose(None, services).map(|(names, _)| Some(names))
+    }
+
+    /// Refuses what the flags name, because the box has no such service.
+    pub(crate) fn unknown(&self, services: &[Service]) -> anyhow::Error {
+        let service = self.service.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
+        let project = self.project.as_ref().map(|name| format!(" in project {name}")).unwrap_or_default();
+        Refusal::with_hint(format!("there is no service{service}{project}"), box_has(services))
     }
 
     /// Chooses among the services of a box, and tells whether the choice is a guess to be said aloud.
     fn choose(&self, folder: Option<&str>, services: &[Service]) -> Result<(Names, bool)> {
-        let names =
-            |service: &Service| Names { project: service.project.clone(), service: service.service.clone() };
         let wanted = self.service.as_deref().or(folder);
         let in_project =
             |service: &&Service| self.project.as_ref().is_none_or(|name| *name == service.project);
@@ -88,33 +121,38 @@ impl Target {
         let same: Vec<_> =
             reachable.iter().filter(|service| Some(service.service.as_str()) == wanted).collect();
         if let [one] = same.as_slice() {
-            return Ok((names(one), false));
+            return Ok((Names::from(**one), false));
         }
         if let Some(own) = same.iter().find(|service| service.project == service.service) {
-            return Ok((names(own), false));
+            return Ok((Names::from(**own), false));
         }
         if let (None, [only]) = (&self.service, reachable.as_slice()) {
-            return Ok((names(only), true));
+            return Ok((Names::from(*only), true));
         }
-        let known: Vec<_> = services.iter().map(|service| names(service).to_string()).collect();
-        if known.is_empty() {
-            let hint = "`trackbed up` in the folder of an app makes the first one";
+        let hint = box_has(services);
+        if services.is_empty() {
             return Err(Refusal::with_hint("the box has no service yet", hint));
         }
-        let hint = format!("the box has: {}", known.join(", "));
         Err(match (same.is_empty(), wanted) {
             (false, Some(wanted)) => Refusal::with_hint(
                 format!("several projects have a service {wanted}; say which by --project"),
                 hint,
             ),
             (true, Some(wanted)) if self.service.is_some() || self.project.is_some() => {
-                let project =
-                    self.project.as_ref().map(|name| format!(" in project {name}")).unwrap_or_default();
-                Refusal::with_hint(format!("there is no service {wanted}{project}"), hint)
+                Target { service: Some(wanted.to_owned()), ..self.clone() }.unknown(services)
             }
             _ => Refusal::with_hint("which service? say it by --service, or stand in its folder", hint),
         })
     }
+}
+
+/// Says which services there are, or how to make the first.
+fn box_has(services: &[Service]) -> String {
+    if services.is_empty() {
+        return "`trackbed up` in the folder of an app makes the first one".to_owned();
+    }
+    let known: Vec<_> = services.iter().map(|service| Names::from(service).to_string()).collect();
+    format!("the box has: {}", known.join(", "))
 }
 
 #[cfg(test)]

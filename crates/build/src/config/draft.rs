@@ -124,11 +124,42 @@ impl Draft {
         for member in table.members() {
             let key = member.key.as_str();
             if !read.contains(&key) && !quiet.contains(&key) && member.node.value != Value::Null {
-                let message = format!("unknown key `{prefix}{key}`, ignored");
+                let meant = nearest(key, read.iter().chain(quiet));
+                let meant = meant.map(|near| format!("; did you mean `{prefix}{near}`?")).unwrap_or_default();
+                let message = format!("unknown key `{prefix}{key}`, ignored{meant}");
                 self.warn(file.name, Some(member.place.line), message);
             }
         }
     }
+}
+
+/// Finds the key that was probably meant: the same but for case and separators, or one or two letters away.
+fn nearest<'a>(typed: &str, known: impl Iterator<Item = &'a &'a str>) -> Option<&'a str> {
+    let plain = |key: &str| {
+        let letters = key.chars().filter(|c| !matches!(c, '_' | '-'));
+        letters.collect::<String>().to_lowercase()
+    };
+    let typed = plain(typed);
+    // A short key is two letters from almost anything.
+    let most = if typed.chars().count() < 5 { 1 } else { 2 };
+    let near = known.map(|key| (distance(&typed, &plain(key)), *key)).min_by_key(|(distance, _)| *distance);
+    near.filter(|(distance, _)| *distance <= most).map(|(_, key)| key)
+}
+
+/// Counts the letters to add, drop or change to make one word the other (Levenshtein).
+fn distance(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (i, a) in one.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, b) in other.iter().enumerate() {
+            let changed = diagonal + usize::from(a != *b);
+            diagonal = row[j + 1];
+            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[other.len()]
 }
 
 /// Refuses a known table that is something else.
@@ -139,5 +170,20 @@ pub(crate) fn expect_table(file: &str, member: &Member) -> Result<(), PortError>
             "{file}:{}: `{}` is {}; expected a table",
             member.place.line, member.key, member.node.value
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_is_nearly_right_is_offered() {
+        let known = ["healthcheckPath", "healthcheckTimeout", "limits", "port", "cpu"];
+        let near = |typed| nearest(typed, known.iter());
+        assert_eq!(near("healthcheckpath"), Some("healthcheckPath"));
+        assert_eq!(near("healthcheck_timeout"), Some("healthcheckTimeout"));
+        assert_eq!([near("limit"), near("prot"), near("ports")], [Some("limits"), None, Some("port")]);
+        assert_eq!([near("name"), near("memory"), near("gpus")], [None; 3]);
     }
 }

@@ -54,6 +54,12 @@ impl Reader<'_> {
         }
     }
 
+    /// Points to the comma, which is what must go, not to the bracket after it.
+    fn trailing(&self, comma: usize, bracket: &str) -> PortError {
+        let what = format!("this comma stands before `{bracket}`, where JSON allows none; take it out");
+        malformed(self.file, Place::of(self.text, comma), what)
+    }
+
     fn space(&mut self) -> Result<(), PortError> {
         while let Some(' ' | '\t' | '\n' | '\r') = self.peek() {
             self.at += 1;
@@ -90,12 +96,13 @@ impl Reader<'_> {
             return Ok(Value::Table(members));
         }
         loop {
+            let comma = self.at.saturating_sub(1);
             self.space()?;
             let place = Place::of(self.text, self.at);
             match self.peek() {
                 Some('"') => {}
                 Some('}') => {
-                    return Err(self.error("expected a key, found `}` (JSON allows no comma before it)"));
+                    return Err(self.trailing(comma, "}"));
                 }
                 _ => return Err(self.expected("a key in double quotes")),
             }
@@ -131,9 +138,10 @@ impl Reader<'_> {
             return Ok(Value::List(items));
         }
         loop {
+            let comma = self.at.saturating_sub(1);
             self.space()?;
             if self.peek() == Some(']') {
-                return Err(self.error("expected a value, found `]` (JSON allows no comma before it)"));
+                return Err(self.trailing(comma, "]"));
             }
             items.push(self.value(depth + 1)?);
             self.space()?;
@@ -220,8 +228,9 @@ mod tests {
         assert_eq!(fails("{\n\"a\": 1\n  \"b\": 2}"), "railway.json:3:3: expected `,` or `}`, found `\"`");
         assert_eq!(
             fails("{\"a\": 1,}"),
-            "railway.json:1:9: expected a key, found `}` (JSON allows no comma before it)"
+            "railway.json:1:8: this comma stands before `}`, where JSON allows none; take it out"
         );
+        assert!(fails("{\n\"a\": [\n1,\n\n]}").starts_with("railway.json:3:2: this comma stands before `]`"));
         assert_eq!(fails("{ // c\n}"), "railway.json:1:3: comments are not allowed in JSON");
         assert_eq!(fails(""), "railway.json:1:1: the file is empty; expected `{`");
         assert_eq!(fails("{\"a\": "), "railway.json:1:7: expected a value, found the end of the file");

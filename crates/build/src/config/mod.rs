@@ -35,6 +35,13 @@ const READERS: [(&str, Reader); 6] = [
     ("Procfile", procfile::read),
 ];
 
+/// Keys that `trackbed up` has a flag for.
+const FLAGS: [(Key, &str); 3] = [
+    (Key::StartCommand, "--start"),
+    (Key::HealthPath, "--health-path"),
+    (Key::HealthTimeout, "--health-timeout"),
+];
+
 /// Variables that are settings.
 const VARIABLES: [(&str, Key); 3] = [
     ("RAILWAY_HEALTHCHECK_TIMEOUT_SEC", Key::HealthTimeout),
@@ -56,7 +63,9 @@ pub(crate) fn read(
             return Err(PortError::new(format!("unknown setting `{name}`"))
                 .hint(format!("known settings are {}", known.join(", "))));
         };
-        let place = if key == Key::StartCommand { "--start".to_owned() } else { format!("--set {name}") };
+        let flag = FLAGS.iter().find(|(flagged, _)| *flagged == key);
+        // A client of the API may give what no flag does.
+        let place = flag.map_or_else(|| format!("override {name}"), |(_, flag)| (*flag).to_owned());
         let setting = key
             .parse(value)
             .map_err(|expected| PortError::new(format!("{place}: `{value}` is not {expected}")))?;

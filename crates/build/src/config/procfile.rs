@@ -58,7 +58,11 @@ pub(crate) fn read(name: &str, text: &str, draft: &mut Draft) -> Result<(), Port
             draft.warn(name, Some(*line), message);
         }
     }
-    if let Some((_, command, line)) = chosen {
+    if let Some((process, command, line)) = chosen {
+        if process != "web" {
+            let message = format!("no `web` line; `{process}` is started and must listen on $PORT");
+            draft.warn(name, Some(*line), message);
+        }
         draft.give(Given {
             key: Key::StartCommand,
             setting: Setting::Text(command.clone()),

@@ -2,6 +2,7 @@
 
 use trackbed_core::ports::PortError;
 
+use crate::layers::DISK_FULL;
 use crate::python::requirements::{Requirement, name_of};
 
 /// Most lines quoted.
@@ -32,10 +33,7 @@ pub(crate) fn command(command: &str, how: &str, tail: &[String]) -> PortError {
 fn disk_full(tail: &[String]) -> Option<PortError> {
     let full =
         tail.iter().find(|line| line.contains("No space left on device") || line.contains("os error 28"))?;
-    Some(
-        PortError::new(format!("the disk of the box is full: {}", full.trim()))
-            .hint("remove old releases or volumes, or make the disk larger; then deploy again"),
-    )
+    Some(PortError::new(format!("the disk of the box is full: {}", full.trim())).hint(DISK_FULL))
 }
 
 /// Takes what uv says in the end: from its cross or its `error:` on.

@@ -14,6 +14,7 @@ use trackbed_core::{Digest, Secret};
 use trackbed_stdx::files;
 
 use crate::builder::{Workshop, blocking};
+use crate::host::PIP_NAMES;
 use crate::job::{self, Failure, Job};
 use crate::layers::{self, Record, disk};
 use crate::python::dependencies::{self, Dependencies, Install, LOCKED, join};
@@ -224,14 +225,32 @@ pub(crate) fn environment(workshop: &Workshop, request: &BuildRequest) -> Vec<(S
     let mut env: Vec<(String, Secret<String>)> =
         fixed.iter().map(|(name, value)| ((*name).to_owned(), Secret::new((*value).to_owned()))).collect();
     env.extend(workshop.host.passed().into_iter().map(|(name, value)| (name, Secret::new(value))));
-    for (name, value) in &request.variables {
-        let configures = name.starts_with("UV_") || name.starts_with("PIP_");
-        if configures && !fixed.iter().any(|(fixed, _)| fixed == name) {
-            env.retain(|(other, _)| other != name);
-            env.push((name.clone(), value.clone()));
+    for (name, value) in of_service(&request.variables) {
+        if !fixed.iter().any(|(fixed, _)| *fixed == name) {
+            env.retain(|(other, _)| *other != name);
+            env.push((name, value));
         }
     }
     env
+}
+
+/// The service's own variables that configure the installer. pip's names are given to uv too, unless the service sets
+/// uv's own.
+fn of_service(variables: &[(String, Secret<String>)]) -> Vec<(String, Secret<String>)> {
+    let find = |wanted: &str| {
+        let set = variables.iter().find(|(name, value)| name == wanted && !value.expose().is_empty());
+        set.map(|(_, value)| value.clone())
+    };
+    let configures = |name: &str| name.starts_with("UV_") || name.starts_with("PIP_");
+    let mut configuring: Vec<_> = variables.iter().filter(|(name, _)| configures(name)).cloned().collect();
+    // A certificate's file is one of the box, which a build does not see.
+    for (pip, uv) in PIP_NAMES.into_iter().filter(|(_, uv)| uv.starts_with("UV_")) {
+        let is_taken = find(uv).is_some() || (pip == "PIP_INDEX_URL" && find("UV_INDEX_URL").is_some());
+        if let Some(value) = find(pip).filter(|_| !is_taken) {
+            configuring.push((uv.to_owned(), value));
+        }
+    }
+    configuring
 }
 
 /// Counts what is installed.
@@ -243,4 +262,34 @@ fn packages(venv: &Path) -> usize {
         })
         .filter(|entry| entry.file_name().to_string_lossy().ends_with(".dist-info"))
         .count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_private_index_of_the_service_reaches_uv_by_either_name() {
+        let given = |pairs: &[(&str, &str)]| {
+            let variables: Vec<_> = pairs
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), Secret::new((*value).to_owned())))
+                .collect();
+            let found = of_service(&variables).into_iter();
+            found.map(|(name, value)| format!("{name}={}", value.expose())).collect::<Vec<_>>()
+        };
+        let index = ("PIP_EXTRA_INDEX_URL", "https://me:secret@index/simple");
+        assert_eq!(
+            given(&[index, ("DATABASE_URL", "x")]),
+            [
+                "PIP_EXTRA_INDEX_URL=https://me:secret@index/simple",
+                "UV_EXTRA_INDEX_URL=https://me:secret@index/simple"
+            ]
+        );
+        assert_eq!(
+            given(&[index, ("UV_EXTRA_INDEX_URL", "own")])[1..],
+            ["UV_EXTRA_INDEX_URL=own".to_owned()]
+        );
+        assert_eq!(given(&[("UV_INDEX_URL", "own"), ("PIP_INDEX_URL", "pip")]).len(), 2);
+    }
 }

@@ -1,5 +1,6 @@
 //! The Python provider's half of a plan: interpreter, dependencies, start command.
 
+use std::fs;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -123,12 +124,13 @@ pub(crate) fn find(source: &Path, draft: &mut Draft, pythons: &[Interpreter]) ->
 }
 
 /// Looks at the root; else where the start or build command goes (`cd backend && …`); else in the only folder that has
-/// dependencies; else takes a source of bare Python files as one that needs none.
+/// dependencies; else takes a source of bare Python files, at the root or where the command goes, as one that needs none.
 fn find_dependencies(source: &Path, draft: &mut Draft) -> Result<Option<Dependencies>, PortError> {
     if let Some(found) = dependencies::find(source, "")? {
         return Ok(Some(found));
     }
     let mut folders = Vec::new();
+    let mut entered = Vec::new();
     for key in [Key::StartCommand, Key::BuildCommand] {
         if let Some(Setting::Text(command)) = draft.find(key).map(|given| &given.setting)
             && let Some(folder) =
@@ -136,9 +138,10 @@ fn find_dependencies(source: &Path, draft: &mut Draft) -> Result<Option<Dependen
             && !folder.starts_with('/')
             && !folder.contains("..")
         {
-            folders.push(folder.trim_start_matches("./").trim_end_matches('/').to_owned());
+            entered.push(folder.trim_start_matches("./").trim_end_matches('/').to_owned());
         }
     }
+    folders.extend(entered.iter().cloned());
     let below = dependencies::folders_with_dependencies(source);
     if below.len() == 1 {
         folders.extend(below.iter().cloned());
@@ -150,7 +153,8 @@ fn find_dependencies(source: &Path, draft: &mut Draft) -> Result<Option<Dependen
             return Ok(Some(found));
         }
     }
-    let scripts = code::files(source).iter().any(|file| !file.path.contains('/'));
+    let scripts = code::files(source).iter().any(|file| !file.path.contains('/'))
+        || entered.iter().any(|folder| has_script(&source.join(folder)));
     if !scripts {
         if below.len() > 1 {
             return Err(PortError::new(format!(
@@ -171,6 +175,12 @@ fn find_dependencies(source: &Path, draft: &mut Draft) -> Result<Option<Dependen
         extra: Vec::new(),
         notes: Vec::new(),
     }))
+}
+
+/// Whether a folder that a command enters holds a Python file. Its name does not matter: the owner chose it.
+fn has_script(folder: &Path) -> bool {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.into_iter().any(|entry| entry.path().extension().is_some_and(|extension| extension == "py"))
 }
 
 fn find_start(source: &Path, draft: &mut Draft, deps: &Dependencies) -> Result<(), PortError> {

@@ -32,11 +32,17 @@ pub(crate) fn find(
     }
     let Some(app) = apps.first() else {
         return Err(PortError::new(format!(
-            "found no way to start this source: no start command in trackbed.toml, railway.json, railway.toml, railpack.json, nixpacks.toml or Procfile; \
-             no manage.py; and none of {} Python files (folders up to four deep, tests apart) has at its left edge \
-             `x = FastAPI(`, `Starlette(`, `Litestar(`, `Quart(`, `Sanic(`, `Flask(`, `Bottle(` or `Dash(`, a `def create_app(`, \
-             `import streamlit`, or reads PORT from the environment",
-            files.len()
+            "found no way to start this source:\n\
+             - no start command in trackbed.toml, railway.json, railway.toml, railpack.json, nixpacks.toml or Procfile\n\
+             - no manage.py of Django\n\
+             - {}, in folders up to four deep, tests apart; what was looked for at the left edge of a line:\n  \
+             `x = FastAPI(`, `Starlette(`, `Litestar(`, `Quart(`, `Sanic(`, `Flask(`, `Bottle(` or `Dash(`,\n  \
+             `def create_app(`, `import streamlit`, or that PORT is read from the environment",
+            match files.len() {
+                0 => "no Python files".to_owned(),
+                1 => "nothing to serve in 1 Python file".to_owned(),
+                count => format!("nothing to serve in {count} Python files"),
+            }
         ))
         .hint(MEND));
     };

@@ -4,7 +4,7 @@ use anyhow::Result;
 use trackbed_api::Deployment;
 use trackbed_stdx::clock::now_ms;
 
-use crate::human::{ago, table};
+use crate::human::{ago, headline, table};
 use crate::session::Session;
 use crate::target::Target;
 
@@ -25,9 +25,15 @@ pub(crate) struct Args {
 pub(crate) async fn run(session: &Session, args: &Args) -> Result<u8> {
     let client = session.client();
     let names = args.target.find(session, &client).await?;
-    let deployments = names.of(&client).deployments(args.limit).await?;
+    let mut deployments = names.of(&client).deployments(args.limit).await?;
+    // The box tells of every deployment of the live release; only the newest made it so.
+    deployments.iter_mut().filter(|deployment| deployment.live).skip(1).for_each(|older| older.live = false);
     if args.json {
         session.output.json_pretty(&deployments)?;
+        return Ok(0);
+    }
+    if deployments.is_empty() {
+        session.output.talk(format!("{names} was never deployed; deploy it: trackbed up"));
         return Ok(0);
     }
     let now = now_ms();
@@ -47,10 +53,7 @@ pub(crate) async fn run(session: &Session, args: &Args) -> Result<u8> {
 fn note(deployment: &Deployment) -> String {
     match &deployment.failure {
         _ if deployment.live => "live".to_owned(),
-        Some(failure) => {
-            let first = failure.reason.lines().next().unwrap_or_default();
-            format!("{}: {first}", failure.stage)
-        }
+        Some(failure) => format!("{}: {}", failure.stage, headline(&failure.reason)),
         None => String::new(),
     }
 }

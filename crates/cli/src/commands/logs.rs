@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use trackbed_api::{LogLine, LogPage};
+use trackbed_api::{Deployment, LogLine, LogPage};
 use trackbed_client::{Client, ClientError};
 
 use crate::follow::Patience;
@@ -49,8 +49,7 @@ pub(crate) async fn run(session: &Session, args: &Args) -> Result<u8> {
     let names = args.target.find(session, &client).await?;
     if args.build {
         let newest = names.of(&client).deployments(50).await?;
-        // A restart or a rollback builds nothing.
-        let built = newest.iter().find(|deployment| matches!(deployment.kind.as_str(), "up" | "redeploy"));
+        let built = newest.iter().find(|deployment| is_built(deployment));
         let Some(built) = built else {
             return Err(Refusal::with_hint(format!("{names} was never built"), "deploy it: `trackbed up`"));
         };
@@ -64,6 +63,9 @@ async fn service(session: &Session, client: &Client, names: &Names, args: &Args)
     let mut page = calls.logs(args.lines.unwrap_or(200)).await?;
     let mut patience = Patience::default();
     print(&session.output, &page.lines, args.json)?;
+    if page.lines.is_empty() {
+        session.output.talk(format!("{names} has written nothing yet"));
+    }
     if !args.follow {
         return Ok(0);
     }
@@ -96,18 +98,57 @@ async fn build(session: &Session, client: &Client, id: &str, args: &Args) -> Res
     let skipped = args.lines.map_or(0, |most| lines.len().saturating_sub(most as usize));
     print(&session.output, &lines[skipped..], args.json)?;
     let mut patience = Patience::default();
+    let mut is_silent = lines.is_empty();
     while args.follow && !page.ended {
         tokio::time::sleep(ASK_AGAIN_AFTER).await;
         match client.build_log(id, Some(&page.next)).await {
             Ok(next) => {
                 print(&session.output, &next.lines, args.json)?;
+                is_silent &= next.lines.is_empty();
                 page = next;
                 patience = Patience::default();
             }
             Err(error) => bear(session, &mut patience, error).await?,
         }
     }
-    Ok(0)
+    if is_silent { explain_silence(session, client, id).await } else { Ok(0) }
+}
+
+/// Says why a build wrote nothing: it did not begin, or not yet.
+async fn explain_silence(session: &Session, client: &Client, id: &str) -> Result<u8> {
+    let silent = client.deployment(id).await?;
+    if !is_built(&silent) {
+        session.output.talk(format!("{id} is a {}, which builds nothing", silent.kind));
+        return Ok(0);
+    }
+    let Some(failure) = silent.failure.as_ref().filter(|failure| failure.stage != "build") else {
+        session.output.talk(format!("the build of {id} has written nothing; status: {}", silent.status));
+        return Ok(0);
+    };
+    let reason = human::headline(&failure.reason);
+    let message = format!("{id} was not built: failed at {}: {reason}", failure.stage);
+    let names = Names { project: silent.project.clone(), service: silent.service.clone() };
+    let others = names.of(client).deployments(50).await?;
+    let before = others.iter().find(|other| other.created_at < silent.created_at && was_built(other));
+    Err(match before {
+        Some(built) => {
+            let hint = format!("the build before: trackbed logs --build --deployment {}", built.id);
+            Refusal::with_hint(message, hint)
+        }
+        None => Refusal::with_hint(message, "there is no build before it"),
+    })
+}
+
+/// Whether a deployment is one that builds: a restart or a rollback never does.
+fn is_built(deployment: &Deployment) -> bool {
+    matches!(deployment.kind.as_str(), "up" | "redeploy")
+}
+
+/// Whether a deployment came as far as its build.
+fn was_built(deployment: &Deployment) -> bool {
+    is_built(deployment)
+        && (deployment.release.is_some()
+            || deployment.failure.as_ref().is_some_and(|failure| failure.stage == "build"))
 }
 
 async fn bear(session: &Session, patience: &mut Patience, error: ClientError) -> Result<()> {

@@ -6,11 +6,13 @@ use trackbed_api::{RunEvent, RunRequest};
 use crate::session::{Refusal, Session};
 use crate::target::Target;
 
-/// Run a command where the app runs: its files, variables and volumes
+/// Run a command inside the live instance: the app's files, variables and volumes
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  trackbed run -- python manage.py migrate\n  trackbed run -- sh -c 'echo $DATABASE_URL'\n\n\
-                        Exits with the code of the command."
+    after_help = "Examples:\n  trackbed run -- python manage.py migrate\n  trackbed run -- sh -c 'echo $DATABASE_URL'\n  \
+                  trackbed run -- python -c 'import sqlite3; print(sqlite3.sqlite_version)'\n\n\
+                  It runs inside the live instance, which must be up. Output arrives as text, line by line.\n\
+                  It has no standard input: nothing can be typed or piped in.\nExits with the code of the command."
 )]
 pub(crate) struct Args {
     #[command(flatten)]

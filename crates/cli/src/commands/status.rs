@@ -5,41 +5,68 @@ use serde_json::{Value, json};
 use trackbed_api::{BoxInfo, Service};
 use trackbed_stdx::clock::now_ms;
 
-use crate::human::{ago, size, span};
+use crate::human::{ago, headline, size, span};
+use crate::names::parse_name;
 use crate::output::Ink;
 use crate::session::Session;
+use crate::target::Target;
 
 /// Show the box and every service on it
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  trackbed status\n  trackbed status --json | jq '.services[].url'")]
+#[command(
+    after_help = "Examples:\n  trackbed status\n  trackbed status -s api\n  trackbed status --json | jq '.services[].url'"
+)]
 pub(crate) struct Args {
     /// Print one JSON object
     #[arg(long)]
     json: bool,
+    /// Show this service only [default: the box and all services]
+    #[arg(long, short, value_name = "NAME", value_parser = parse_name)]
+    service: Option<String>,
+    /// Show the services of this project only
+    #[arg(long, short, value_name = "NAME", value_parser = parse_name)]
+    project: Option<String>,
+}
+
+impl Args {
+    fn is_about(&self, service: &Service) -> bool {
+        self.service.as_ref().is_none_or(|name| *name == service.service)
+            && self.project.as_ref().is_none_or(|name| *name == service.project)
+    }
 }
 
 pub(crate) async fn run(session: &Session, args: &Args) -> Result<u8> {
     let client = session.client();
     let info = client.box_info().await?;
-    let services = client.services().await?;
+    let all = client.services().await?;
+    let is_narrow = args.service.is_some() || args.project.is_some();
+    let services: Vec<_> = all.iter().filter(|service| args.is_about(service)).collect();
+    if is_narrow && services.is_empty() {
+        let target = Target { service: args.service.clone(), project: args.project.clone() };
+        return Err(target.unknown(&all));
+    }
     let output = &session.output;
     if args.json {
-        let services: Vec<_> = services.iter().map(service_json).collect::<Result<_, _>>()?;
+        let services: Vec<_> = services.iter().copied().map(service_json).collect::<Result<_, _>>()?;
         output.json_pretty(&json!({ "box": info, "services": services }))?;
         return Ok(0);
     }
-    for line in box_lines(&info) {
-        output.result(line)?;
+    if !is_narrow {
+        for line in box_lines(&info) {
+            output.result(line)?;
+        }
     }
     let now = now_ms();
-    for service in &services {
+    for (place, service) in services.iter().enumerate() {
         let ink = match service.state.as_str() {
             "running" => Ink::Good,
             "crashed" => Ink::Bad,
             "restarting" => Ink::Odd,
             _ => Ink::Dim,
         };
-        output.result("")?;
+        if place > 0 || !is_narrow {
+            output.result("")?;
+        }
         let name = output.ink_result(Ink::Bold, &service_name(service));
         output.result(format!(
             "{name}  {}{}",
@@ -98,11 +125,14 @@ fn release(service: &Service, now: i64) -> String {
 fn service_lines(service: &Service, now: i64) -> Vec<String> {
     let mut lines = vec![service.url.clone()];
     lines.extend(service.detail.clone());
-    if let Some(instance) = &service.instance {
+    // The figures of an instance that ended say nothing.
+    let runs = !matches!(service.state.as_str(), "stopped" | "crashed");
+    if let Some(instance) = service.instance.as_ref().filter(|_| runs) {
         let up = span(now - instance.started_at).unwrap_or_else(|| "a moment".to_owned());
         let port = instance.port.map(|port| format!("port {port}, ")).unwrap_or_default();
         let restarts = match instance.restarts {
             0 => String::new(),
+            1 => ", restarted once".to_owned(),
             count => format!(", restarted {count} times in a row"),
         };
         let memory = size(instance.memory_bytes);
@@ -125,7 +155,8 @@ fn service_lines(service: &Service, now: i64) -> Vec<String> {
         && let Some(failure) = &deployment.failure
     {
         let when = ago(now, deployment.finished_at.unwrap_or(deployment.created_at));
-        lines.push(format!("last deployment failed {when} at {}: {}", failure.stage, failure.reason));
+        let reason = headline(&failure.reason);
+        lines.push(format!("last deployment failed {when} at {}: {reason}", failure.stage));
     }
     if let Some(at) = service.last_restore_point {
         let proof = service.last_proof.map(|at| format!(", proven {}", ago(now, at)));

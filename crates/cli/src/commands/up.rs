@@ -12,6 +12,9 @@ use crate::start::ensure_box;
 use crate::target::Target;
 use crate::upload;
 
+/// As long as the box waits at most.
+const WEEK_SECONDS: u32 = 7 * 86_400;
+
 /// Deploy a folder: upload it, build it, check its health, move traffic to it
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  trackbed up\n  trackbed up ./api --service api --project shop\n  \
@@ -34,13 +37,20 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PATH")]
     health_path: Option<String>,
     /// How long it may take until then
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
     health_timeout: Option<u32>,
     /// Upload what .gitignore drops, too (.railwayignore still counts)
     #[arg(long)]
     no_gitignore: bool,
     #[command(flatten)]
     follow: Follow,
+}
+
+fn parse_seconds(text: &str) -> Result<u32, String> {
+    let seconds = text.strip_suffix('s').unwrap_or(text).parse().ok();
+    seconds
+        .filter(|seconds| (1..=WEEK_SECONDS).contains(seconds))
+        .ok_or_else(|| format!("a number of seconds is wanted, such as 30; at most {WEEK_SECONDS}"))
 }
 
 impl Args {

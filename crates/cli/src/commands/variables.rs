@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use trackbed_api::VariableChange;
+use trackbed_client::Client;
 use trackbed_stdx::clock::now_ms;
 
 use crate::dotenv;
@@ -175,21 +176,49 @@ async fn apply(
     unset: Vec<String>,
 ) -> Result<u8> {
     let client = session.client();
-    let names = how.target.find_exact(session, &client).await?;
+    let names = if unset.is_empty() {
+        how.target.find_or_new(session, &client).await?
+    } else {
+        let names = how.target.find_exact(session, &client).await?;
+        refuse_unknown(&client, &names, how.shared, &unset).await?;
+        names
+    };
     let done = match (set.keys().cloned().collect::<Vec<_>>(), unset.as_slice()) {
         (set, []) => format!("set {}", set.join(", ")),
         (_, unset) => format!("removed {}", unset.join(", ")),
     };
     let request = VariableChange { set, unset, shared: how.shared };
     let mut variables = names.of(&client).change_variables(&request).await?;
-    let whose =
-        if how.shared { format!("for all of project {}", names.project) } else { format!("of {names}") };
+    let whose = whose(&names, how.shared);
     session.output.talk(format!("{done} {whose}; takes effect with the next deploy: trackbed redeploy"));
     if how.json {
         variables.iter_mut().for_each(|variable| variable.value = None);
         session.output.json_pretty(&variables)?;
     }
     Ok(0)
+}
+
+fn whose(names: &Names, shared: bool) -> String {
+    if shared { format!("for all of project {}", names.project) } else { format!("of {names}") }
+}
+
+/// Refuses to remove what is not there: it is a typo, and what was meant stays.
+async fn refuse_unknown(client: &Client, names: &Names, shared: bool, unset: &[String]) -> Result<()> {
+    let variables = names.of(client).variables(false).await?;
+    let has = |name: &String, shared: bool| {
+        variables.iter().any(|variable| variable.name == *name && variable.shared == shared)
+    };
+    let unknown: Vec<_> = unset.iter().filter(|name| !has(name, shared)).collect();
+    let Some(first) = unknown.first() else { return Ok(()) };
+    let listed: Vec<_> = unknown.iter().map(|name| plain(name)).collect();
+    let message =
+        format!("there is no variable {} {}; nothing was removed", listed.join(", "), whose(names, shared));
+    let hint = match (has(first, !shared), shared) {
+        (true, false) => format!("{} is shared by project {}: add --shared", plain(first), names.project),
+        (true, true) => format!("{} is one of {names} alone: leave out --shared", plain(first)),
+        (false, _) => "`trackbed variables` lists what there is".to_owned(),
+    };
+    Err(Refusal::with_hint(message, hint))
 }
 
 async fn list(session: &Session, args: &List) -> Result<u8> {

@@ -100,7 +100,7 @@ async fn list(session: &Session, args: &List) -> Result<u8> {
 
 async fn add(session: &Session, args: Add) -> Result<u8> {
     let client = session.client();
-    let names = args.target.find_exact(session, &client).await?;
+    let names = args.target.find_or_new(session, &client).await?;
     let request = VolumeRequest { name: args.name, mount: args.mount };
     let volume = names.of(&client).add_volume(&request).await?;
     if args.json {
@@ -119,6 +119,10 @@ async fn files(session: &Session, args: &Files) -> Result<u8> {
     let files = names.of(&client).volume_files(&args.name, &args.path).await?;
     if args.json {
         session.output.json_pretty(&files)?;
+        return Ok(0);
+    }
+    if files.is_empty() {
+        session.output.talk(format!("{} of volume {} is empty", plain(&args.path), args.name));
         return Ok(0);
     }
     let now = now_ms();

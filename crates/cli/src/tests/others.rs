@@ -40,6 +40,42 @@ async fn variables_are_never_set_by_guess() {
 }
 
 #[tokio::test]
+async fn a_service_that_a_typo_would_make_is_told_and_unset_makes_none() {
+    let fake = web_box(|line| match line {
+        "PATCH /v1/services/stdap/stdap/variables" => Some(json!([])),
+        "GET /v1/services/web/web/variables?show=false" => {
+            Some(json!([{ "name": "A", "value": null, "shared": true, "updated_at": 0 }]))
+        }
+        _ => None,
+    });
+    let ran = fake.run(&["variables", "set", "X=1", "-s", "stdap"]).await;
+    assert_eq!(ran.code, 0);
+    assert!(ran.talk.starts_with("service stdap is new; it is made now\nset X of stdap"), "{}", ran.talk);
+    let ran = fake.run(&["variables", "unset", "X", "-s", "stdap"]).await;
+    assert_eq!(ran.code, 1);
+    assert!(ran.talk.starts_with("error: there is no service stdap\nhint: the box has: web"), "{}", ran.talk);
+    let ran = fake.run(&["variables", "unset", "A", "X", "-s", "web"]).await;
+    assert_eq!(ran.code, 1);
+    let text = "error: there is no variable A, X of web; nothing was removed\n\
+                hint: A is shared by project web: add --shared\n";
+    assert_eq!(ran.talk, text);
+    assert_eq!(fake.asked().iter().filter(|asked| asked.line.starts_with("PATCH")).count(), 1);
+}
+
+#[tokio::test]
+async fn a_name_of_several_projects_makes_no_third_service() {
+    let fake = FakeBox::start(|line, _| match line {
+        "GET /v1/services" => (200, json!([service("one", "api"), service("two", "api")]).to_string()),
+        _ => not_found(),
+    });
+    for line in [&["variables", "set", "A=1", "-s", "api"][..], &["volume", "add", "d", "/d", "-s", "api"]] {
+        let ran = fake.run(line).await;
+        assert!(ran.code == 1 && ran.talk.contains("several projects have a service api"), "{}", ran.talk);
+        assert_eq!(fake.asked().last().unwrap().line, "GET /v1/services");
+    }
+}
+
+#[tokio::test]
 async fn set_sends_values_byte_for_byte_and_never_prints_them() {
     let fake = web_box(|line| line.starts_with("PATCH").then(|| json!([])));
     let ran = fake.run(&["variables", "set", "--service", "web", "A= s3cret=\n", "B="]).await;
@@ -140,6 +176,99 @@ async fn status_has_every_field_that_scripts_need() {
     }
     let text = fake.run(&["status"]).await.result;
     assert!(text.contains("missing: user namespaces: forbidden") && text.contains("web  running"), "{text}");
+}
+
+#[tokio::test]
+async fn status_of_one_service_that_crashed_has_no_figures() {
+    let fake = FakeBox::start(|line, _| {
+        let instance = |restarts: u32| {
+            json!({ "id": "i", "port": 1, "started_at": 0, "restarts": restarts, "memory_bytes": 0,
+                    "cpu_seconds": 0.0, "in_flight": 0, "streams": 0, "requests": 0 })
+        };
+        let isolation = json!({ "level": "full", "missing": [] });
+        let mut services = json!([service("web", "web"), service("shop", "api")]);
+        services[0]["state"] = json!("crashed");
+        services[0]["instance"] = instance(5);
+        services[1]["instance"] = instance(1);
+        match line {
+            "GET /v1/box" => {
+                let info = json!({ "version": "0", "data_dir": "/d", "domain": "d", "pid": 1,
+                                   "resident_bytes": 1, "edge": null, "isolation": isolation });
+                (200, info.to_string())
+            }
+            "GET /v1/services" => (200, services.to_string()),
+            _ => not_found(),
+        }
+    });
+    let text = fake.run(&["status", "-s", "web"]).await.result;
+    assert_eq!(text, "web  crashed\n  http://web.localhost:8080\n");
+    let text = fake.run(&["status", "-p", "shop"]).await.result;
+    assert!(text.starts_with("shop/api  running") && text.contains(", restarted once\n"), "{text}");
+    let ran = fake.run(&["status", "-s", "wbe"]).await;
+    assert_eq!(
+        (ran.code, ran.talk.as_str()),
+        (1, "error: there is no service wbe\nhint: the box has: web, shop/api\n")
+    );
+}
+
+/// A deployment of `web`, as the box lists it.
+fn tried(number: i64, release: Option<&str>, failure: &Value) -> Value {
+    json!({
+        "id": format!("dep_{number}"), "project": "web", "service": "web", "kind": "up", "step": "plan",
+        "status": if release.is_some() { "success" } else { "failed" }, "release": release, "handover": null,
+        "failure": failure, "live": release == Some("v1"), "url": "http://web.localhost:8080",
+        "created_at": number, "finished_at": number,
+    })
+}
+
+#[tokio::test]
+async fn a_deployment_that_was_never_built_names_the_build_before() {
+    let fake = web_box(|line| {
+        let failure = json!({ "stage": "plan", "reason": "no app\nfound", "hint": null, "log_tail": [] });
+        let (old, new) = (tried(1, Some("v1"), &Value::Null), tried(2, None, &failure));
+        match line {
+            "GET /v1/services/web/web/deployments?limit=50" => Some(json!([new, old])),
+            "GET /v1/deployments/dep_2" => Some(new),
+            "GET /v1/deployments/dep_2/log?from=0" => {
+                Some(json!({ "lines": [], "next": "0", "ended": true }))
+            }
+            _ => None,
+        }
+    });
+    let ran = fake.run(&["logs", "--build", "-s", "web"]).await;
+    let text = "error: dep_2 was not built: failed at plan: no app\n\
+                hint: the build before: trackbed logs --build --deployment dep_1\n";
+    assert_eq!((ran.code, ran.result.as_str(), ran.talk.as_str()), (1, "", text));
+}
+
+#[tokio::test]
+async fn what_is_empty_is_said() {
+    let fake = web_box(|line| match line {
+        "GET /v1/services/web/web/logs?tail=200" => Some(json!({ "lines": [], "next": "0", "ended": false })),
+        "GET /v1/services/web/web/deployments?limit=20" => Some(json!([])),
+        "GET /v1/services/web/web/volumes/data/files?path=%2F" => Some(json!([])),
+        _ => None,
+    });
+    for (line, said) in [
+        (&["logs", "-s", "web"][..], "web has written nothing yet\n"),
+        (&["deployments", "-s", "web"], "web was never deployed; deploy it: trackbed up\n"),
+        (&["volume", "files", "data", "-s", "web"], "/ of volume data is empty\n"),
+    ] {
+        let ran = fake.run(line).await;
+        assert_eq!((ran.code, ran.result.as_str(), ran.talk.as_str()), (0, "", said), "{line:?}");
+    }
+}
+
+#[tokio::test]
+async fn after_a_rollback_one_deployment_is_live() {
+    let fake = web_box(|line| {
+        let rows =
+            [3, 2, 1].map(|number| tried(number, Some(if number == 2 { "v2" } else { "v1" }), &Value::Null));
+        (line == "GET /v1/services/web/web/deployments?limit=20").then(|| json!(rows))
+    });
+    let text = fake.run(&["deployments", "-s", "web"]).await.result;
+    let live: Vec<_> = text.lines().filter(|line| line.ends_with("live")).collect();
+    assert!(live.len() == 1 && live[0].starts_with("dep_3"), "{text}");
 }
 
 #[tokio::test]

@@ -122,6 +122,28 @@ async fn failure_quotes_the_app_and_says_what_serves() {
 }
 
 #[tokio::test]
+async fn a_reason_of_several_lines_is_told_as_lines_and_once() {
+    let failure = json!({
+        "stage": "build", "reason": "requirements.txt:2: installing failed:\n  × No solution\n  ╰─▶ Because\n",
+        "hint": null, "log_tail": ["Using Python 3.11", "  × No solution", "  ╰─▶ Because"],
+    });
+    let fake = FakeBox::start(ends("failed", &failure));
+    let ran = fake.run(&["up"]).await;
+    let end = "✗ failed at build: requirements.txt:2: installing failed:\n    × No solution\n    ╰─▶ Because\n  \
+               | Using Python 3.11\nthe previous release v1 keeps serving at http://demo.localhost:8080\n";
+    assert!(ran.talk.ends_with(end), "{}", ran.talk);
+}
+
+#[tokio::test]
+async fn a_deployment_that_down_ended_says_nothing_of_what_serves() {
+    let failure = json!({ "stage": "build", "reason": "the service was stopped before this deployment was live",
+                          "hint": null, "log_tail": [] });
+    let fake = FakeBox::start(ends("failed", &failure));
+    let ran = fake.run(&["up"]).await;
+    assert!(ran.talk.ends_with("was stopped before this deployment was live\n"), "{}", ran.talk);
+}
+
+#[tokio::test]
 async fn json_is_one_object_per_event_and_a_last_one_with_the_status() {
     let fake = FakeBox::start(ends("failed", &crash()));
     let ran = fake.run(&["up", "--json"]).await;
