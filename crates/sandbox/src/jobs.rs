@@ -108,6 +108,9 @@ impl Drop for Leash {
     }
 }
 
+/// How often a full sink is looked at again.
+const ROOM_LOOK: Duration = Duration::from_millis(5);
+
 /// Runs a command inside an instance; see [`trackbed_core::ports::Engine::exec`].
 pub(crate) async fn exec(
     sandbox: &Sandbox,
@@ -150,17 +153,16 @@ pub(crate) async fn exec(
             }
         }
     }
-    let rest = async {
-        while out.pipe.is_some() {
-            out.pass_on(log).await;
+    for stream in [out, err] {
+        // A slow caller may take its time; a stream that somebody else holds open may not.
+        while stream.pipe.is_some() {
+            room_in(log).await;
+            if tokio::time::timeout(LAST_OUTPUT, stream.pass_on(log)).await.is_err() {
+                break;
+            }
         }
-        while err.pipe.is_some() {
-            err.pass_on(log).await;
-        }
-    };
-    let _ = tokio::time::timeout(LAST_OUTPUT, rest).await;
-    out.finish(log);
-    err.finish(log);
+        stream.finish(log);
+    }
     let answer: Answer = serde_json::from_slice(&text)
         .map_err(|_| PortError::new(format!("instance {id} ended while the command ran")))?;
     match answer {
@@ -174,6 +176,13 @@ pub(crate) async fn exec(
 
 fn pipe() -> std::io::Result<(OwnedFd, OwnedFd)> {
     Ok(nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?)
+}
+
+/// Waits until lines would not be lost. Meanwhile the command's pipe fills, and the command waits too.
+async fn room_in(log: &dyn BuildLog) {
+    while log.is_full() {
+        tokio::time::sleep(ROOM_LOOK).await;
+    }
 }
 
 /// One stream of a command, cut into lines.
@@ -191,6 +200,7 @@ impl Stream {
 
     /// Hands on what comes next. Cancel-safe. Waits for ever when the stream has ended.
     async fn pass_on(&mut self, log: &dyn BuildLog) {
+        room_in(log).await;
         let Some(pipe) = &mut self.pipe else { return std::future::pending().await };
         let mut buffer = [0; 4096];
         match pipe.read(&mut buffer).await {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
-use trackbed_core::instance::{Exit, LogStream};
+use trackbed_core::instance::{Exit, InstanceKind, LogStream};
 use trackbed_stdx::clock::now_ms;
 
 use crate::control::{Answer, Ask, CLIENTS, Client, EXECS, Heard, Request};
@@ -104,6 +104,9 @@ impl<'a> Supervisor<'a> {
             (None, Err(_)) => Exit::Lost,
         };
         let exit = self.explain(exit);
+        if !self.ending && self.order.kind == InstanceKind::Service && exit != Exit::Oom {
+            self.log.line(now, LogStream::System, format!("the app {exit}").as_bytes());
+        }
         self.log.flush(now);
         exit
     }

@@ -19,9 +19,9 @@ use crate::error::{ApiError, chain};
 use crate::given::Given;
 
 /// Lines that wait for the caller. A command that writes faster than its caller reads is held back.
-const LINES_WAITING_MAX: usize = 10_000;
-/// Places kept free for lines that were read before the sink was found full.
-const LINES_RESERVED: usize = 5_000;
+const LINES_WAITING_MAX: usize = 20_000;
+/// Places kept free for lines that were read before the sink was found full: a read gives at most 4096 of each stream.
+const LINES_RESERVED: usize = 10_000;
 
 struct Sink {
     lines: mpsc::Sender<RunEvent>,
