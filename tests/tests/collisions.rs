@@ -186,3 +186,23 @@ fn what_does_not_exist_is_named_and_json_ends_with_stage_reason_and_hint() {
         "{last:#}"
     );
 }
+
+#[test]
+fn a_box_that_is_stopped_as_a_whole_comes_back_with_what_ran_and_counts_no_crash() {
+    let mut town = TestBox::start();
+    let app = App::plain_with_volume("shop");
+    app.write(
+        "railway.json",
+        r#"{"deploy": {"startCommand": "exec python app.py", "healthcheckPath": "/health", "restartPolicyType": "NEVER"}}"#,
+    );
+    town.up_ok(&app.path());
+    assert_eq!(town.request("shop", "POST", "/notes", "kept").status, 201);
+    // At once after the switch: nothing of the deployment may be left that names the old instance.
+    town.up_ok(&app.path());
+    assert_eq!(town.trackbed(&["down", "--all"]).code, 0);
+    town.wait_serve();
+    town.start_serve();
+    town.wait_state("shop", "running", std::time::Duration::from_secs(20));
+    assert_eq!(town.service("shop")["instance"]["restarts"], 0);
+    assert_eq!(town.get("shop", "/notes").body, r#"["kept"]"#);
+}

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use trackbed_core::deployment::{DeploymentState, Step};
 use trackbed_core::ids::ID_BYTES;
 use trackbed_core::instance::{Exit, InstanceState};
 use trackbed_core::release::Release;
@@ -208,13 +209,27 @@ impl Control {
     }
 
     /// Says, before the whole box stops its instances, that their end is nobody's fault: the next control plane starts
-    /// every service again that shall run, whatever its restart policy.
+    /// every service again that shall run, whatever its restart policy, and takes a start that was under way once more.
     ///
     /// # Errors
     /// When the state cannot be written.
     pub async fn set_instances_aside(&self) -> Result<(), ControlError> {
-        let set_aside = self.inner.store.with(|db| {
+        let now = self.now();
+        let set_aside = self.inner.store.with(move |db| {
             for service in db.list_services()? {
+                for mut deployment in db.list_unfinished(&service.id)? {
+                    match (deployment.state, deployment.step) {
+                        // What served before ends too, so nothing is left to retire.
+                        (DeploymentState::Success, _) => deployment.finished_at = Some(now),
+                        (DeploymentState::Deploying, Step::Start | Step::Health) => {
+                            deployment.step = Step::Start;
+                            deployment.entered = None;
+                            deployment.instance = Some(InstanceId::from_random(random::bytes::<ID_BYTES>()));
+                        }
+                        _ => continue,
+                    }
+                    db.update_deployment(&deployment)?;
+                }
                 if let Some(live) = service.live.filter(|live| live.given_up.is_none()) {
                     db.set_live(&service.id, &Live { instance: None, port: None, restarts: 0, ..live })?;
                 }
