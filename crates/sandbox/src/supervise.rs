@@ -50,6 +50,8 @@ pub(crate) struct Supervisor<'a> {
     kill_at: Option<Instant>,
     /// Whether somebody asked for the end: then a SIGKILL is no riddle.
     ending: bool,
+    /// Whether somebody asked for an end in good order.
+    stopping: bool,
     end: Option<Exit>,
 }
 
@@ -80,6 +82,7 @@ impl<'a> Supervisor<'a> {
             execs: 0,
             kill_at: None,
             ending: false,
+            stopping: false,
             end: None,
         }
     }
@@ -104,7 +107,9 @@ impl<'a> Supervisor<'a> {
             (None, Err(_)) => Exit::Lost,
         };
         let exit = self.explain(exit);
-        if !self.ending && self.order.kind == InstanceKind::Service && exit != Exit::Oom {
+        // Of its own accord: an end that was asked for is no news.
+        let asked = self.ending || self.stopping;
+        if !asked && self.order.kind == InstanceKind::Service && exit != Exit::Oom {
             self.log.line(now, LogStream::System, format!("the app {exit}").as_bytes());
         }
         self.log.flush(now);
@@ -300,6 +305,7 @@ impl<'a> Supervisor<'a> {
     }
 
     fn stop(&mut self, grace: Duration) {
+        self.stopping = true;
         let at = Instant::now() + grace;
         self.kill_at = Some(self.kill_at.map_or(at, |earlier| earlier.min(at)));
         let _ = self.tell(&ToInit::Signal(libc::SIGTERM), &[]);
