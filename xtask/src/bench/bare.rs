@@ -30,16 +30,17 @@ impl Bare {
         Ok(Bare { app, venv })
     }
 
-    /// Starts it, waits for the first good answer, ends it. Returns the milliseconds from start to answer.
-    pub(super) fn start_ms(&self) -> Result<f64> {
+    /// Starts it, waits for the first good answer, ends it with SIGTERM. Returns the milliseconds of start and of stop.
+    pub(super) fn start_and_stop_ms(&self) -> Result<(f64, f64)> {
         let began = Instant::now();
         let mut child = self.spawn()?;
         let healthy = until_healthy(&format!("http://bare.localhost:{PORT}/health"), Duration::from_secs(60));
         let took = began.elapsed().as_secs_f64() * 1000.0;
+        let stopping = Instant::now();
         shell::run("kill", &["-TERM", &child.id().to_string()])?;
         child.wait()?;
         ensure!(healthy, "the bare app did not become healthy");
-        Ok(took)
+        Ok((took, stopping.elapsed().as_secs_f64() * 1000.0))
     }
 
     fn spawn(&self) -> Result<Child> {
