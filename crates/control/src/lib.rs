@@ -17,6 +17,8 @@ mod spec;
 mod status;
 mod supervise;
 mod sweep;
+mod variables;
+mod volumes;
 mod worker;
 
 pub use build_log::LogFilePage;

@@ -1,17 +1,14 @@
 //! What people ask for: stored at once, done by the workers.
 
-use std::collections::BTreeMap;
-
 use trackbed_core::deployment::{Deployment, DeploymentKind, DeploymentState, Event, Step};
 use trackbed_core::ids::ID_BYTES;
 use trackbed_core::plan::Plan;
 use trackbed_core::ports::{PlanRequest, Source};
 use trackbed_core::release::Release;
 use trackbed_core::service::Service;
-use trackbed_core::volume::{MountPath, Volume};
-use trackbed_core::{DeploymentId, Digest, Name, Secret, VariableName, VolumeId};
+use trackbed_core::{DeploymentId, Digest, Name};
 use trackbed_stdx::random;
-use trackbed_store::{Db, StoreError, StoredVariable, VariableScope};
+use trackbed_store::{Db, StoreError};
 
 use crate::control::{Control, ControlError};
 use crate::environment::owner_variables;
@@ -33,9 +30,6 @@ pub enum DeploymentWish {
     /// Start the live release in a fresh instance.
     Restart,
 }
-
-/// Largest value of a variable in bytes. Linux refuses an environment string beyond 128 KiB (execve(2)).
-const VARIABLE_MAX_BYTES: usize = 128 * 1024 - 512;
 
 impl Control {
     /// Writes down that a source is on the box.
@@ -217,119 +211,6 @@ impl Control {
         let source = Source { digest: source, path };
         Ok(self.inner.builder.plan(PlanRequest { source, overrides, stored: Vec::new(), variables }).await?)
     }
-
-    /// Returns the variables of a service: shared ones first, then its own.
-    ///
-    /// # Errors
-    /// When there is no such service.
-    pub async fn variables(
-        &self,
-        project: &Name,
-        service: &Name,
-    ) -> Result<(Vec<StoredVariable>, Vec<StoredVariable>), ControlError> {
-        let found = self.service(project, service).await?;
-        Ok(self
-            .inner
-            .store
-            .with(move |db| {
-                let shared = db.list_variables(&VariableScope::Shared(found.environment))?;
-                Ok((shared, db.list_variables(&VariableScope::Service(found.id))?))
-            })
-            .await?)
-    }
-
-    /// Changes variables, all or none. The service is made when it is new, so that variables can be set before the
-    /// first deployment. They take effect with the next deployment.
-    ///
-    /// # Errors
-    /// When a value is too long or holds a NUL byte, which no environment can.
-    pub async fn change_variables(
-        &self,
-        project: &Name,
-        service: &Name,
-        set: BTreeMap<VariableName, Secret<String>>,
-        unset: Vec<VariableName>,
-        shared: bool,
-    ) -> Result<(), ControlError> {
-        for (name, value) in &set {
-            let bytes = value.expose().len();
-            if bytes > VARIABLE_MAX_BYTES {
-                return Err(ControlError::Invalid(format!(
-                    "variable `{name}` has {bytes} bytes; an environment takes at most {VARIABLE_MAX_BYTES}"
-                )));
-            }
-            if value.expose().contains('\0') {
-                return Err(ControlError::Invalid(format!(
-                    "variable `{name}` holds a NUL byte, which no environment can"
-                )));
-            }
-        }
-        let (project, service, domain, now) =
-            (project.clone(), service.clone(), self.inner.config.domain.clone(), self.now());
-        self.inner
-            .store
-            .with(move |db| {
-                let found = db.ensure_service(&project, &service, &domain, now)?;
-                let scope = match shared {
-                    true => VariableScope::Shared(found.environment),
-                    false => VariableScope::Service(found.id),
-                };
-                for (name, value) in &set {
-                    db.set_variable(&scope, name, value, now)?;
-                }
-                for name in &unset {
-                    db.unset_variable(&scope, name)?;
-                }
-                Ok(())
-            })
-            .await?;
-        // The service may be new, and the edge must know its name.
-        self.owe_routes();
-        self.announce();
-        Ok(())
-    }
-
-    /// Returns the volumes of a service, by mount path.
-    ///
-    /// # Errors
-    /// When the state cannot be read.
-    pub async fn volumes(&self, service: &Service) -> Result<Vec<Volume>, ControlError> {
-        let id = service.id.clone();
-        Ok(self.inner.store.with(move |db| db.list_volumes(&id)).await?)
-    }
-
-    /// Adds a volume. The service is made when it is new. It is mounted from the next deployment on.
-    ///
-    /// # Errors
-    /// When the service already has a volume of that name or at that path.
-    pub async fn add_volume(
-        &self,
-        project: &Name,
-        service: &Name,
-        name: Name,
-        mount: MountPath,
-    ) -> Result<Volume, ControlError> {
-        let (project, service, domain, now) =
-            (project.clone(), service.clone(), self.inner.config.domain.clone(), self.now());
-        let id = VolumeId::from_random(random::bytes::<ID_BYTES>());
-        let added = self
-            .inner
-            .store
-            .with(move |db| {
-                let found = db.ensure_service(&project, &service, &domain, now)?;
-                let volume = Volume { id, service: found.id, name, mount, created_at: now };
-                db.add_volume(&volume)?;
-                Ok(volume)
-            })
-            .await;
-        let volume = added.map_err(|error| match error {
-            StoreError::Conflict(message) => ControlError::Conflict { message, hint: None },
-            other => other.into(),
-        })?;
-        self.owe_routes();
-        self.inner.volumes.ensure(&volume).await?;
-        Ok(volume)
-    }
 }
 
 struct Resolved {
@@ -392,7 +273,7 @@ fn resolve(
     }))
 }
 
-fn no_service(project: &Name, service: &Name) -> ControlError {
+pub(crate) fn no_service(project: &Name, service: &Name) -> ControlError {
     ControlError::NotFound(match project == service {
         true => format!("there is no service `{service}`"),
         false => format!("there is no service `{service}` in project `{project}`"),
