@@ -1,5 +1,7 @@
 //! Sources that cannot be deployed: each is refused with words that lead to the mend, and nothing that runs is touched.
 
+#![allow(clippy::disallowed_methods, reason = "a fixture needs no crash safety")]
+
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Command;

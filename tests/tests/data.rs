@@ -85,7 +85,7 @@ fn a_build_sees_no_volume_and_the_app_does() {
     let look = "if [ -e /data ]; then echo present; else echo absent; fi > seen.txt";
     app.with_volume("/data").write(
         "railway.json",
-        &serde_json::json!({
+        serde_json::json!({
             "build": { "buildCommand": look },
             "deploy": { "startCommand": "python app.py", "healthcheckPath": "/health" }
         })

@@ -1,5 +1,7 @@
 //! Variables: byte-exact in the app, hidden everywhere else.
 
+#![allow(clippy::disallowed_methods, reason = "a fixture needs no crash safety")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;

@@ -113,8 +113,7 @@ impl BuildLog for Tail<'_> {
 
 /// Returns whether the filesystem of a path has next to no room left.
 fn is_full(path: &Path) -> bool {
-    let left = nix::sys::statvfs::statvfs(path)
-        .map(|place| u64::from(place.blocks_available()) * place.fragment_size());
+    let left = nix::sys::statvfs::statvfs(path).map(|place| place.blocks_available() * place.fragment_size());
     left.is_ok_and(|left| left < FULL_BYTES)
 }
 
