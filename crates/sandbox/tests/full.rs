@@ -106,9 +106,9 @@ async fn every_kind_of_end_is_told_apart() {
     assert_eq!(end("(sleep 1000 &) ; exit 0").await, Exit::Code { code: 0 });
     let mut hungry = world.spec("exec python3 -c 'x = bytearray(500 << 20)'");
     hungry.limits = Limits { memory_bytes: Some(64 << 20), ..Limits::default() };
-    let (exit, log) = world.run(&hungry).await;
-    assert_eq!(exit, Exit::Oom);
-    assert!(log.contains("killed for using more memory than its limit of 64 MiB"), "{log}");
+    assert_eq!(world.run(&hungry).await.0, Exit::Oom);
+    let told = world.notices(&hungry.id).await;
+    assert_eq!(told, ["killed for using more memory than its limit of 64 MiB"]);
     let mut hungry = world.spec("python3 -c 'x = bytearray(500 << 20)'; exit $?");
     hungry.limits = Limits { memory_bytes: Some(64 << 20), ..Limits::default() };
     assert_eq!(world.run(&hungry).await.0, Exit::Oom);
@@ -122,6 +122,10 @@ async fn every_kind_of_end_is_told_apart() {
     world.until_logged(&polite.id, "up").await;
     world.sandbox.stop(&polite.id, Duration::from_secs(10)).await.unwrap();
     assert_eq!(world.ended(&polite.id).await, Exit::Code { code: 9 });
+    assert_eq!(world.notices(&polite.id).await, [] as [String; 0], "an end that was asked for is no news");
+    let short = world.spec("exit 7");
+    world.run(&short).await;
+    assert_eq!(world.notices(&short.id).await, ["the app exited with code 7"]);
     let missing = world.spec("true");
     world.sandbox.stop(&missing.id, Duration::ZERO).await.unwrap();
     assert!(world.sandbox.inspect(&missing.id).await.unwrap().is_none());

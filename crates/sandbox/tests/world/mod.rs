@@ -141,9 +141,17 @@ impl World {
         .await
     }
 
+    /// What the app wrote; not what its supervisor adds, such as how it ended.
     pub async fn log(&self, id: &InstanceId) -> String {
         let page = self.sandbox.logs(id, LogCursor::START, 1_000_000).await.unwrap();
-        page.lines.iter().map(|line| format!("{}\n", line.text)).collect()
+        let said = page.lines.iter().filter(|line| line.stream != LogStream::System);
+        said.map(|line| format!("{}\n", line.text)).collect()
+    }
+
+    /// What the supervisor added to the app's log.
+    pub async fn notices(&self, id: &InstanceId) -> Vec<String> {
+        let page = self.sandbox.logs(id, LogCursor::START, 1_000_000).await.unwrap();
+        page.lines.into_iter().filter(|line| line.stream == LogStream::System).map(|line| line.text).collect()
     }
 
     pub async fn until_logged(&self, id: &InstanceId, text: &str) {
