@@ -15,7 +15,7 @@ use world::{Lines, World, refused, wait_for};
 
 #[tokio::test]
 async fn the_inside_shows_nothing_of_the_box() {
-    let world = World::new(Full);
+    let Some(world) = World::full() else { return };
     assert_eq!(world.sandbox.isolation().missing, Vec::<String>::new());
     let (exit, log) = world
         .run(&world.spec(
@@ -50,7 +50,7 @@ async fn the_inside_shows_nothing_of_the_box() {
 
 #[tokio::test]
 async fn each_service_has_its_own_user_and_jobs_have_theirs() {
-    let world = World::new(Full);
+    let Some(world) = World::full() else { return };
     let mut second = world.spec("id -u; cat sub/file; echo x > sub/y; ls -ln");
     second.service_number = 2;
     second.env = Vec::new();
@@ -72,7 +72,7 @@ async fn each_service_has_its_own_user_and_jobs_have_theirs() {
 
 #[tokio::test]
 async fn a_volume_is_written_kept_and_never_shared() {
-    let world = World::new(Full);
+    let Some(world) = World::full() else { return };
     let volume = world.volume("/data");
     let with_volume = |command: &str| InstanceSpec { volumes: vec![volume.clone()], ..world.spec(command) };
     // A grandchild that ignores SIGTERM keeps the volume: the lock follows the last process, not the first.
@@ -98,7 +98,7 @@ async fn a_volume_is_written_kept_and_never_shared() {
 
 #[tokio::test]
 async fn every_kind_of_end_is_told_apart() {
-    let world = World::new(Full);
+    let Some(world) = World::full() else { return };
     let end = async |command: &str| world.run(&world.spec(command)).await.0;
     assert_eq!(end("exit 7").await, Exit::Code { code: 7 });
     assert_eq!(end("kill -SEGV $$").await, Exit::Signal { signal: libc::SIGSEGV });
@@ -134,7 +134,7 @@ async fn every_kind_of_end_is_told_apart() {
 
 #[tokio::test]
 async fn a_flood_neither_fills_the_disk_nor_stops_the_control() {
-    let world = World::new(Full);
+    let Some(world) = World::full() else { return };
     let flood = world.spec(
         "yes 0123456789012345678901234567890123456789 | head -c 200000000; echo; echo done; sleep 1000",
     );
@@ -167,7 +167,7 @@ async fn a_flood_neither_fills_the_disk_nor_stops_the_control() {
 
 #[tokio::test]
 async fn a_new_control_plane_finds_everything() {
-    let world = World::new(Full);
+    let Some(world) = World::full() else { return };
     let app = world.spec("i=0; while :; do i=$((i+1)); echo line $i; sleep 0.02; done");
     world.sandbox.start(&app).await.unwrap();
     world.until_logged(&app.id, "line 3").await;
@@ -195,7 +195,7 @@ async fn a_new_control_plane_finds_everything() {
 
 #[tokio::test]
 async fn when_the_shim_is_killed_the_app_is_gone_and_the_lock_free() {
-    let world = World::new(Full);
+    let Some(world) = World::full() else { return };
     let volume = world.volume("/data");
     let app = InstanceSpec {
         volumes: vec![volume.clone()],
@@ -218,7 +218,7 @@ async fn when_the_shim_is_killed_the_app_is_gone_and_the_lock_free() {
 
 #[tokio::test]
 async fn a_dropped_or_late_job_is_killed() {
-    let world = World::new(Full);
+    let Some(world) = World::full() else { return };
     let job = world.job("echo up; sleep 1000");
     let lines = Lines::default();
     let run = world.sandbox.run_job(job.clone(), Duration::from_secs(100), &lines);
@@ -233,7 +233,7 @@ async fn a_dropped_or_late_job_is_killed() {
 
 #[tokio::test]
 async fn a_command_runs_inside_with_volume_user_and_limits() {
-    let world = World::new(Full);
+    let Some(world) = World::full() else { return };
     let mut app = world.spec("sleep 1000");
     app.volumes = vec![world.volume("/data")];
     world.sandbox.start(&app).await.unwrap();
@@ -269,7 +269,7 @@ async fn a_command_runs_inside_with_volume_user_and_limits() {
 
 #[tokio::test]
 async fn a_shim_that_is_asked_to_end_stops_its_app_politely() {
-    let world = World::new(Full);
+    let Some(world) = World::full() else { return };
     let app = world.spec("trap 'echo bye; exit 4' TERM; echo up; while :; do sleep 0.05; done");
     world.sandbox.start(&app).await.unwrap();
     world.until_logged(&app.id, "up").await;
@@ -287,7 +287,7 @@ async fn a_shim_that_is_asked_to_end_stops_its_app_politely() {
 
 #[tokio::test]
 async fn a_start_that_fails_says_why_each_time_it_is_asked() {
-    let world = World::new(Full);
+    let Some(world) = World::full() else { return };
     let mut app = world.spec("true");
     let AppTree::Image { image } = &mut app.app else { panic!("an image") };
     image.layers[0].path = "layers/gone".into();
@@ -309,7 +309,7 @@ async fn a_start_that_fails_says_why_each_time_it_is_asked() {
 
 #[tokio::test]
 async fn variables_do_not_stay_on_disk() {
-    let world = World::new(Full);
+    let Some(world) = World::full() else { return };
     let with_secret = |command: &str| {
         let mut spec = world.spec(command);
         spec.env.push(("TOKEN".into(), trackbed_core::Secret::new("hush-hush".into())));
@@ -350,7 +350,7 @@ async fn variables_do_not_stay_on_disk() {
 
 #[tokio::test]
 async fn an_end_is_told_at_once() {
-    let world = World::new(Full);
+    let Some(world) = World::full() else { return };
     for kill_the_shim in [false, true] {
         let app = world.spec("echo up; sleep 1000");
         world.sandbox.start(&app).await.unwrap();
@@ -373,7 +373,7 @@ async fn an_end_is_told_at_once() {
 
 #[tokio::test]
 async fn sockets_that_leave_the_sandbox_are_refused() {
-    let world = World::new(Full);
+    let Some(world) = World::full() else { return };
     let (exit, log) = world
         .run(&world.spec(
             "python3 -c 'import errno, socket\nfor kind in (40, 38, 17, 1, 2, 10, 16):\n  \
@@ -390,7 +390,7 @@ async fn sockets_that_leave_the_sandbox_are_refused() {
 
 #[tokio::test]
 async fn a_job_dropped_at_any_moment_leaves_nothing() {
-    let world = World::new(Full);
+    let Some(world) = World::full() else { return };
     for delay_ms in 0..25 {
         let job = world.job("echo up; sleep 1000");
         let lines = Lines::default();
@@ -406,7 +406,7 @@ async fn a_job_dropped_at_any_moment_leaves_nothing() {
 
 #[tokio::test]
 async fn a_command_beside_the_app_neither_hears_its_signals_nor_holds_up_its_end() {
-    let world = World::new(Full);
+    let Some(world) = World::full() else { return };
     let app = world.spec("trap 'sleep 0.5; exit 3' TERM; echo up; while :; do sleep 0.05; done");
     world.sandbox.start(&app).await.unwrap();
     world.until_logged(&app.id, "up").await;
@@ -463,7 +463,7 @@ impl Drop for Freezer {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_volume_is_not_free_while_a_frozen_process_may_write_to_it() {
-    let world = World::new(Full);
+    let Some(world) = World::full() else { return };
     let volume = world.volume("/data");
     let app = InstanceSpec { volumes: vec![volume.clone()], ..world.spec("sleep 1000 & echo up; wait") };
     world.sandbox.start(&app).await.unwrap();
@@ -495,7 +495,7 @@ async fn a_volume_is_not_free_while_a_frozen_process_may_write_to_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn instances_that_start_while_strays_are_removed_are_left_alone() {
-    let world = World::new(Full);
+    let Some(world) = World::full() else { return };
     let done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let (sandbox, stop) = (world.sandbox.clone(), done.clone());
     let sweeping = std::thread::spawn(move || {
@@ -520,7 +520,7 @@ async fn instances_that_start_while_strays_are_removed_are_left_alone() {
 
 #[tokio::test]
 async fn a_command_is_found_by_the_path_that_it_gets() {
-    let world = World::new(Full);
+    let Some(world) = World::full() else { return };
     let mut app = world.spec("chmod +x tools/*; echo up; sleep 1000");
     let AppTree::Image { image } = &mut app.app else { panic!("an image") };
     image.layers =
@@ -541,7 +541,7 @@ async fn a_command_is_found_by_the_path_that_it_gets() {
 
 #[tokio::test]
 async fn a_command_with_many_variables_runs_or_is_refused() {
-    let world = World::new(Full);
+    let Some(world) = World::full() else { return };
     let app = world.spec("sleep 1000");
     world.sandbox.start(&app).await.unwrap();
     let command = ["sh", "-c", "env | grep -c ^BIG_"].map(str::to_owned);
@@ -571,7 +571,7 @@ async fn a_command_with_many_variables_runs_or_is_refused() {
 
 #[tokio::test]
 async fn many_silent_clients_neither_keep_the_shim_busy_nor_shut_others_out() {
-    let world = World::new(Full);
+    let Some(world) = World::full() else { return };
     let app = world.spec("sleep 1000");
     world.sandbox.start(&app).await.unwrap();
     let socket = world.run.join(format!("{}.sock", app.id));
@@ -597,7 +597,7 @@ async fn many_silent_clients_neither_keep_the_shim_busy_nor_shut_others_out() {
 #[ignore = "takes half a minute"]
 async fn a_long_preparation_is_waited_for_as_long_as_it_goes_on() {
     use std::os::unix::fs::PermissionsExt;
-    let world = World::new(Full);
+    let Some(world) = World::full() else { return };
     // Stands for a shim that hands over a very big volume: a sign of life, and the rest past the limit for a start.
     let slow = world.data.join("slow-shim");
     let script = format!(
@@ -624,7 +624,7 @@ async fn a_long_preparation_is_waited_for_as_long_as_it_goes_on() {
 #[tokio::test]
 async fn a_volume_of_another_user_is_handed_over_once() {
     use std::os::unix::fs::{MetadataExt, chown};
-    let world = World::new(Full);
+    let Some(world) = World::full() else { return };
     let volume = world.volume("/data");
     let folder = std::path::PathBuf::from(&volume.host_path);
     std::fs::create_dir_all(folder.join("sub")).unwrap();

@@ -55,6 +55,17 @@ impl World {
         World::at(level, data)
     }
 
+    /// A world at level `full`, or none, said aloud, when this is not root.
+    #[allow(clippy::print_stderr, reason = "a test that does not test says so")]
+    pub fn full() -> Option<World> {
+        if nix::unistd::geteuid().is_root() {
+            return Some(Self::new(IsolationLevel::Full));
+        }
+        let test = std::thread::current().name().unwrap_or("a test").to_owned();
+        eprintln!("NOT TESTED (needs root): {test}");
+        None
+    }
+
     pub fn at(level: IsolationLevel, data: PathBuf) -> World {
         let run =
             PathBuf::from(format!("/tmp/tb-{}", data.file_name().unwrap().to_str().unwrap().split_at(14).1));
