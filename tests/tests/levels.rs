@@ -102,7 +102,7 @@ fn plain_says_that_it_cannot_build() {
 fn an_unknown_level_is_refused() {
     let mut town = TestBox::prepare(User::Own, &[], &["--isolation", "titanium"]);
     town.spawn_serve();
-    assert_eq!(town.wait_serve(), 1);
+    assert_eq!(town.wait_serve(), 2);
     let said = town.serve_log();
     assert!(said.contains("titanium") && said.contains("userns"), "{said}");
     let _ = std::fs::remove_dir_all(town.data_dir());

@@ -160,7 +160,16 @@ impl Control {
             return Ok(Probe::Refused);
         };
         let target = Target { instance: gate.instance.clone(), address };
-        Ok(self.inner.edge.probe(&target, gate.check.path.as_deref(), host, limit).await)
+        let probe = self.inner.edge.probe(&target, gate.check.path.as_deref(), host, limit).await;
+        // Where ports are shared, somebody else may answer there: the old release, or another service.
+        if probe != Probe::Refused
+            && self.inner.engine.shares_ports()
+            && let Ok(listeners) = self.inner.engine.listeners(gate.instance).await
+            && !listeners.iter().any(|listener| listener.port == port)
+        {
+            return Ok(Probe::Refused);
+        }
+        Ok(probe)
     }
 
     /// The port doctor: when the app listens on exactly one port, and it is not the one it was told, that one is meant.

@@ -135,6 +135,11 @@ pub trait Engine: Send + Sync {
     /// Returns what isolation instances get on this box.
     fn isolation(&self) -> Isolation;
 
+    /// Returns whether instances share the ports of the box: two of them cannot listen on the same one.
+    fn shares_ports(&self) -> bool {
+        false
+    }
+
     /// Starts an instance, or finds it started. Returns when its command runs or has ended.
     ///
     /// # Errors

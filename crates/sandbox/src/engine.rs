@@ -48,6 +48,10 @@ impl Engine for Sandbox {
         self.inner.isolation.clone()
     }
 
+    fn shares_ports(&self) -> bool {
+        self.inner.network.is_none()
+    }
+
     async fn start(&self, spec: &InstanceSpec) -> Result<(), PortError> {
         let spec = spec.clone();
         self.blocking(move |inner| inner.start(&spec)).await

@@ -141,7 +141,10 @@ impl Control {
             let hint = format!("trackbed volume add data {wanted}");
             return Err(failed(Step::Check, error.hint(hint), Vec::new()));
         }
-        deployment.handover = Some(if volumes.is_empty() { Handover::Overlap } else { Handover::Held });
+        // An app that insists on its port cannot stand beside its predecessor where both share the box's ports.
+        let collides = release.config.port.is_some() && self.inner.engine.shares_ports();
+        let handover = if volumes.is_empty() && !collides { Handover::Overlap } else { Handover::Held };
+        deployment.handover = Some(handover);
         // Taken once: after a crash in a later step, `live` may already have changed.
         if deployment.instance.is_none() {
             deployment.instance = Some(InstanceId::from_random(random::bytes::<ID_BYTES>()));
