@@ -149,7 +149,8 @@ fn what_an_app_says_while_serve_is_away_is_in_its_log() {
         let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         let texts: Vec<String> = lines.filter_map(|line| Some(line["text"].as_str()?.to_owned())).collect();
         let own: Vec<&str> = texts.iter().map(String::as_str).collect();
-        own == ["starting one in mode serve on port 8080", "before", "meanwhile", "after"]
+        // The first line names the port, which differs between levels.
+        own.len() == 4 && own[0].starts_with("starting one") && own[1..] == ["before", "meanwhile", "after"]
     });
 }
 
