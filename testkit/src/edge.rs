@@ -98,10 +98,24 @@ impl Edge for FakeEdge {
                 pid: 7,
                 sequence: state.table.sequence,
                 targets: targets.into_iter().map(|(id, stats)| (id.to_string(), stats)).collect(),
-                parked: std::collections::BTreeMap::new(),
+                ..EdgeStats::default()
             })
         };
         self.faults.pass("edge.stats", Err, read).await
+    }
+
+    async fn end_streams(&self, instance: &InstanceId, over: Duration) -> Result<(), PortError> {
+        let end = || async {
+            let mut state = self.world.lock();
+            if let Some(stats) = state.traffic.get_mut(instance) {
+                stats.in_flight -= stats.streams;
+                stats.streams = 0;
+                stats.websockets = 0;
+            }
+            state.note(Happening::StreamsEnded(instance.clone(), over));
+            Ok(())
+        };
+        self.faults.pass("edge.end_streams", Err, end).await
     }
 
     async fn cut(&self, instance: &InstanceId) -> Result<(), PortError> {

@@ -28,6 +28,8 @@ pub enum Happening {
     Applied(RouteTable),
     /// The requests of an instance were cut.
     Cut(InstanceId),
+    /// The streams of an instance were asked to end, spread over this time.
+    StreamsEnded(InstanceId, std::time::Duration),
 }
 
 /// The world. Clones share it.
@@ -166,7 +168,7 @@ impl World {
 
     /// Sets the requests that are open to an instance.
     pub fn set_traffic(&self, id: &InstanceId, in_flight: u64, streams: u64) {
-        self.lock().traffic.insert(id.clone(), TargetStats { in_flight, streams, requests: 0 });
+        self.lock().traffic.insert(id.clone(), TargetStats { in_flight, streams, ..TargetStats::default() });
     }
 
     /// Returns the table in force.

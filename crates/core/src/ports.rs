@@ -254,7 +254,15 @@ pub trait Edge: Send + Sync {
     /// When the edge cannot be reached.
     async fn stats(&self) -> Result<EdgeStats, PortError>;
 
-    /// Ends every request still open to an instance.
+    /// Ends the open streams of an instance politely, spread evenly over a time so that clients do not all come back at
+    /// once: an event stream at the end of an event and with a `retry:` hint, a WebSocket with close code 1012. Returns
+    /// at once; one that has not ended a second after its turn is cut. Other requests go on.
+    ///
+    /// # Errors
+    /// When the edge cannot be reached.
+    async fn end_streams(&self, instance: &InstanceId, over: Duration) -> Result<(), PortError>;
+
+    /// Ends every request still open to an instance, at once and wherever it is.
     ///
     /// # Errors
     /// When the edge cannot be reached.

@@ -83,13 +83,57 @@ pub struct RouteTable {
 
 /// Counters of one instance at the edge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct TargetStats {
     /// Requests sent and not yet finished, streams included.
     pub in_flight: u64,
     /// Of those, event streams and upgraded connections.
     pub streams: u64,
+    /// Of the streams, upgraded connections.
+    pub websockets: u64,
+    /// Age of the oldest open stream, in milliseconds.
+    pub oldest_stream_ms: u64,
+    /// Longest time that any open stream has been without a byte from the app, so far, in milliseconds.
+    pub longest_silence_ms: u64,
     /// Requests finished since the edge first saw the target.
     pub requests: u64,
+}
+
+/// Requests of one service that wait, or waited in its last pause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ParkedStats {
+    /// Waiting now.
+    pub now: u64,
+    /// That had to wait in the pause that lasts or, when none does, in the last one.
+    pub total: u64,
+    /// The longest wait of one of those, in milliseconds; those still waiting count with what they have waited so far.
+    pub longest_ms: u64,
+    /// Of the total, those that were given up with 503: too many, or too long.
+    pub refused: u64,
+}
+
+/// What an app does to its event streams that keeps events from arriving one by one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StreamFault {
+    /// The stream has a `Content-Encoding`: a compressor holds events back until it has a block.
+    Compressed,
+    /// The stream has a `Content-Length`: the app made all of it before it sent the first byte.
+    Sized,
+    /// All events came at once, long after the request: something in the app collected them first.
+    Buffered,
+}
+
+/// A fault that the edge saw in the streams of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamNotice {
+    /// What is wrong.
+    pub fault: StreamFault,
+    /// The path of the last request with it, without its query.
+    pub path: String,
+    /// How many streams had it since the edge started.
+    pub count: u64,
 }
 
 /// Counters of the edge.
@@ -99,10 +143,19 @@ pub struct EdgeStats {
     pub listen: String,
     /// Process id, for `status`.
     pub pid: u32,
+    /// The version of its program; empty when it is too old to say.
+    #[serde(default)]
+    pub version: String,
+    /// Processes of earlier versions that still finish requests.
+    #[serde(default)]
+    pub draining: u32,
     /// The sequence of the table in force.
     pub sequence: u64,
     /// By instance: all targets in the table and every older one that still has requests.
     pub targets: BTreeMap<String, TargetStats>,
-    /// By service: requests parked now.
-    pub parked: BTreeMap<String, u64>,
+    /// By service: requests that wait.
+    pub parked: BTreeMap<String, ParkedStats>,
+    /// By service: what is wrong with its event streams.
+    #[serde(default)]
+    pub notices: BTreeMap<String, Vec<StreamNotice>>,
 }

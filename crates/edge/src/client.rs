@@ -120,6 +120,14 @@ impl Edge for EdgeClient {
         Ok(self.load_stats().await?.0)
     }
 
+    async fn end_streams(&self, instance: &InstanceId, over: Duration) -> Result<(), PortError> {
+        let over_ms = u64::try_from(over.as_millis()).unwrap_or(u64::MAX);
+        match self.call(Op::EndStreams { instance: instance.clone(), over_ms }).await? {
+            Outcome::Done => Ok(()),
+            other => Err(unexpected(other)),
+        }
+    }
+
     async fn cut(&self, instance: &InstanceId) -> Result<(), PortError> {
         match self.call(Op::Cut { instance: instance.clone() }).await? {
             Outcome::Done => Ok(()),

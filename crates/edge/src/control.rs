@@ -132,7 +132,7 @@ impl Control {
                 Err(error) => Outcome::Failed { message: format!("cannot keep the table: {error}") },
             },
             Op::Stats => self.stats(),
-            Op::Cut { instance } => self.cut(&instance),
+            Op::Cut { instance } | Op::EndStreams { instance, .. } => self.cut(&instance),
             Op::Shutdown { drain_ms } => {
                 self.stage.send_replace(Stage::Draining(Duration::from_millis(drain_ms)));
                 Outcome::Done
@@ -163,6 +163,8 @@ impl Control {
             sequence: self.routes.sequence(),
             targets: self.routes.target_stats(),
             parked,
+            version: env!("CARGO_PKG_VERSION").into(),
+            ..EdgeStats::default()
         };
         Outcome::Stats { stats, answers }
     }

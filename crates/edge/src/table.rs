@@ -9,7 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use trackbed_core::route::{DownReason, RouteTable, TargetStats, UpstreamState};
+use trackbed_core::route::{DownReason, ParkedStats, RouteTable, TargetStats, UpstreamState};
 use trackbed_core::{InstanceId, ServiceId};
 
 use crate::limits::PARKED_COUNT_MAX;
@@ -172,10 +172,11 @@ impl Routes {
     }
 
     /// Returns how many requests are parked and how the finished ones ended, by service.
-    pub(crate) fn service_stats(&self) -> (BTreeMap<String, u64>, BTreeMap<String, Answers>) {
+    pub(crate) fn service_stats(&self) -> (BTreeMap<String, ParkedStats>, BTreeMap<String, Answers>) {
         let kept = self.kept();
         let parked = |(id, state): (&ServiceId, &Arc<ServiceState>)| {
-            (id.to_string(), state.parked.load(Ordering::SeqCst))
+            let now = state.parked.load(Ordering::SeqCst);
+            (id.to_string(), ParkedStats { now, ..ParkedStats::default() })
         };
         let answers = |(id, state): (&ServiceId, &Arc<ServiceState>)| (id.to_string(), state.answers());
         (kept.services.iter().map(parked).collect(), kept.services.iter().map(answers).collect())

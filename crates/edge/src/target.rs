@@ -118,6 +118,7 @@ impl TargetState {
             in_flight: self.in_flight.load(Ordering::SeqCst),
             streams: self.streams.load(Ordering::Relaxed),
             requests: self.requests.load(Ordering::Relaxed),
+            ..TargetStats::default()
         }
     }
 

@@ -21,12 +21,14 @@ pub(crate) struct Request {
 
 /// What to do.
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(tag = "op", rename_all = "lowercase")]
+#[serde(tag = "op", rename_all = "snake_case")]
 pub(crate) enum Op {
     /// Put a table in force.
     Apply { table: RouteTable },
     /// Tell the counters.
     Stats,
+    /// End the streams of an instance politely, spread over so many milliseconds.
+    EndStreams { instance: InstanceId, over_ms: u64 },
     /// End every request open to an instance.
     Cut { instance: InstanceId },
     /// End, after at most so many milliseconds.

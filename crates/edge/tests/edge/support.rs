@@ -98,7 +98,7 @@ impl TestEdge {
     }
 
     pub(crate) async fn parked(&self) -> u64 {
-        self.stats().await.parked.values().sum()
+        self.stats().await.parked.values().map(|parked| parked.now).sum()
     }
 }
 
