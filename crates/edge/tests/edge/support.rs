@@ -55,6 +55,8 @@ impl TestEdge {
             control_socket: control_socket.clone(),
             state_dir: folder.path().join("state"),
             workers: 2,
+            trusted_proxies: Vec::new(),
+            connections_per_source: 0,
         };
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::spawn(move || serve(&config, stopped));
@@ -111,7 +113,14 @@ pub(crate) fn serve(config: &Config, stopped: oneshot::Receiver<()>) -> Result<(
 
 pub(crate) fn config_in(folder: &tempfile::TempDir, listen: SocketAddr) -> Config {
     let path = |name: &str| -> PathBuf { folder.path().join(name) };
-    Config { listen, control_socket: path("control.sock"), state_dir: path("state"), workers: 1 }
+    Config {
+        listen,
+        control_socket: path("control.sock"),
+        state_dir: path("state"),
+        workers: 1,
+        trusted_proxies: Vec::new(),
+        connections_per_source: 0,
+    }
 }
 
 pub(crate) fn instance(number: u8) -> InstanceId {
