@@ -1,7 +1,7 @@
 //! One request and its answer between a client and a target: bytes pass as they come, through the worker's own buffer,
 //! and are kept only while a peer does not take them.
 
-use std::io::IoSlice;
+use std::io::{IoSlice, Write};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -11,13 +11,15 @@ use crate::body::Body;
 use crate::buffers::{Kept, Scratch, read_size, with_scratch};
 use crate::events::Events;
 use crate::frames::Frames;
-use crate::limits::{AT_ONCE, COLLECTED_AFTER, HEAD_BYTES_MAX, PIPELINED_BYTES_MAX, ROUNDS_MAX};
+use crate::limits::{
+    AT_ONCE, COLLECTED_AFTER, HEAD_BYTES_MAX, JOINED_BYTES_MAX, PIPELINED_BYTES_MAX, ROUNDS_MAX,
+};
 use crate::open_request::OpenRequest;
 use crate::request::Request;
 use crate::response::{Asked, Recoding, Response, read_response};
 use crate::streams::OpenStream;
 use crate::table::Routes;
-use crate::tunnel::Flow;
+use crate::tunnel::{Flow, Switched};
 use crate::upstream::Upstream;
 use crate::watch::Watch;
 
@@ -92,7 +94,9 @@ pub(crate) struct Exchange<'a> {
     answer: Option<Response>,
     answered: bool,
     stream: Option<Box<EventStream>>,
-    /// What the target said after it switched protocols.
+    /// Set when the target has switched protocols.
+    switched: Option<Arc<OpenStream>>,
+    /// What the target said after that.
     greeting: Frames,
 }
 
@@ -124,13 +128,16 @@ impl<'a> Exchange<'a> {
             answer: None,
             answered: false,
             stream: None,
+            switched: None,
             greeting: Frames::default(),
         }
     }
 
-    /// Returns what a tunnel goes on with, from the target to the client and the other way.
-    pub(crate) fn into_flows(self) -> (Flow, Flow) {
-        (Flow::new(self.greeting, self.to_client), Flow::new(Frames::default(), self.to_target))
+    /// Returns what a tunnel goes on with, when the target has switched protocols.
+    pub(crate) fn into_switched(self) -> Option<Switched> {
+        let Exchange { switched, greeting, to_client, to_target, .. } = self;
+        let down = Flow::new(greeting, to_client);
+        Some(Switched { open: switched?, down, up: Flow::new(Frames::default(), to_target) })
     }
 
     /// Moves bytes in both directions until the exchange has ended.
@@ -270,7 +277,10 @@ impl<'a> Exchange<'a> {
         let Scratch { read, head } = scratch;
         match &mut self.answer {
             None => self.take_head(cx, &read[..count], head)?,
-            Some(_) => self.pass_on(cx, &[], &read[..count])?,
+            Some(_) => {
+                head.clear();
+                self.pass_on(cx, head, &read[..count])?;
+            }
         }
         if self.answered && self.to_client.is_empty() { Err(self.ended()) } else { Ok(true) }
     }
@@ -328,6 +338,8 @@ impl<'a> Exchange<'a> {
             match answer.status {
                 101 if self.request.wants_upgrade => {
                     self.open.answer(answer.status);
+                    // Before the client hears of it: whoever counts streams must find it.
+                    self.switched = Some(self.open.become_stream(self.upstream, true));
                     self.say(cx, &[IoSlice::new(out)])?;
                     // What the target says in the new protocol follows at once.
                     self.greeting.feed(rest);
@@ -355,7 +367,7 @@ impl<'a> Exchange<'a> {
         &mut self,
         cx: &mut Context<'_>,
         answer: Response,
-        head: &[u8],
+        head: &mut Vec<u8>,
         rest: &[u8],
     ) -> Result<(), Ended> {
         self.open.answer(answer.status);
@@ -386,8 +398,8 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Passes on bytes of the body, behind the head if there is one.
-    fn pass_on(&mut self, cx: &mut Context<'_>, head: &[u8], bytes: &[u8]) -> Result<(), Ended> {
+    /// Passes on bytes of the body, behind what `head` holds.
+    fn pass_on(&mut self, cx: &mut Context<'_>, head: &mut Vec<u8>, bytes: &[u8]) -> Result<(), Ended> {
         let Some(answer) = &mut self.answer else { return Ok(()) };
         let mut plain = Vec::new();
         let recoding = answer.recoding;
@@ -405,25 +417,25 @@ impl<'a> Exchange<'a> {
         // Bytes behind the end are nobody's answer.
         answer.reusable &= count == bytes.len();
         self.answered = answer.body.is_done();
-        let (mut size, mut end): ([u8; 20], &[u8]) = ([0; 20], &[]);
-        let mut size_bytes = 0;
-        let content: &[u8] = match recoding {
-            Recoding::Verbatim => &bytes[..count],
+        let content = match recoding {
             Recoding::OutOfChunks => &plain,
-            Recoding::IntoChunks if count == 0 => &[],
-            Recoding::IntoChunks => {
-                size_bytes = chunk_size(&mut size, count);
-                end = b"\r\n";
-                bytes
-            }
+            Recoding::Verbatim | Recoding::IntoChunks => &bytes[..count],
         };
-        let slices =
-            [IoSlice::new(head), IoSlice::new(&size[..size_bytes]), IoSlice::new(content), IoSlice::new(end)];
-        match (head.is_empty(), size_bytes) {
-            (true, 0) => self.say(cx, &slices[2..3]),
-            (false, 0) if content.is_empty() => self.say(cx, &slices[..1]),
-            _ => self.say(cx, &slices),
+        let mut end: &[u8] = &[];
+        if recoding == Recoding::IntoChunks && count > 0 {
+            // Writing into a vector cannot fail.
+            let _ = write!(head, "{count:x}\r\n");
+            end = b"\r\n";
         }
+        if head.is_empty() {
+            return self.say(cx, &[IoSlice::new(content)]);
+        }
+        if content.len() <= JOINED_BYTES_MAX {
+            head.extend_from_slice(content);
+            head.extend_from_slice(end);
+            return self.say(cx, &[IoSlice::new(head)]);
+        }
+        self.say(cx, &[IoSlice::new(head), IoSlice::new(content), IoSlice::new(end)])
     }
 
     /// Ends an event stream that was asked to end, if it stands between two events. Returns whether it did.
@@ -468,13 +480,4 @@ impl<'a> Exchange<'a> {
         let (reusable, keeps) = self.answer.as_ref().map_or((false, false), |a| (a.reusable, a.keeps_alive));
         Ended::Answered { reusable: reusable && !unread, keeps_client: keeps && !unread, unread }
     }
-}
-
-/// Writes the size line of a chunk and returns its length.
-fn chunk_size(line: &mut [u8; 20], count: usize) -> usize {
-    use std::io::Write;
-    let mut rest = line.as_mut_slice();
-    // Sixteen digits and a line end fit.
-    let _ = write!(rest, "{count:x}\r\n");
-    20 - rest.len()
 }

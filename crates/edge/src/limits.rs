@@ -14,6 +14,8 @@ pub(crate) const READ_BYTES_CROWDED: usize = 4 * 1024;
 /// Bytes that a worker keeps for peers that do not take them, before it reads less at once. Ten thousand slow readers
 /// then cost at most 40 MB more.
 pub(crate) const KEPT_BYTES_SOFT_MAX: usize = 64 * 1024 * 1024;
+/// Content up to this many bytes is copied behind its head: cheaper than telling the kernel of two pieces.
+pub(crate) const JOINED_BYTES_MAX: usize = 4 * 1024;
 /// Bytes taken from a client while its last request is still being answered: a few pipelined requests.
 pub(crate) const PIPELINED_BYTES_MAX: usize = 16 * 1024;
 /// Bytes and time that a client may go on sending after it was refused, so that it sees the answer rather than a reset.

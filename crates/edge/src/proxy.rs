@@ -18,7 +18,7 @@ use crate::pages::{Fault, Form};
 use crate::request::{Refusal, Request, hex};
 use crate::table::{Routes, Way};
 use crate::target::TargetState;
-use crate::tunnel::{Flow, Tunnel};
+use crate::tunnel::{Switched, Tunnel};
 use crate::upstream::Upstream;
 use crate::watch::Watch;
 
@@ -160,16 +160,13 @@ impl Side<'_> {
                     }
                 },
             };
-            let (ended, flows) = {
+            let (ended, switched) = {
                 let Side { client, watch, inbuf, head } = self;
                 let mut exchange =
                     Exchange::new(&client.routes, watch, &upstream, request, &mut open, inbuf, head);
                 let ended = poll_fn(|cx| exchange.poll(cx)).await;
-                (ended, (ended == Ended::Switched).then(|| exchange.into_flows()))
+                (ended, exchange.into_switched())
             };
-            if let Some(flows) = flows {
-                return self.tunnel(&upstream, open, flows).await;
-            }
             let service = open.service_name().to_owned();
             let fault = match ended {
                 Ended::Answered { reusable, keeps_client, unread } => {
@@ -183,7 +180,8 @@ impl Side<'_> {
                         (false, false) => Next::Close,
                     };
                 }
-                Ended::Switched | Ended::ClientLeft => return Next::Close,
+                Ended::Switched => return self.tunnel(&upstream, open, switched).await,
+                Ended::ClientLeft => return Next::Close,
                 Ended::Broken => {
                     open.fail();
                     return Next::Close;
@@ -201,11 +199,16 @@ impl Side<'_> {
     }
 
     /// Lets both sides talk without us.
-    async fn tunnel(&mut self, upstream: &Arc<Upstream>, open: OpenRequest, flows: (Flow, Flow)) -> Next {
-        let stream = open.become_stream(upstream, true);
+    async fn tunnel(
+        &mut self,
+        upstream: &Arc<Upstream>,
+        open: OpenRequest,
+        switched: Option<Switched>,
+    ) -> Next {
+        let Some(switched) = switched else { return Next::Close };
         self.head = Vec::new();
         let early = std::mem::take(&mut self.inbuf);
-        let mut tunnel = Tunnel::new(self.watch, upstream, stream, flows, &early);
+        let mut tunnel = Tunnel::new(self.watch, upstream, switched, &early);
         drop(early);
         poll_fn(|cx| tunnel.poll(cx)).await;
         open.complete();

@@ -110,10 +110,9 @@ pub(crate) fn read_response(
     let ends_with_connection = asked.is_http10 && matches!(body, Body::UntilClose | Body::Chunked(_));
     let keeps_alive = asked.keeps_alive && !ends_with_connection;
     // Two lengths are a program that is wrong about one of them.
-    let reusable = parsed.version == Some(1)
-        && !options.close
-        && !matches!(body, Body::UntilClose)
-        && !(is_chunked && length.is_some());
+    let has_two_lengths = is_chunked && length.is_some();
+    let reusable =
+        parsed.version == Some(1) && !options.close && !matches!(body, Body::UntilClose) && !has_two_lengths;
     let switches = status == 101 && asked.wants_upgrade;
 
     put_status_line(out, status, parsed.reason.unwrap_or_default());

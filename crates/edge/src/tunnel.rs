@@ -25,6 +25,15 @@ pub(crate) struct Flow {
     closed: bool,
 }
 
+/// An exchange that has become a tunnel.
+pub(crate) struct Switched {
+    pub(crate) open: Arc<OpenStream>,
+    /// From the target to the client.
+    pub(crate) down: Flow,
+    /// From the client to the target.
+    pub(crate) up: Flow,
+}
+
 /// Joins the two sides. A side that has finished sending may still receive. Has no time limit of its own while both
 /// sides are open: a WebSocket may be quiet for hours.
 pub(crate) struct Tunnel<'a> {
@@ -43,10 +52,10 @@ impl<'a> Tunnel<'a> {
     pub(crate) fn new(
         watch: &'a Watch,
         upstream: &'a Arc<Upstream>,
-        open: Arc<OpenStream>,
-        (down, mut up): (Flow, Flow),
+        switched: Switched,
         early: &[u8],
     ) -> Self {
+        let Switched { open, down, mut up } = switched;
         up.frames.feed(early);
         up.kept.keep(early);
         Self { watch, upstream, open, down, up }

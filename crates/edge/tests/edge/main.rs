@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
 
 mod control;
+mod ends;
 mod headers;
+mod hostile;
 mod limits;
 mod namespaces;
 mod parking;
