@@ -18,6 +18,11 @@ impl App {
         Self::copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/plain"), name)
     }
 
+    /// Makes a source from `tests/fixtures/writer`: an app that finds out when another one writes to its volume.
+    pub fn writer(name: &str) -> App {
+        Self::copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/writer"), name)
+    }
+
     /// Makes the plain app with a volume at `/data`.
     pub fn plain_with_volume(name: &str) -> App {
         let app = App::plain(name);
@@ -53,7 +58,7 @@ impl App {
         self
     }
 
-    /// Changes what the plain app answers at `/version`.
+    /// Changes what the plain app answers at `/version`, and the writer at `/identity`.
     pub fn version(&self, text: &str) -> &Self {
         let code = fs::read_to_string(self.path().join("app.py")).expect("the plain app");
         let lines = code.lines().map(|line| match line.starts_with("VERSION = ") {

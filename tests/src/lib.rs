@@ -6,16 +6,23 @@ mod expect;
 mod fixture;
 mod http;
 mod leftovers;
+mod load;
+mod random;
 mod testbox;
 mod tools;
 mod traffic;
+pub mod websocket;
+mod writers;
 
 pub use fixture::{App, assistant};
 pub use http::{Connection, Response, get, request};
 pub use leftovers::Leftovers;
+pub use load::{Failed, Load, Seen};
+pub use random::Random;
 pub use testbox::{Output, TestBox, Up, User};
 pub use tools::uv_folder;
 pub use traffic::{Tally, Traffic};
+pub use writers::{Instance, Watched, Writers};
 
 use std::time::{Duration, Instant};
 

@@ -186,6 +186,13 @@ impl TestBox {
         }
     }
 
+    /// Starts a command against this box without waiting for it.
+    pub fn spawn(&self, arguments: &[&str]) -> Child {
+        let mut command = self.command();
+        command.args(arguments).current_dir("/").stdin(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs")
+    }
+
     /// A command of the binary under test as the box's user, with the box chosen by its environment.
     pub fn command(&self) -> Command {
         let data_dir = self.data_dir();

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use trackbed_tests::websocket::{self, frame, read_frame};
 use trackbed_tests::{App, Connection, TestBox, Traffic, assistant, get, request, wait_for};
 
 /// An event stream that is read as it arrives.
@@ -154,46 +155,15 @@ fn a_held_redeploy_lets_a_stream_finish_before_anybody_waits() {
     assert_eq!(town.get("polite", "/version").body, "two");
 }
 
-/// A WebSocket frame with a final fragment from a client.
-fn frame(opcode: u8, body: &[u8]) -> Vec<u8> {
-    let mask = [7, 1, 200, 99];
-    let mut bytes = vec![0x80 | opcode];
-    match u16::try_from(body.len()).expect("a test's frame is small") {
-        length @ 0..126 => bytes.push(0x80 | u8::try_from(length).expect("below 126")),
-        length => {
-            bytes.push(0x80 | 126);
-            bytes.extend(length.to_be_bytes());
-        }
-    }
-    bytes.extend(mask);
-    bytes.extend(body.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-    bytes
-}
-
-fn read_frame(stream: &mut TcpStream) -> std::io::Result<(u8, Vec<u8>)> {
-    let mut head = [0; 2];
-    stream.read_exact(&mut head)?;
-    let mut length = usize::from(head[1]);
-    if length == 126 {
-        let mut long = [0; 2];
-        stream.read_exact(&mut long)?;
-        length = usize::from(u16::from_be_bytes(long));
-    }
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body)?;
-    Ok((head[0] & 15, body))
-}
-
 #[test]
 fn a_websocket_echoes_through_the_edge_and_outlives_a_redeploy() {
     let town = TestBox::start();
     let app = App::plain("socket");
     town.up_ok(&app.path());
     let port = town.port();
-    let extra = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-                 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
     let host = format!("socket.localhost:{port}");
-    let mut connection = Connection::send(port, &host, "GET", "/ws", extra, b"").expect("the edge answers");
+    let mut connection =
+        Connection::send(port, &host, "GET", "/ws", websocket::UPGRADE, b"").expect("the edge answers");
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
         head.push_str(&connection.read_once().expect("an answer"));

@@ -1,0 +1,431 @@
+//! At least a hundred random `kill -9` of serve, edge, supervisors and apps, during deployments under load.
+//!
+//! Each round asks for a deployment of one service or both, kills one process or two at a random moment, starts `serve`
+//! again if it was among them (as systemd would), and waits until everything has settled. What must then be true is
+//! checked in [`Chaos::settle`]; what was true all the while, in [`Chaos::end`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use trackbed_tests::{App, Failed, Instance, Load, Random, TestBox, User, Writers, get};
+
+/// Kills of each of the two large runs.
+const KILLS: usize = 55;
+/// Kills of the run of an ordinary user.
+const KILLS_ORDINARY: usize = 15;
+/// Without a volume: the new release begins beside the old one.
+const OVERLAP: &str = "swift";
+/// With a volume: the old release ends first.
+const HELD: &str = "ledger";
+const SERVICES: [&str; 2] = [OVERLAP, HELD];
+/// A deployment takes about as long, so that kills fall before, into and behind it.
+const KILL_WITHIN: Duration = Duration::from_millis(1800);
+/// Longest absence of a killed `serve`.
+const ABSENCE: Duration = Duration::from_millis(400);
+/// From the last kill of a round to the end of all its deployments, restarts after crashes in a row included.
+const SETTLE_LIMIT: Duration = Duration::from_secs(90);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Victim {
+    Serve,
+    Edge,
+    Shim,
+    App,
+}
+
+/// When requests may fail, of one service or of all.
+struct Window {
+    service: Option<String>,
+    from: Instant,
+    to: Instant,
+}
+
+impl Window {
+    fn explains(&self, failed: &Failed) -> bool {
+        let same = self.service.as_ref().is_none_or(|service| *service == failed.service);
+        same && failed.began <= self.to && failed.ended >= self.from
+    }
+}
+
+struct Chaos {
+    name: String,
+    town: TestBox,
+    random: Random,
+    apps: BTreeMap<&'static str, App>,
+    port: u16,
+    round: usize,
+    /// Deployments whose end was seen, by id.
+    known: BTreeSet<String>,
+    /// What each release of a service answers.
+    texts: BTreeMap<(&'static str, String), String>,
+    kills: BTreeMap<Victim, usize>,
+    windows: Vec<Window>,
+    failed_deployments: usize,
+    began: Instant,
+}
+
+impl Chaos {
+    fn start(name: &str, user: User) -> Chaos {
+        let random = Random::seeded(name);
+        let town = TestBox::start_with(user, &[], &[]);
+        let mut chaos = Chaos {
+            name: name.to_owned(),
+            port: town.port(),
+            town,
+            random,
+            apps: BTreeMap::new(),
+            round: 0,
+            known: BTreeSet::new(),
+            texts: BTreeMap::new(),
+            kills: BTreeMap::new(),
+            windows: Vec::new(),
+            failed_deployments: 0,
+            began: Instant::now(),
+        };
+        for service in SERVICES {
+            let app = App::writer(service);
+            if service == HELD {
+                app.with_volume("/data");
+            }
+            chaos.town.up_ok(&app.path());
+            chaos.apps.insert(service, app);
+            chaos.learn(service, &[("up".to_owned(), "one".to_owned())]);
+        }
+        chaos
+    }
+
+    fn killed(&self) -> usize {
+        self.kills.values().sum()
+    }
+
+    /// Deploys, kills and waits, once.
+    fn go_round(&mut self) {
+        self.round += 1;
+        let mut deeds: BTreeMap<&'static str, (String, String, Child)> = BTreeMap::new();
+        let both = self.random.percent(60);
+        let one = self.random.below(SERVICES.len());
+        for (number, service) in SERVICES.into_iter().enumerate() {
+            if both || number == one {
+                deeds.insert(service, self.deploy(service));
+            }
+        }
+        let mut victims = Vec::new();
+        for _ in 0..1 + usize::from(self.random.percent(25)) {
+            std::thread::sleep(self.random.time_below(KILL_WITHIN));
+            let from = Instant::now();
+            let (victim, of) = self.kill_one();
+            *self.kills.entry(victim).or_default() += 1;
+            let service = of.as_ref().map(|instance| instance.service.clone());
+            victims.push((victim, of));
+            if victim != Victim::Serve {
+                self.windows.push(Window { service, from, to: from });
+            }
+        }
+        let asked = self.await_commands(&mut deeds);
+        self.settle(&victims, &asked);
+        let now = Instant::now();
+        let of_this_round = victims.iter().filter(|(victim, _)| *victim != Victim::Serve).count();
+        for window in self.windows.iter_mut().rev().take(of_this_round) {
+            window.to = now;
+        }
+    }
+
+    /// Asks for a deployment and returns its kind, its text if it is new, and the command, which goes on.
+    fn deploy(&mut self, service: &'static str) -> (String, String, Child) {
+        let mut text = String::new();
+        let child = match self.random.below(10) {
+            0..4 => {
+                text = format!("{}-round{}", self.name, self.round);
+                let path = self.apps[service].version(&text).path();
+                let child = self.town.spawn(&["up", &path.to_string_lossy(), "--json"]);
+                return ("up".to_owned(), text, child);
+            }
+            4..6 => ("redeploy", self.town.spawn(&["redeploy", "--service", service, "--json"])),
+            6..8 => ("rollback", self.town.spawn(&["rollback", "--service", service, "--json"])),
+            _ => ("restart", self.town.spawn(&["restart", "--service", service, "--json"])),
+        };
+        (child.0.to_owned(), std::mem::take(&mut text), child.1)
+    }
+
+    /// Kills a process of the box and says which, and of which instance.
+    fn kill_one(&mut self) -> (Victim, Option<Instance>) {
+        let kind = self.random.below(10);
+        let at = self.random.below(1 << 16);
+        if kind < 2 {
+            self.town.kill_serve();
+            std::thread::sleep(self.random.time_below(ABSENCE));
+            self.town.start_serve();
+            return (Victim::Serve, None);
+        }
+        let instances = Instance::all(&self.town.data_dir());
+        let living: Vec<Instance> =
+            instances.into_iter().filter(|instance| !instance.app().is_empty()).collect();
+        if kind < 4 || living.is_empty() {
+            self.town.kill_pid(self.town.edge_pid());
+            return (Victim::Edge, None);
+        }
+        let instance = living[at % living.len()].clone();
+        if kind < 7 {
+            self.town.kill_pid(instance.shim);
+            return (Victim::Shim, Some(instance));
+        }
+        // It may have ended since.
+        for (pid, _) in instance.app() {
+            self.town.kill_pid(pid);
+        }
+        (Victim::App, Some(instance))
+    }
+
+    /// Waits until each command has ended by itself: well or badly, but it must. Returns the kind and text of each.
+    fn await_commands(
+        &self,
+        deeds: &mut BTreeMap<&'static str, (String, String, Child)>,
+    ) -> BTreeMap<&'static str, (String, String)> {
+        let deadline = Instant::now() + SETTLE_LIMIT;
+        let mut asked = BTreeMap::new();
+        for (service, (kind, text, child)) in deeds.iter_mut() {
+            while child.try_wait().expect("our child").is_none() {
+                if Instant::now() > deadline {
+                    let _ = child.kill();
+                    let _ = child.wait();
+                    panic!("`{kind}` of {service} does not end\n{}", self.report());
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            asked.insert(*service, (kind.clone(), text.clone()));
+        }
+        asked
+    }
+
+    fn deployments(&self, service: &str) -> Vec<Value> {
+        let all = self.town.json(&["deployments", "--json", "--service", service]);
+        all.as_array().cloned().unwrap_or_default()
+    }
+
+    /// Waits until no deployment is unfinished and exactly the right release of each service serves.
+    fn settle(
+        &mut self,
+        victims: &[(Victim, Option<Instance>)],
+        asked: &BTreeMap<&'static str, (String, String)>,
+    ) {
+        let deadline = Instant::now() + SETTLE_LIMIT;
+        let mut why = String::new();
+        loop {
+            assert!(Instant::now() < deadline, "{victims:?}: not settled: {why}\n{}", self.report());
+            std::thread::sleep(Duration::from_millis(20));
+            // What lost its supervisor ends a moment later.
+            if victims.iter().any(|(_, of)| of.as_ref().is_some_and(Instance::is_alive)) {
+                why = "what was killed lives".to_owned();
+                continue;
+            }
+            match SERVICES.iter().try_for_each(|service| self.is_settled(service)) {
+                Ok(()) => break,
+                Err(reason) => why = reason,
+            }
+        }
+        for (service, asked) in asked {
+            let failed = self.learn(service, std::slice::from_ref(asked));
+            let harmed = victims.iter().any(|(_, of)| of.as_ref().is_some_and(|of| of.service == *service));
+            assert!(
+                failed.is_empty() || harmed,
+                "{victims:?}: nothing of {service} was killed: {failed:#?}\n{}",
+                self.report()
+            );
+            self.failed_deployments += failed.len();
+        }
+        for service in SERVICES {
+            let (release, answer) = self.served(service).unwrap_or_else(|why| panic!("{why}"));
+            let text = &self.texts[&(service, release.clone())];
+            let expected = format!("{service} {release} {text} ins_");
+            assert!(answer.starts_with(&expected), "{answer}, not {expected}\n{}", self.report());
+        }
+    }
+
+    /// Returns the release that should serve and what answers.
+    fn served(&self, service: &str) -> Result<(String, String), String> {
+        let deployments = self.deployments(service);
+        let last = deployments.iter().find(|deployment| deployment["status"] == "success");
+        let last = last.ok_or_else(|| format!("{service} has no successful deployment"))?;
+        let release = last["release"].as_str().unwrap_or_default().to_owned();
+        let answer = get(self.port, &format!("{service}.localhost:{}", self.port), "/identity");
+        let answer = answer.map_err(|error| format!("{service}: {error}"))?;
+        if answer.status != 200 {
+            return Err(format!("{service}: {} {}", answer.status, answer.body));
+        }
+        Ok((release, answer.body))
+    }
+
+    fn is_settled(&self, service: &str) -> Result<(), String> {
+        let unfinished = self.deployments(service).into_iter();
+        let unfinished: Vec<Value> =
+            unfinished.filter(|deployment| deployment["finished_at"].is_null()).collect();
+        if !unfinished.is_empty() {
+            return Err(format!("{unfinished:#?}"));
+        }
+        let status = self.town.service(service);
+        if status["state"] != "running" {
+            return Err(format!("{status:#}"));
+        }
+        let (_, answer) = self.served(service)?;
+        // Only the instance that is on record as the live one may answer.
+        match answer.ends_with(status["instance"]["id"].as_str().unwrap_or("?")) {
+            true => Ok(()),
+            false => Err(format!("{answer} answers, but {}", status["instance"])),
+        }
+    }
+
+    /// Notes what the new deployments of a service made, in order, and returns those that failed.
+    fn learn(&mut self, service: &'static str, asked: &[(String, String)]) -> Vec<Value> {
+        let mut new = self.deployments(service);
+        new.retain(|deployment| !self.known.contains(deployment["id"].as_str().unwrap_or_default()));
+        new.reverse();
+        // One that was asked of a dying serve may never have been stored.
+        assert!(new.len() <= asked.len(), "{asked:?} made {new:#?}");
+        let mut failed = Vec::new();
+        for (deployment, (kind, text)) in new.into_iter().zip(asked) {
+            assert_eq!(deployment["kind"], **kind, "{deployment:#}");
+            self.known.insert(deployment["id"].as_str().expect("an id").to_owned());
+            if let Some(release) = deployment["release"].as_str() {
+                let release = (service, release.to_owned());
+                let source = match kind.as_str() {
+                    "up" => text.clone(),
+                    // The source of the release that was live: the text stays.
+                    _ => self.texts.get(&release).cloned().unwrap_or_else(|| self.live_text(service)),
+                };
+                self.texts.entry(release).or_insert(source);
+            }
+            if deployment["status"] != "success" {
+                failed.push(deployment);
+            }
+        }
+        failed
+    }
+
+    /// What the newest release that is known of a service answers, before the deployment under way.
+    fn live_text(&self, service: &str) -> String {
+        let known = self.deployments(service).into_iter();
+        let mut before =
+            known.filter(|deployment| deployment["status"] == "success").filter_map(|deployment| {
+                let release = deployment["release"].as_str()?.to_owned();
+                self.texts
+                    .iter()
+                    .find(|((of, known), _)| *of == service && *known == release)
+                    .map(|(_, text)| text.clone())
+            });
+        before.next().expect("a release before")
+    }
+
+    fn report(&self) -> String {
+        let edge_log = std::fs::read_to_string(self.town.data_dir().join("edge.log")).unwrap_or_default();
+        format!("round {} of {}; the edge said:\n{edge_log}", self.round, self.name)
+    }
+
+    /// Checks what must have been true all the while.
+    fn end(mut self, load: Load, writers: Writers) {
+        let seen = load.end();
+        let watched = writers.end();
+        eprintln!(
+            "{}: {} kills {:?} in {} rounds, {} s; {} deployments, {} failed; {} requests, {} acknowledged, {} \
+             failed; {} streams, {} messages; slowest answer {:?}; {} looks at writers, {} at two instances",
+            self.name,
+            self.killed(),
+            self.kills,
+            self.round,
+            self.began.elapsed().as_secs(),
+            self.known.len(),
+            self.failed_deployments,
+            seen.requests,
+            seen.acknowledged.len(),
+            seen.failures.len(),
+            seen.streams,
+            seen.messages,
+            seen.slowest,
+            watched.looks,
+            watched.close,
+        );
+        let longest = self.windows.iter().filter_map(|window| {
+            let explained = seen.failures.iter().filter(|failed| window.explains(failed));
+            explained.map(|failed| failed.ended.saturating_duration_since(window.from)).max()
+        });
+        eprintln!("{}: the last failure came {:?} after its kill", self.name, longest.max());
+        let unexplained: Vec<String> = seen
+            .failures
+            .iter()
+            .filter(|failed| !self.windows.iter().any(|window| window.explains(failed)))
+            .map(|failed| {
+                let ago = |at: Instant| at.saturating_duration_since(self.began).as_millis();
+                format!(
+                    "{} from {} to {} ms: {}",
+                    failed.service,
+                    ago(failed.began),
+                    ago(failed.ended),
+                    failed.what
+                )
+            })
+            .collect();
+        assert_eq!(unexplained, Vec::<String>::new(), "{}", self.report());
+        assert_eq!(seen.wrong, Vec::<String>::new());
+        assert_eq!(watched.violations, Vec::<String>::new());
+        assert!(watched.looks > 100, "the writers were hardly looked at: {watched:?}");
+
+        let through_app = self.town.get(HELD, "/keys");
+        let mut through_app: Vec<String> = serde_json::from_str(&through_app.body).expect("JSON");
+        let down = self.town.trackbed(&["down", "--service", HELD]);
+        assert_eq!(down.code, 0, "{down:?}");
+        let (mut on_disk, violations) = self.on_volume();
+        assert_eq!(violations, "", "the apps saw each other");
+        through_app.sort();
+        on_disk.sort();
+        assert_eq!(through_app, on_disk);
+        let once: BTreeSet<&String> = on_disk.iter().collect();
+        assert_eq!(once.len(), on_disk.len(), "a row was inserted twice");
+        let acknowledged = seen.acknowledged.iter().filter(|(service, _)| service == HELD);
+        let lost: Vec<&String> = acknowledged.map(|(_, key)| key).filter(|key| !once.contains(key)).collect();
+        assert_eq!(lost, Vec::<&String>::new(), "acknowledged, and lost");
+        let left = self.town.end();
+        assert_eq!(left.0, Vec::<String>::new(), "the box left something behind");
+    }
+
+    /// What stands in the database and in the file of violations, read without the app.
+    fn on_volume(&self) -> (Vec<String>, String) {
+        let volumes = std::fs::read_dir(self.town.data_dir().join("volumes")).expect("volumes");
+        let volumes: Vec<_> = volumes.map(|entry| entry.expect("a volume").path().join("data")).collect();
+        let [volume] = &volumes[..] else { panic!("one volume, not {volumes:?}") };
+        let code = "import sqlite3, sys\nassert sqlite3.connect(sys.argv[1]).execute('PRAGMA integrity_check').fetchall() \
+                    == [('ok',)]\nfor (key,) in sqlite3.connect(sys.argv[1]).execute('SELECT key FROM rows'): print(key)";
+        let read = Command::new("python3").arg("-c").arg(code).arg(volume.join("app.db")).output();
+        let read = read.expect("python3 runs");
+        assert!(read.status.success(), "{}", String::from_utf8_lossy(&read.stderr));
+        let keys = String::from_utf8_lossy(&read.stdout).lines().map(str::to_owned).collect();
+        (keys, std::fs::read_to_string(volume.join("violations")).unwrap_or_default())
+    }
+}
+
+fn kill_at_random(name: &str, user: User, kills: usize) {
+    let mut chaos = Chaos::start(name, user);
+    let load = Load::start(chaos.port, &SERVICES);
+    let writers = Writers::watch(&chaos.town.data_dir());
+    while chaos.killed() < kills {
+        chaos.go_round();
+    }
+    chaos.end(load, writers);
+}
+
+#[test]
+fn whatever_is_killed_the_right_release_serves_and_no_acknowledged_write_is_lost() {
+    kill_at_random("first", User::Own, KILLS);
+}
+
+#[test]
+fn whatever_is_killed_once_more_the_right_release_serves_and_no_acknowledged_write_is_lost() {
+    kill_at_random("second", User::Own, KILLS);
+}
+
+#[test]
+fn whatever_an_ordinary_user_loses_the_right_release_serves() {
+    if trackbed_tests::is_root("a box of an ordinary user, made by root") {
+        kill_at_random("ordinary", User::Ordinary, KILLS_ORDINARY);
+    }
+}
