@@ -90,8 +90,7 @@ impl Instance {
     /// being ended and has no files any more.
     fn holds(&self, lock: &Path) -> Option<bool> {
         let Ok(inode) = fs::metadata(lock).map(|metadata| metadata.ino()) else { return None };
-        let table = fs::read_to_string("/proc/locks").unwrap_or_default();
-        if writers_of(&table, inode).contains(&self.shim) {
+        if writers_of(inode).contains(&self.shim) {
             return Some(true);
         }
         // A lock belongs to the open file that init inherited. With its first owner dead, it is not in the table.
@@ -133,7 +132,8 @@ fn descendants(root: u64) -> Vec<u64> {
 }
 
 /// Returns who holds the file exclusively, by the kernel's table.
-fn writers_of(table: &str, inode: u64) -> Vec<u64> {
+fn writers_of(inode: u64) -> BTreeSet<u64> {
+    let table = fs::read_to_string("/proc/locks").unwrap_or_default();
     let ours = |line: &&str| line.contains("FLOCK") && line.contains(&format!(":{inode} "));
     let holder = |line: &str| {
         let mut fields = line.split_whitespace().skip_while(|field| *field != "WRITE");
@@ -199,7 +199,8 @@ fn look(data_dir: &Path, over: &mut BTreeSet<PathBuf>, watched: &mut Watched) {
         let apps = || instances.iter().map(|instance| instance.app()).collect::<Vec<_>>();
         let before = apps();
         let inode = fs::metadata(lock).map(|metadata| metadata.ino()).unwrap_or_default();
-        let holders = writers_of(&fs::read_to_string("/proc/locks").unwrap_or_default(), inode);
+        // The table is read in pieces: what changes hands in between is in it twice, but not the next time.
+        let holders = &writers_of(inode) & &writers_of(inode);
         let held: Vec<Option<bool>> = instances.iter().map(|instance| instance.holds(lock)).collect();
         let between = apps();
         let after = apps();

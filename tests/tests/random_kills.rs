@@ -60,6 +60,8 @@ struct Chaos {
     known: BTreeSet<String>,
     /// What each release of a service answers.
     texts: BTreeMap<(&'static str, String), String>,
+    /// The text of the source that was pushed last.
+    pushed: BTreeMap<&'static str, String>,
     kills: BTreeMap<Victim, usize>,
     windows: Vec<Window>,
     failed_deployments: usize,
@@ -79,6 +81,7 @@ impl Chaos {
             round: 0,
             known: BTreeSet::new(),
             texts: BTreeMap::new(),
+            pushed: BTreeMap::new(),
             kills: BTreeMap::new(),
             windows: Vec::new(),
             failed_deployments: 0,
@@ -134,10 +137,9 @@ impl Chaos {
 
     /// Asks for a deployment and returns its kind, its text if it is new, and the command, which goes on.
     fn deploy(&mut self, service: &'static str) -> (String, String, Child) {
-        let mut text = String::new();
         let child = match self.random.below(10) {
             0..4 => {
-                text = format!("{}-round{}", self.name, self.round);
+                let text = format!("{}-round{}", self.name, self.round);
                 let path = self.apps[service].version(&text).path();
                 let child = self.town.spawn(&["up", &path.to_string_lossy(), "--json"]);
                 return ("up".to_owned(), text, child);
@@ -146,7 +148,7 @@ impl Chaos {
             6..8 => ("rollback", self.town.spawn(&["rollback", "--service", service, "--json"])),
             _ => ("restart", self.town.spawn(&["restart", "--service", service, "--json"])),
         };
-        (child.0.to_owned(), std::mem::take(&mut text), child.1)
+        (child.0.to_owned(), String::new(), child.1)
     }
 
     /// Kills a process of the box and says which, and of which instance.
@@ -287,34 +289,20 @@ impl Chaos {
         for (deployment, (kind, text)) in new.into_iter().zip(asked) {
             assert_eq!(deployment["kind"], **kind, "{deployment:#}");
             self.known.insert(deployment["id"].as_str().expect("an id").to_owned());
+            if kind == "up" {
+                self.pushed.insert(service, text.clone());
+            }
             if let Some(release) = deployment["release"].as_str() {
                 let release = (service, release.to_owned());
-                let source = match kind.as_str() {
-                    "up" => text.clone(),
-                    // The source of the release that was live: the text stays.
-                    _ => self.texts.get(&release).cloned().unwrap_or_else(|| self.live_text(service)),
-                };
-                self.texts.entry(release).or_insert(source);
+                // A redeploy builds what was pushed last; the others have a release that is known.
+                let pushed = self.pushed[service].clone();
+                self.texts.entry(release).or_insert(pushed);
             }
             if deployment["status"] != "success" {
                 failed.push(deployment);
             }
         }
         failed
-    }
-
-    /// What the newest release that is known of a service answers, before the deployment under way.
-    fn live_text(&self, service: &str) -> String {
-        let known = self.deployments(service).into_iter();
-        let mut before =
-            known.filter(|deployment| deployment["status"] == "success").filter_map(|deployment| {
-                let release = deployment["release"].as_str()?.to_owned();
-                self.texts
-                    .iter()
-                    .find(|((of, known), _)| *of == service && *known == release)
-                    .map(|(_, text)| text.clone())
-            });
-        before.next().expect("a release before")
     }
 
     fn report(&self) -> String {
