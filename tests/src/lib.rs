@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "a fixture needs no crash safety")]
 
+mod edge;
 mod expect;
 mod fixture;
 mod http;
@@ -14,6 +15,7 @@ mod traffic;
 pub mod websocket;
 mod writers;
 
+pub use edge::{LoneEdge, edge_stats};
 pub use fixture::{App, assistant};
 pub use http::{Connection, Response, get, request};
 pub use leftovers::Leftovers;

@@ -155,9 +155,22 @@ impl TestBox {
 
     /// Asks `serve` to end (SIGTERM) and returns its exit code.
     pub fn stop_serve(&mut self) -> i32 {
-        let child = self.serve.as_ref().expect("serve was started");
-        kill(pid(child.id()), Signal::SIGTERM).expect("our child");
+        kill(self.serve_process(), Signal::SIGTERM).expect("our child");
         self.wait_serve()
+    }
+
+    /// Stops `serve` where it stands.
+    pub fn suspend_serve(&self) {
+        kill(self.serve_process(), Signal::SIGSTOP).expect("our child");
+    }
+
+    /// Lets a stopped `serve` go on.
+    pub fn resume_serve(&self) {
+        kill(self.serve_process(), Signal::SIGCONT).expect("our child");
+    }
+
+    fn serve_process(&self) -> Pid {
+        pid(self.serve.as_ref().expect("serve was started").id())
     }
 
     /// Kills a process with SIGKILL.
@@ -368,7 +381,7 @@ impl Drop for TestBox {
 }
 
 /// The binary under test: `TRACKBED_BIN`, or what `cargo build --release` made.
-fn binary() -> PathBuf {
+pub(crate) fn binary() -> PathBuf {
     if let Some(named) = std::env::var_os("TRACKBED_BIN") {
         return named.into();
     }

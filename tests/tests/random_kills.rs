@@ -35,6 +35,9 @@ enum Victim {
     App,
 }
 
+/// What was killed, and of which instance.
+type Killed = (Victim, Option<Instance>);
+
 /// When requests may fail, of one service or of all.
 struct Window {
     service: Option<String>,
@@ -117,14 +120,8 @@ impl Chaos {
         let mut victims = Vec::new();
         for _ in 0..1 + usize::from(self.random.percent(25)) {
             std::thread::sleep(self.random.time_below(KILL_WITHIN));
-            let from = Instant::now();
-            let (victim, of) = self.kill_one();
-            *self.kills.entry(victim).or_default() += 1;
-            let service = of.as_ref().map(|instance| instance.service.clone());
-            victims.push((victim, of));
-            if victim != Victim::Serve {
-                self.windows.push(Window { service, from, to: from });
-            }
+            let victim = self.choose();
+            victims.extend(self.kill(victim));
         }
         let asked = self.await_commands(&mut deeds);
         self.settle(&victims, &asked);
@@ -151,33 +148,62 @@ impl Chaos {
         (child.0.to_owned(), String::new(), child.1)
     }
 
-    /// Kills a process of the box and says which, and of which instance.
-    fn kill_one(&mut self) -> (Victim, Option<Instance>) {
-        let kind = self.random.below(10);
-        let at = self.random.below(1 << 16);
-        if kind < 2 {
-            self.town.kill_serve();
+    fn choose(&mut self) -> Victim {
+        match self.random.below(10) {
+            0..2 => Victim::Serve,
+            2..4 => Victim::Edge,
+            4..7 => Victim::Shim,
+            _ => Victim::App,
+        }
+    }
+
+    /// Kills a process of the box, now and then another one while `serve` is away, and says which and of which instance.
+    fn kill(&mut self, victim: Victim) -> Vec<Killed> {
+        if victim != Victim::Serve {
+            let edge = self.town.edge_pid();
+            return vec![self.kill_beside(victim, edge)];
+        }
+        let edge = self.town.edge_pid();
+        self.town.kill_serve();
+        *self.kills.entry(victim).or_default() += 1;
+        let mut killed = vec![(victim, None)];
+        std::thread::sleep(self.random.time_below(ABSENCE));
+        let other = self.choose();
+        if other != Victim::Serve && self.random.percent(30) {
+            killed.push(self.kill_beside(other, edge));
             std::thread::sleep(self.random.time_below(ABSENCE));
-            self.town.start_serve();
-            return (Victim::Serve, None);
         }
-        let instances = Instance::all(&self.town.data_dir());
-        let living: Vec<Instance> =
-            instances.into_iter().filter(|instance| !instance.app().is_empty()).collect();
-        if kind < 4 || living.is_empty() {
-            self.town.kill_pid(self.town.edge_pid());
-            return (Victim::Edge, None);
-        }
-        let instance = living[at % living.len()].clone();
-        if kind < 7 {
-            self.town.kill_pid(instance.shim);
-            return (Victim::Shim, Some(instance));
-        }
-        // It may have ended since.
-        for (pid, _) in instance.app() {
-            self.town.kill_pid(pid);
-        }
-        (Victim::App, Some(instance))
+        self.town.start_serve();
+        killed
+    }
+
+    /// Kills any process but `serve`: the edge when no app lives.
+    fn kill_beside(&mut self, victim: Victim, edge: u64) -> Killed {
+        let from = Instant::now();
+        let mut living = Instance::all(&self.town.data_dir());
+        living.retain(|instance| !instance.app().is_empty());
+        let at = self.random.below(living.len().max(1));
+        let of = living.into_iter().nth(at).filter(|_| victim != Victim::Edge);
+        let victim = match &of {
+            None => {
+                self.town.kill_pid(edge);
+                Victim::Edge
+            }
+            Some(instance) if victim == Victim::Shim => {
+                self.town.kill_pid(instance.shim);
+                victim
+            }
+            Some(instance) => {
+                for (pid, _) in instance.app() {
+                    self.town.kill_pid(pid);
+                }
+                victim
+            }
+        };
+        *self.kills.entry(victim).or_default() += 1;
+        let service = of.as_ref().map(|instance| instance.service.clone());
+        self.windows.push(Window { service, from, to: from });
+        (victim, of)
     }
 
     /// Waits until each command has ended by itself: well or badly, but it must. Returns the kind and text of each.
@@ -207,11 +233,7 @@ impl Chaos {
     }
 
     /// Waits until no deployment is unfinished and exactly the right release of each service serves.
-    fn settle(
-        &mut self,
-        victims: &[(Victim, Option<Instance>)],
-        asked: &BTreeMap<&'static str, (String, String)>,
-    ) {
+    fn settle(&mut self, victims: &[Killed], asked: &BTreeMap<&'static str, (String, String)>) {
         let deadline = Instant::now() + SETTLE_LIMIT;
         let mut why = String::new();
         loop {
