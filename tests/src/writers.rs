@@ -7,7 +7,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -157,6 +157,7 @@ pub struct Watched {
 /// Watches the volumes of a box.
 pub struct Writers {
     stop: Arc<AtomicBool>,
+    looks: Arc<AtomicUsize>,
     thread: JoinHandle<Watched>,
 }
 
@@ -164,16 +165,23 @@ impl Writers {
     /// Begins to watch.
     pub fn watch(data_dir: &Path) -> Writers {
         let (stop, data_dir) = (Arc::new(AtomicBool::new(false)), data_dir.to_owned());
-        let stopped = stop.clone();
+        let (looks, stopped) = (Arc::new(AtomicUsize::new(0)), stop.clone());
+        let looked = looks.clone();
         let thread = std::thread::spawn(move || {
             let (mut over, mut watched) = (BTreeSet::new(), Watched::default());
             while !stopped.load(Ordering::SeqCst) {
                 look(&data_dir, &mut over, &mut watched);
+                looked.store(watched.looks, Ordering::SeqCst);
                 std::thread::sleep(LOOK_INTERVAL);
             }
             watched
         });
-        Writers { stop, thread }
+        Writers { stop, looks, thread }
+    }
+
+    /// Returns how often an app was seen alive on its volume.
+    pub fn looks(&self) -> usize {
+        self.looks.load(Ordering::SeqCst)
     }
 
     /// Returns what was seen.

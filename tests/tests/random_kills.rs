@@ -40,6 +40,7 @@ type Killed = (Victim, Option<Instance>);
 
 /// When requests may fail, of one service or of all.
 struct Window {
+    victim: Victim,
     service: Option<String>,
     from: Instant,
     to: Instant,
@@ -202,7 +203,7 @@ impl Chaos {
         };
         *self.kills.entry(victim).or_default() += 1;
         let service = of.as_ref().map(|instance| instance.service.clone());
-        self.windows.push(Window { service, from, to: from });
+        self.windows.push(Window { victim, service, from, to: from });
         (victim, of)
     }
 
@@ -355,11 +356,15 @@ impl Chaos {
             watched.looks,
             watched.close,
         );
-        let longest = self.windows.iter().filter_map(|window| {
-            let explained = seen.failures.iter().filter(|failed| window.explains(failed));
-            explained.map(|failed| failed.ended.saturating_duration_since(window.from)).max()
-        });
-        eprintln!("{}: the last failure came {:?} after its kill", self.name, longest.max());
+        let mut last = BTreeMap::new();
+        for window in &self.windows {
+            for failed in seen.failures.iter().filter(|failed| window.explains(failed)) {
+                let after = failed.ended.saturating_duration_since(window.from);
+                let longest = last.entry(window.victim).or_insert(after);
+                *longest = after.max(*longest);
+            }
+        }
+        eprintln!("{}: the last failures came so long after kills: {last:?}", self.name);
         let unexplained: Vec<String> = seen
             .failures
             .iter()
