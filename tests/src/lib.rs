@@ -24,7 +24,7 @@ pub use random::Random;
 pub use testbox::{Output, TestBox, Up, User};
 pub use tools::uv_folder;
 pub use traffic::{Tally, Traffic};
-pub use writers::{Instance, Watched, Writers};
+pub use writers::{Instance, Process, Watched, Writers};
 
 use std::time::{Duration, Instant};
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::leftovers::Leftovers;
-use crate::{Response, http, wait_for};
+use crate::{Process, Response, http, wait_for};
 
 /// Who the box runs as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -176,6 +176,13 @@ impl TestBox {
     /// Kills a process with SIGKILL.
     pub fn kill_pid(&self, process: u64) {
         let _ = kill(pid(u32::try_from(process).expect("a process id")), Signal::SIGKILL);
+    }
+
+    /// Kills a process with SIGKILL if it still lives.
+    pub fn kill_process(&self, process: Process) {
+        if process.is_alive() {
+            self.kill_pid(process.pid);
+        }
     }
 
     /// Runs a command against this box.

@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,10 +22,10 @@ pub struct Instance {
     pub id: String,
     /// Name of its service.
     pub service: String,
-    /// Process of its supervisor.
-    pub shim: u64,
+    /// Its supervisor.
+    pub shim: Process,
     /// First process of its sandbox, once there is one.
-    pub init: Option<u64>,
+    pub init: Option<Process>,
     /// Lock files of its volumes.
     pub locks: Vec<PathBuf>,
     folder: PathBuf,
@@ -34,8 +33,35 @@ pub struct Instance {
     group: Option<PathBuf>,
 }
 
-/// A process that is not mistaken for a later one with its number.
-type Process = (u64, u64);
+/// A process and the time of its start, so that it is not mistaken for a later one with its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Process {
+    /// Its number.
+    pub pid: u64,
+    /// Clock ticks from the boot to its start.
+    pub start: u64,
+}
+
+impl Process {
+    /// Returns the living process with a number; the dead that wait for their parent do not live.
+    pub fn find(pid: u64) -> Option<Process> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name may hold anything; the fields follow its bracket.
+        let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+        let state = fields.next()?;
+        let start = fields.nth(18)?.parse().ok()?;
+        (!matches!(state, "Z" | "X")).then_some(Process { pid, start })
+    }
+
+    fn on_record(record: &Value) -> Option<Process> {
+        Some(Process { pid: record["pid"].as_u64()?, start: record["start_time"].as_u64()? })
+    }
+
+    /// Returns whether it lives.
+    pub fn is_alive(self) -> bool {
+        Process::find(self.pid) == Some(self)
+    }
+}
 
 impl Instance {
     /// Returns all instances of a data directory whose records are there, the ended ones too.
@@ -57,23 +83,24 @@ impl Instance {
             folder: folder.to_owned(),
             id: order["id"].as_str()?.to_owned(),
             service: order["title"].as_str()?.split(' ').next()?.to_owned(),
-            shim: state["shim"]["pid"].as_u64()?,
-            init: state["init"]["pid"].as_u64(),
+            shim: Process::on_record(&state["shim"])?,
+            init: Process::on_record(&state["init"]),
             locks: volumes.iter().filter_map(|volume| Some(volume["lock_path"].as_str()?.into())).collect(),
             group: groups.last().and_then(|group| Some(group[1].as_str()?.into())),
         })
     }
 
     /// Returns the living processes of the app itself, its supervisor and init left out.
-    pub fn app(&self) -> BTreeSet<(u64, u64)> {
+    pub fn app(&self) -> BTreeSet<Process> {
         let pids = match self.group.as_ref().map(|group| fs::read_to_string(group.join("cgroup.procs"))) {
             Some(Ok(text)) => text.lines().filter_map(|line| line.parse().ok()).collect(),
             // Its group is gone, and with it everybody who was in it.
             Some(Err(_)) => Vec::new(),
-            None => self.init.map(descendants).unwrap_or_default(),
+            None => self.init.map(|init| descendants(init.pid)).unwrap_or_default(),
         };
         let own = [Some(self.shim), self.init];
-        pids.into_iter().filter(|pid| !own.contains(&Some(*pid))).filter_map(living).collect()
+        let found = pids.into_iter().filter_map(Process::find);
+        found.filter(|process| !own.contains(&Some(*process))).collect()
     }
 
     /// Returns whether its end is on record.
@@ -83,40 +110,30 @@ impl Instance {
 
     /// Returns whether its supervisor, its init or a process of its app lives.
     pub fn is_alive(&self) -> bool {
-        living(self.shim).is_some() || self.init.and_then(living).is_some() || !self.app().is_empty()
+        self.shim.is_alive() || self.init.is_some_and(Process::is_alive) || !self.app().is_empty()
     }
 
     /// Returns whether its supervisor or init holds a lock; none when the kernel does not tell, because its init is just
     /// being ended and has no files any more.
     fn holds(&self, lock: &Path) -> Option<bool> {
         let Ok(inode) = fs::metadata(lock).map(|metadata| metadata.ino()) else { return None };
-        if writers_of(inode).contains(&self.shim) {
+        if writers_of(inode).contains(&self.shim.pid) {
             return Some(true);
         }
         // A lock belongs to the open file that init inherited. With its first owner dead, it is not in the table.
-        let files = match fs::read_dir(format!("/proc/{}/fdinfo", self.init?)) {
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => return None,
-            files => files,
-        };
-        let files: Vec<PathBuf> = files.into_iter().flatten().flatten().map(|entry| entry.path()).collect();
-        if files.is_empty() {
-            return None;
+        let folder = format!("/proc/{}/fdinfo", self.init?.pid);
+        let mut is_told = false;
+        for file in fs::read_dir(&folder).ok()?.flatten() {
+            let Ok(text) = fs::read_to_string(file.path()) else { continue };
+            is_told = true;
+            if text.lines().any(|line| line.contains("WRITE") && line.contains(&format!(":{inode} "))) {
+                return Some(true);
+            }
         }
-        Some(files.iter().any(|file| {
-            let text = fs::read_to_string(file).unwrap_or_default();
-            text.lines().any(|line| line.contains("WRITE") && line.contains(&format!(":{inode} ")))
-        }))
+        // The kernel closes all files of a dying process at once: with some left, none was closed meanwhile.
+        let has_files = || fs::read_dir(&folder).is_ok_and(|mut files| files.next().is_some());
+        (is_told && has_files()).then_some(false)
     }
-}
-
-/// Returns the number and start of a process that lives; the dead that wait for their parent do not.
-fn living(pid: u64) -> Option<Process> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name may hold anything; the fields follow its bracket.
-    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
-    let state = fields.next()?;
-    let start = fields.nth(18)?.parse().ok()?;
-    (!matches!(state, "Z" | "X")).then_some((pid, start))
 }
 
 fn descendants(root: u64) -> Vec<u64> {

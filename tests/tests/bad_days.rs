@@ -155,7 +155,7 @@ fn supervisor_of_the_old_killed(user: User) {
     let instances = Instance::all(&scene.town.data_dir());
     let old: Vec<&Instance> = instances.iter().filter(|instance| instance.is_alive()).collect();
     let [old] = old[..] else { panic!("one instance, not {old:?}") };
-    scene.town.kill_pid(old.shim);
+    scene.town.kill_process(old.shim);
     all_kept(parked);
     // What the old app had begun ended with it.
     match unfinished.join().expect("a client does not panic") {

@@ -32,6 +32,7 @@ enum Victim {
     Serve,
     Edge,
     Shim,
+    Init,
     App,
 }
 
@@ -153,7 +154,8 @@ impl Chaos {
         match self.random.below(10) {
             0..2 => Victim::Serve,
             2..4 => Victim::Edge,
-            4..7 => Victim::Shim,
+            4..6 => Victim::Shim,
+            6..7 => Victim::Init,
             _ => Victim::App,
         }
     }
@@ -182,7 +184,7 @@ impl Chaos {
     fn kill_beside(&mut self, victim: Victim, edge: u64) -> Killed {
         let from = Instant::now();
         let mut living = Instance::all(&self.town.data_dir());
-        living.retain(|instance| !instance.app().is_empty());
+        living.retain(Instance::is_alive);
         let at = self.random.below(living.len().max(1));
         let of = living.into_iter().nth(at).filter(|_| victim != Victim::Edge);
         let victim = match &of {
@@ -190,15 +192,23 @@ impl Chaos {
                 self.town.kill_pid(edge);
                 Victim::Edge
             }
-            Some(instance) if victim == Victim::Shim => {
-                self.town.kill_pid(instance.shim);
-                victim
-            }
             Some(instance) => {
-                for (pid, _) in instance.app() {
-                    self.town.kill_pid(pid);
+                let app = instance.app();
+                match (victim, instance.init) {
+                    (Victim::App, _) if !app.is_empty() => {
+                        app.into_iter().for_each(|process| self.town.kill_process(process));
+                        Victim::App
+                    }
+                    // Its app has not begun yet.
+                    (Victim::App | Victim::Init, Some(init)) => {
+                        self.town.kill_process(init);
+                        Victim::Init
+                    }
+                    _ => {
+                        self.town.kill_process(instance.shim);
+                        Victim::Shim
+                    }
                 }
-                victim
             }
         };
         *self.kills.entry(victim).or_default() += 1;
@@ -357,8 +367,10 @@ impl Chaos {
             watched.close,
         );
         let mut last = BTreeMap::new();
-        for window in &self.windows {
-            for failed in seen.failures.iter().filter(|failed| window.explains(failed)) {
+        for failed in &seen.failures {
+            // The latest kill that explains it.
+            let windows = self.windows.iter().filter(|window| window.explains(failed));
+            if let Some(window) = windows.filter(|window| window.from <= failed.ended).next_back() {
                 let after = failed.ended.saturating_duration_since(window.from);
                 let longest = last.entry(window.victim).or_insert(after);
                 *longest = after.max(*longest);

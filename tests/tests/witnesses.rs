@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::json;
-use trackbed_tests::{App, Writers, wait_for};
+use trackbed_tests::{App, Process, Writers, wait_for};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -73,7 +73,11 @@ fn pretend(data_dir: &Path, id: &str, lock: &Path) -> Group {
         "id": id, "kind": "service", "title": "ledger v1",
         "volumes": [{ "lock_path": lock }], "cgroup": { "dirs": [] },
     });
-    let state = json!({ "shim": { "pid": std::process::id() }, "init": { "pid": init.0.id() } });
+    let of = |pid: u32| {
+        let process = Process::find(pid.into()).expect("it lives");
+        json!({ "pid": process.pid, "start_time": process.start })
+    };
+    let state = json!({ "shim": of(std::process::id()), "init": of(init.0.id()) });
     std::fs::write(folder.join("spec.json"), order.to_string()).expect("our own folder");
     std::fs::write(folder.join("state.json"), state.to_string()).expect("our own folder");
     init
