@@ -62,7 +62,7 @@ impl Load {
     pub fn start(port: u16, services: &[&str]) -> Load {
         let stop = Arc::new(AtomicBool::new(false));
         let mut clients = Vec::new();
-        let kinds: [(usize, fn(&mut Client)); 4] =
+        let kinds: [(usize, Work); 4] =
             [(CLIENTS, Client::get), (CLIENTS, Client::post), (1, Client::events), (1, Client::frames)];
         for service in services {
             for (count, work) in kinds {
@@ -106,6 +106,9 @@ impl Load {
         whole
     }
 }
+
+/// One request, or one stream to its end.
+type Work = fn(&mut Client);
 
 struct Client {
     port: u16,
