@@ -16,7 +16,8 @@ use std::process::ExitCode;
 const HELP: &str = "\
 cargo xtask demo [--keep]   deploy examples/assistant to a fresh box and talk to it
 cargo xtask test            install what the tests need and run everything
-cargo xtask bench [NAME]    measure against peers; NAME is `deploy` or `idle` (default: all)
+cargo xtask bench [NAME]    measure against peers; NAME is `deploy` or `idle` (default: both), or
+  edge [--rounds N] [--seconds N]    plain proxying beside nginx and haproxy
 cargo xtask floors          check that every import between crates goes down the floors";
 
 fn main() -> ExitCode {
@@ -26,8 +27,8 @@ fn main() -> ExitCode {
         ["demo"] => demo::run(false),
         ["demo", "--keep"] => demo::run(true),
         ["test"] => test::run(),
-        ["bench"] => bench::run(None),
-        ["bench", name] => bench::run(Some(name)),
+        ["bench"] => bench::run(None, &[]),
+        ["bench", name, ref options @ ..] => bench::run(Some(name), options),
         ["floors"] => floors::check(),
         _ => {
             eprintln!("{HELP}");
