@@ -9,6 +9,7 @@ are left out, each with a reason.
 """
 
 import ast
+import hashlib
 import json
 import os
 import re
@@ -20,6 +21,8 @@ SUITES = {
     "gunicorn": ("gunicorn", "27.0.1", "b1514965361c8b7e8107a80aa2a92636878df1ccfac6dd204a676426e04d9e3e"),
     "llhttp": ("aiohttp", "3.14.5", "5558a7f5a05af9ecf744af91e5baefc436f93c9333e656c27ec253f9a6bbe178"),
 }
+# Exit code that the tests take for "not tested here".
+CANNOT_FETCH = 3
 HOST = b"a.test"
 NO_HOST = b"0.0.0.0=5000"
 
@@ -33,9 +36,8 @@ def fetch(folder, package, version, digest):
             file.write(f"{package}=={version} --hash=sha256:{digest}\n")
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
         command += ["--no-binary", package, "--require-hashes", "--dest", folder, "--requirement", wanted]
-        subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
-    import hashlib
-
+        if subprocess.run(command, stdin=subprocess.DEVNULL).returncode:
+            sys.exit(CANNOT_FETCH)
     with open(path, "rb") as file:
         found = hashlib.sha256(file.read()).hexdigest()
     if found != digest:
@@ -105,9 +107,7 @@ class Sidecar:
     def read(self, node):
         if isinstance(node, ast.Name):
             return self.read(self.values[node.id])
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):  # "…".encode("utf-8")
-            return ast.literal_eval(node.func.value).encode(ast.literal_eval(node.args[0]))
-        if isinstance(node, ast.Call):  # uri("…")
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "uri":
             return ast.literal_eval(node.args[0])
         if isinstance(node, ast.List):
             return [self.read(item) for item in node.elts]
@@ -140,7 +140,11 @@ def gunicorn(archive):
             ending = "incomplete" if error in UNFINISHED else "error"
             cases.append(case(name, with_host(raw, [start]), ending, []))
         else:
-            expected = sidecar.read(wanted)
+            try:
+                expected = sidecar.read(wanted)
+            except ValueError:
+                left_out.append([name, "its expectation is a program"])
+                continue
             expected = expected if isinstance(expected, list) else [expected]
             starts, requests, at = [], [], 0
             for one in expected:
@@ -151,15 +155,8 @@ def gunicorn(archive):
                 # A proxy's target may hold its headers by another name; bodies are the suite's own bytes.
                 body = one["body"] if isinstance(one["body"], bytes) else one["body"].encode()
                 requests.append(request(one["method"], one["uri"], one["headers"], body))
-            if any(length_of(one) > len(one["body"]) // 2 for one in requests):
-                left_out.append([name, "its body is shorter than its length"])
-            else:
-                cases.append(case(name, with_host(raw, starts), "clean", requests))
+            cases.append(case(name, with_host(raw, starts), "clean", requests))
     return cases, left_out
-
-
-def length_of(request):
-    return int(dict(request["headers"]).get("content-length", "0"))
 
 
 # llhttp: test/request/*.md, input and the parser's log of events, in the archive of a package that vendors it
