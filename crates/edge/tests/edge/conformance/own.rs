@@ -507,6 +507,13 @@ fn well_formed() -> Vec<Case> {
             vec![wants("POST", "/p", "hello")],
         ),
         passed(
+            "GET with a chunked body, then another",
+            format!(
+                "GET /1 HTTP/1.1\r\n{host}Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n{SMUGGLED}"
+            ),
+            vec![wants("GET", "/1", "hi"), wants("GET", "/smuggled", "")],
+        ),
+        passed(
             "a body that is a request",
             post(&format!("Content-Length: {}\r\n", SMUGGLED.len()), SMUGGLED),
             vec![wants("POST", "/p", SMUGGLED)],
