@@ -13,7 +13,7 @@ use crate::buffers::with_scratch;
 use crate::limits::{HEAD_BYTES_MAX, LINGER_BYTES_MAX, LINGER_TIME_MAX};
 use crate::pages::Fault;
 use crate::proxy::{Client, Next, Side};
-use crate::request::{ClientFacts, Refusal, Request, read_request};
+use crate::request::{ClientFacts, Refusal, Request, has_bare_line_end, read_request};
 use crate::shutdown::Closing;
 use crate::watch::Watch;
 
@@ -74,7 +74,7 @@ impl Side<'_> {
     ) -> Head {
         let mut is_new = true;
         // Where to look on for the end of the head.
-        let mut seen = 0;
+        let (mut seen, mut checked) = (0, 0);
         if !self.inbuf.is_empty() {
             self.watch.begin_head();
         }
@@ -92,11 +92,17 @@ impl Side<'_> {
                     Err(refusal) => return Head::Refused(refusal),
                 }
             }
-            if self.inbuf.len() >= HEAD_BYTES_MAX {
-                let fault = Fault::HeadTooLarge;
-                return Head::Refused(Box::new(Refusal { fault, wants_page: false, is_head: false }));
+            let refused =
+                |fault| Head::Refused(Box::new(Refusal { fault, wants_page: false, is_head: false }));
+            // Nobody waits for the rest of what is wrong already.
+            if has_bare_line_end(&self.inbuf, checked) {
+                return refused(Fault::BareLineEnd);
             }
-            seen = self.inbuf.len().saturating_sub(3);
+            if self.inbuf.len() >= HEAD_BYTES_MAX {
+                return refused(Fault::HeadTooLarge);
+            }
+            checked = self.inbuf.len();
+            seen = checked.saturating_sub(3);
             let (watch, inbuf) = (self.watch, &mut self.inbuf);
             let is_open = poll_fn(|cx| {
                 if inbuf.is_empty() && closed.as_mut().poll(cx).is_ready() {
@@ -126,14 +132,10 @@ impl Side<'_> {
 
 /// Returns whether there is an empty line.
 fn ends_head(bytes: &[u8]) -> bool {
-    let mut rest = bytes;
-    while let Some(at) = rest.iter().position(|byte| *byte == b'\n') {
-        rest = &rest[at + 1..];
-        if rest.starts_with(b"\n") || rest.starts_with(b"\r\n") {
-            return true;
-        }
-    }
-    false
+    memchr::memchr_iter(b'\n', bytes).any(|at| {
+        let rest = &bytes[at + 1..];
+        rest.starts_with(b"\n") || rest.starts_with(b"\r\n")
+    })
 }
 
 /// Ends a connection whose client may still be sending: closed at once, the kernel would answer that with a reset, and

@@ -182,13 +182,14 @@ impl<'a> Exchange<'a> {
     fn push_head(&mut self, cx: &mut Context<'_>) -> Result<(), Ended> {
         // Until the first byte is written the request can still be sent elsewhere.
         let mut body = self.body.clone();
-        let count = body.take(self.inbuf, |_| {}).map_err(|_| Ended::BadBody)?;
-        let slices = [IoSlice::new(self.head), IoSlice::new(&self.inbuf[..count])];
-        let slices = if count > 0 { &slices[..] } else { &slices[..1] };
+        let taken = body.take(self.inbuf, |_| {}).map_err(|_| Ended::BadBody)?;
+        let (first, second) = taken.pieces(self.inbuf);
+        let slices = [IoSlice::new(self.head), IoSlice::new(first), IoSlice::new(second)];
+        let slices = if taken.count > 0 { &slices[..] } else { &slices[..1] };
         match self.to_target.write(&self.upstream.link, cx, slices) {
             Ok(written) => {
                 self.sent_any = written > 0 || !self.to_target.is_empty();
-                self.inbuf.drain(..count);
+                self.inbuf.drain(..taken.count);
                 self.body = body;
                 self.asking = Asking::Body;
                 Ok(())
@@ -201,9 +202,9 @@ impl<'a> Exchange<'a> {
     fn push_body(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Result<bool, Ended> {
         if !self.inbuf.is_empty() {
             let bytes = std::mem::take(self.inbuf);
-            let count = self.body.take(&bytes, |_| {}).map_err(|_| self.bad_body())?;
-            self.inbuf.extend_from_slice(&bytes[count..]);
-            self.send_body(cx, &bytes[..count]);
+            let taken = self.body.take(&bytes, |_| {}).map_err(|_| self.bad_body())?;
+            self.inbuf.extend_from_slice(&bytes[taken.count..]);
+            self.send_body(cx, taken.pieces(&bytes));
             return Ok(true);
         }
         if !self.told_to_continue && self.answer.is_none() {
@@ -223,13 +224,15 @@ impl<'a> Exchange<'a> {
         self.watch.note_body(false);
         let bytes = &scratch.read[..count];
         let taken = self.body.take(bytes, |_| {}).map_err(|_| self.bad_body())?;
-        self.inbuf.extend_from_slice(&bytes[taken..]);
-        self.send_body(cx, &bytes[..taken]);
+        self.inbuf.extend_from_slice(&bytes[taken.count..]);
+        self.send_body(cx, taken.pieces(bytes));
         Ok(true)
     }
 
-    fn send_body(&mut self, cx: &mut Context<'_>, bytes: &[u8]) {
-        if self.to_target.write(&self.upstream.link, cx, &[IoSlice::new(bytes)]).is_err() {
+    fn send_body(&mut self, cx: &mut Context<'_>, (first, second): (&[u8], &[u8])) {
+        let slices = [IoSlice::new(first), IoSlice::new(second)];
+        let slices = if second.is_empty() { &slices[..1] } else { &slices[..] };
+        if self.to_target.write(&self.upstream.link, cx, slices).is_err() {
             // It may have answered before it closed.
             self.asking = Asking::Refused;
         }
@@ -413,21 +416,19 @@ impl<'a> Exchange<'a> {
                 plain.extend_from_slice(content);
             }
         });
-        let Ok(count) = taken else { return Err(Ended::Broken) };
+        let Ok(taken) = taken else { return Err(Ended::Broken) };
+        let (content, behind) = taken.pieces(bytes);
         // Bytes behind the end are nobody's answer.
-        answer.reusable &= count == bytes.len();
+        answer.reusable &= taken.count == bytes.len();
         self.answered = answer.body.is_done();
-        let content = match recoding {
-            Recoding::OutOfChunks => &plain,
-            Recoding::Verbatim | Recoding::IntoChunks => &bytes[..count],
-        };
-        let mut end: &[u8] = &[];
-        if recoding == Recoding::IntoChunks && count > 0 {
+        let (content, mut end) =
+            if recoding == Recoding::OutOfChunks { (&plain[..], &[][..]) } else { (content, behind) };
+        if recoding == Recoding::IntoChunks && !content.is_empty() {
             // Writing into a vector cannot fail.
-            let _ = write!(head, "{count:x}\r\n");
+            let _ = write!(head, "{:x}\r\n", content.len());
             end = b"\r\n";
         }
-        if head.is_empty() {
+        if head.is_empty() && end.is_empty() {
             return self.say(cx, &[IoSlice::new(content)]);
         }
         if content.len() <= JOINED_BYTES_MAX {

@@ -76,15 +76,6 @@ pub(crate) fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
 }
 
-/// Returns whether a list has a token, parameters aside.
-pub(crate) fn has_token(value: &[u8], wanted: &str) -> bool {
-    let name = |token: &'_ [u8]| {
-        let end = token.iter().position(|byte| *byte == b';').unwrap_or(token.len());
-        token[..end].trim_ascii().eq_ignore_ascii_case(wanted.as_bytes())
-    };
-    tokens(value).any(name)
-}
-
 /// What all `Connection` fields of a head say.
 #[derive(Debug, Default)]
 pub(crate) struct ConnectionOptions<'a> {

@@ -15,6 +15,8 @@ pub(crate) enum Fault {
     BadHost,
     /// The head says in two ways where the body ends.
     TwoLengths,
+    /// A line of the head ends with a line feed alone.
+    BareLineEnd,
     /// It is not HTTP/1.1, for this reason.
     Malformed(&'static str),
     /// The chunks of the body are broken.
@@ -75,6 +77,12 @@ impl Fault {
                 "conflicting_length",
                 "The request says in two ways where its body ends.".into(),
                 "Send one Content-Length, or Transfer-Encoding: chunked.".into(),
+            ),
+            Fault::BareLineEnd => words(
+                bad,
+                "bare_line_end",
+                "A line of the request's head ends without a carriage return.".into(),
+                "End each line with CR LF, as RFC 9112 §2.1 says.".into(),
             ),
             Fault::Malformed(what) => words(
                 bad,
