@@ -193,7 +193,8 @@ impl Fault {
         // Writing into a vector cannot fail.
         let _ = write!(
             out,
-            "Content-Type: {kind}\r\nContent-Length: {}\r\nCache-Control: no-store\r\nX-Request-Id: {}\r\n",
+            "Date: {}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nCache-Control: no-store\r\nX-Request-Id: {}\r\n",
+            httpdate::fmt_http_date(std::time::SystemTime::now()),
             body.len(),
             form.id
         );
