@@ -3,14 +3,17 @@
 //!
 //! A request's way: [`worker`] accepts, [`connection`] drives hyper, [`proxy`] looks the host up in [`table`], takes a
 //! connection of the [`target`] ([`upstream`], [`dial`]), cleans the [`headers`] and streams the [`answer`] back.
-//! The control plane speaks to [`control`] through [`EdgeClient`].
+//! The control plane speaks to [`control`] through [`EdgeClient`]. A new version of the edge takes the place of the
+//! running one by [`takeover`]; that one is then an elder ([`elders`]), which finishes what is open.
 
 mod answer;
 mod client;
 mod client_io;
 mod connection;
 mod control;
+mod descriptors;
 mod dial;
+mod elders;
 mod error;
 mod framing;
 mod headers;
@@ -27,6 +30,7 @@ mod serve;
 mod shutdown;
 mod snapshot;
 mod table;
+mod takeover;
 mod target;
 mod tunnel;
 mod upstream;
@@ -35,5 +39,5 @@ mod worker;
 
 pub use client::EdgeClient;
 pub use error::EdgeError;
-pub use serve::{Config, run, serve};
+pub use serve::{Config, run, run_successor, serve, succeed};
 pub use wire::Answers;
