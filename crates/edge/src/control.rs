@@ -232,7 +232,7 @@ impl Control {
             return Ok(in_force);
         }
         match (&*place, door) {
-            (Place::Face(_), Door::Face | Door::Elder) => {}
+            (Place::Face(_) | Place::Ending { .. }, Door::Face | Door::Elder) => {}
             (Place::Elder, Door::Elder) => return Ok(self.routes.apply(&table)),
             // It came while the place was given away; the reply is never sent.
             (Place::Elder, Door::Face) => return Err(io::ErrorKind::ConnectionAborted.into()),

@@ -232,6 +232,7 @@ impl<S: Future<Output = ()>> Life<'_, S> {
     /// Lasts until the workers have ended. A replaced edge may still be asked to end sooner.
     async fn while_draining(&mut self, orders: &UnixListener, door: Door, ended: JoinHandle<bool>) {
         tracing::info!("edge drains");
+        self.control.stop_listening().await;
         let all_ended = async {
             if !ended.await.unwrap_or(false) {
                 tracing::error!("a worker ended badly");

@@ -46,6 +46,11 @@ pub(crate) struct Belongings {
 pub(crate) enum Place {
     /// It does: it keeps tables, and speaks for the elders.
     Face(Belongings),
+    /// It does, until its last request has ended; nobody may connect or succeed any more.
+    Ending {
+        /// Held to the end, so that no other edge begins beside this one.
+        _lock: File,
+    },
     /// A successor does.
     Elder,
 }
@@ -62,10 +67,13 @@ impl Control {
     /// means to the other side that this process is dying, and it looks whether that is so.
     pub(crate) async fn hand_over(&self, talk: &mut Talk) -> io::Result<()> {
         let mut place = self.place.lock().await;
-        let Place::Face(belongings) = &*place else { return Err(io::ErrorKind::ConnectionAborted.into()) };
-        if *self.stage.borrow() != Stage::Running {
-            return talk.reply(Outcome::Failed { message: "it is about to end".into() }).await;
-        }
+        let belongings = match &*place {
+            Place::Face(belongings) if *self.stage.borrow() == Stage::Running => belongings,
+            Place::Face(_) | Place::Ending { .. } => {
+                return talk.reply(Outcome::Failed { message: "it is about to end".into() }).await;
+            }
+            Place::Elder => return Err(io::ErrorKind::ConnectionAborted.into()),
+        };
         let mut handed =
             serde_json::to_vec(&Reply { v: PROTOCOL, outcome: Outcome::Handed { pid: std::process::id() } })?;
         handed.push(b'\n');
@@ -105,6 +113,15 @@ impl Control {
         *place = Place::Elder;
         self.become_elder(listener);
         Ok(())
+    }
+
+    /// Closes what others could still come through: the kernel refuses clients from here on.
+    pub(crate) async fn stop_listening(&self) {
+        let mut place = self.place.lock().await;
+        *place = match std::mem::replace(&mut *place, Place::Elder) {
+            Place::Face(belongings) => Place::Ending { _lock: belongings.lock },
+            other @ (Place::Ending { .. } | Place::Elder) => other,
+        };
     }
 
     fn become_elder(&self, listener: tokio::net::UnixListener) {

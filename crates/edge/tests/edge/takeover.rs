@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use trackbed_core::ports::Edge;
 use trackbed_core::route::{EdgeStats, UpstreamState};
 use trackbed_edge::EdgeClient;
@@ -224,17 +224,38 @@ async fn ask(address: SocketAddr, kept: &mut Option<TcpStream>, turn: usize) -> 
     Ok(())
 }
 
-/// A target that gives every body back.
-pub(crate) async fn echo() -> Upstream {
-    Upstream::start(|mut connection, _| async move {
-        while let Some(request) = connection.try_message().await {
-            connection
-                .send(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", request.body.len()))
-                .await;
-            connection.send(request.body).await;
+/// A target that gives every body back, and does not mind being left in the middle.
+pub(crate) async fn echo() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(echo_all(stream));
         }
-    })
-    .await
+    });
+    address
+}
+
+async fn echo_all(stream: TcpStream) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut stream = BufReader::new(stream);
+    loop {
+        let (mut head, mut length) = (String::new(), 0);
+        while !head.ends_with("\r\n\r\n") {
+            let begin = head.len();
+            if stream.read_line(&mut head).await? == 0 {
+                return Ok(());
+            }
+            if let Some(value) = head[begin..].to_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().map_err(std::io::Error::other)?;
+            }
+        }
+        let mut answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n").into_bytes();
+        let begin = answer.len();
+        answer.resize(begin + length, 0);
+        stream.read_exact(&mut answer[begin..]).await?;
+        stream.write_all(&answer).await?;
+    }
 }
 
 /// A target with an endless event stream that tells the number it is given, and with a WebSocket that echoes.
@@ -281,7 +302,7 @@ async fn three_generations_serve_at_once_and_no_request_or_stream_is_lost() {
         socket.send(SWITCH).await;
         socket.read_to("\r\n\r\n").await;
         open.push((stream, socket));
-        dynasty.apply(serving(1, echo.address)).await;
+        dynasty.apply(serving(1, echo)).await;
         // Connected, but silent until after the upgrade.
         let mut quiet = dynasty.connect().await;
         assert_eq!(quiet.get("/").await.status(), 200);
