@@ -1,5 +1,7 @@
 //! The platform itself is upgraded, or loses its edge, while apps are in use.
 
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use trackbed_tests::{App, Connection, TestBox, Traffic, User, request, wait_for};
@@ -39,6 +41,11 @@ impl Lockstep {
     }
 }
 
+/// How many replaced edges still finish what is open.
+fn draining(town: &TestBox) -> Option<u64> {
+    town.json(&["status", "--json"])["box"]["edge"]["draining"].as_u64()
+}
+
 #[test]
 fn a_replaced_binary_and_a_restarted_serve_upgrade_the_edge_and_no_request_fails() {
     let mut town = TestBox::prepare(User::Own, &[], &[]);
@@ -59,8 +66,7 @@ fn a_replaced_binary_and_a_restarted_serve_upgrade_the_edge_and_no_request_fails
         stream.next(&town, "upgraded", number + 1);
     }
     // The first edge has the stream; the second had only short requests.
-    let draining = || town.json(&["status", "--json"])["box"]["edge"]["draining"].as_u64();
-    wait_for("one edge is left beside the newest", EFFECT, || draining() == Some(1));
+    wait_for("one edge is left beside the newest", EFFECT, || draining(&town) == Some(1));
 
     // The same program under a new inode is no other program.
     let before = town.edge_pid();
@@ -76,7 +82,8 @@ fn a_replaced_binary_and_a_restarted_serve_upgrade_the_edge_and_no_request_fails
     assert_eq!(town.port(), port);
     stream.next(&town, "upgraded", 3);
     stream.read_to("0\r\n\r\n");
-    wait_for("the first edge ends with its stream", EFFECT, || draining() == Some(0));
+    drop(stream);
+    wait_for("the first edge ends with its stream", EFFECT, || draining(&town) == Some(0));
 }
 
 #[test]
@@ -126,4 +133,35 @@ fn an_edge_killed_while_requests_are_parked_comes_back_parked_and_doubles_no_wri
         assert_eq!(notes.matches("parked when the edge died").count(), usize::from(answered), "{notes}");
         assert_eq!(town.get("parked", "/two-at-once").body, "False");
     });
+}
+
+#[test]
+fn the_units_are_such_as_systemd_takes_and_nothing_is_installed_without_it() {
+    let town = TestBox::prepare(User::Own, &[], &[]);
+    let printed = town.trackbed(&["install", "--print", "--in-place", "--domain", "apps.example.com"]);
+    assert_eq!(printed.code, 0, "{printed:?}");
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut units = Vec::new();
+    for unit in printed.stdout.split("# /etc/systemd/system/").skip(1) {
+        let (name, text) = unit.split_once('\n').expect("a name and a text");
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("our own folder");
+        units.push(path);
+    }
+    assert_eq!(units.len(), 3, "{}", printed.stdout);
+    match Command::new("systemd-analyze").args(["verify", "--man=no"]).args(&units).output() {
+        Err(_) => eprintln!("NOT TESTED (needs systemd-analyze): the printed units"),
+        Ok(verdict) => {
+            let said = String::from_utf8_lossy(&verdict.stderr);
+            let ours: Vec<_> = said.lines().filter(|line| line.contains("trackbed")).collect();
+            assert_eq!(ours, Vec::<&str>::new());
+        }
+    }
+    if Path::new("/run/systemd/system").exists() {
+        eprintln!("NOT TESTED (needs a machine without systemd): the refusal");
+        return;
+    }
+    let refused = town.trackbed(&["install"]);
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(refused.stderr.contains("trackbed serve"), "{refused:?}");
 }

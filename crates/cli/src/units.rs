@@ -30,11 +30,12 @@ impl Plan<'_> {
 Description=Trackbed: the control groups of the apps
 
 [Service]
-# Nothing runs here by itself: trackbed.service puts the apps below this control group, where no restart of it reaches
-# them. Stopping this unit ends every app.
-Type=oneshot
-RemainAfterExit=yes
-ExecStart=/bin/true
+# trackbed.service puts the apps below this control group, where no restart of it reaches them. Stopping this unit ends
+# every app. What runs here only keeps the group alive, from a leaf of it: a group with limits for its children may hold
+# no process itself.
+Type=exec
+ExecStart=/bin/sh -c 'group=/sys/fs/cgroup$$(sed -n s/^0:://p /proc/self/cgroup); if mkdir "$$group/supervisor"; then echo $$$$ > "$$group/supervisor/cgroup.procs"; fi; exec sleep infinity'
+OOMScoreAdjust=-1000
 Slice=trackbed.slice
 Delegate=yes
 TasksMax=infinity
