@@ -34,7 +34,7 @@ Description=Trackbed: the control groups of the apps
 # every app. What runs here only keeps the group alive, from a leaf of it: a group with limits for its children may hold
 # no process itself.
 Type=exec
-ExecStart=/bin/sh -c 'group=/sys/fs/cgroup$$(sed -n s/^0:://p /proc/self/cgroup); if mkdir "$$group/supervisor"; then echo $$$$ > "$$group/supervisor/cgroup.procs"; fi; exec sleep infinity'
+ExecStart=/bin/sh -c 'group=/sys/fs/cgroup$$(sed -n s/^0:://p /proc/self/cgroup); if mkdir $$group/supervisor; then echo $$$$ > $$group/supervisor/cgroup.procs; fi; exec sleep infinity'
 OOMScoreAdjust=-1000
 Slice=trackbed.slice
 Delegate=yes
