@@ -207,7 +207,11 @@ impl Control {
                 Err(error) => Outcome::Failed { message: format!("cannot keep the table: {error}") },
             },
             Op::Stats => self.stats(door).await,
-            Op::Cut { instance } | Op::EndStreams { instance, .. } => self.cut(&instance),
+            Op::Cut { instance } => self.cut(&instance),
+            Op::EndStreams { instance, over_ms } => {
+                crate::worker::spawn(self.routes.end_streams(&instance, Duration::from_millis(over_ms)));
+                Outcome::Done
+            }
             Op::Shutdown { drain_ms } => {
                 self.shut_down(Duration::from_millis(drain_ms));
                 Outcome::Done
@@ -245,16 +249,18 @@ impl Control {
     }
 
     async fn stats(&self, door: Door) -> Outcome {
-        let (parked, mut answers) = self.routes.service_stats();
+        let services = self.routes.service_stats();
+        let mut answers = services.answers;
         let mut stats = EdgeStats {
             listen: self.listen.clone(),
             pid: std::process::id(),
             sequence: self.routes.sequence(),
             targets: self.routes.target_stats(),
-            parked,
+            parked: services.parked,
+            notices: services.notices,
             version: env!("CARGO_PKG_VERSION").into(),
             build: self.build().await,
-            ..EdgeStats::default()
+            draining: 0,
         };
         if door == Door::Face
             && let Err(message) = self.elders.add_stats(&mut stats, &mut answers).await

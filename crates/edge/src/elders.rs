@@ -155,10 +155,16 @@ fn add_notices(sum: &mut Vec<StreamNotice>, more: Vec<StreamNotice>) {
 }
 
 fn add_answers(sum: &mut Answers, more: Answers) {
-    let Answers { ok, redirects, client_errors, server_errors, left } = more;
+    let Answers { ok, redirects, client_errors, server_errors, left, first_byte } = more;
     sum.ok += ok;
     sum.redirects += redirects;
     sum.client_errors += client_errors;
     sum.server_errors += server_errors;
     sum.left += left;
+    if sum.first_byte.len() < first_byte.len() {
+        sum.first_byte.resize(first_byte.len(), 0);
+    }
+    for (sum, count) in sum.first_byte.iter_mut().zip(first_byte) {
+        *sum += count;
+    }
 }

@@ -18,12 +18,13 @@ use trackbed_stdx::tasks::Tasks;
 use crate::control::{self, Control, Door};
 use crate::elders::{self, Elders};
 use crate::error::EdgeError;
-use crate::limits::{DRAIN_TIME_DEFAULT, SWEEP_INTERVAL};
+use crate::limits::{DRAIN_TIME_DEFAULT, SOURCE_CONNECTIONS_MIN, SOURCE_SHARE, SWEEP_INTERVAL};
 use crate::listen;
 use crate::shutdown::{Stage, draining};
 use crate::snapshot::Snapshot;
 use crate::table::Routes;
 use crate::takeover::{self, Belongings, Place};
+use crate::trust::Network;
 use crate::wire::{Op, line};
 use crate::worker::Worker;
 
@@ -41,6 +42,10 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Worker threads; 0 means one per processor.
     pub workers: usize,
+    /// Proxies in front of the box: what they say about their clients (`X-Forwarded-…`) is believed.
+    pub trusted_proxies: Vec<Network>,
+    /// Connections that one address may hold; 0 means a quarter of all when others than this machine can connect.
+    pub connections_per_source: usize,
 }
 
 /// Runs the process `trackbed edge` until SIGTERM, SIGINT or an order to shut down. Logging is the caller's.
@@ -125,7 +130,13 @@ async fn serve_as(
         workers => workers,
     };
     let connections_max = listen::connections_per_worker(workers);
-    let routes = Arc::new(Routes::new(workers));
+    let per_source = match config.connections_per_source {
+        // Only this machine's own programs can connect, and they all have one address.
+        0 if address.ip().is_loopback() => 0,
+        0 => (connections_max * workers / SOURCE_SHARE).max(SOURCE_CONNECTIONS_MIN),
+        max => max,
+    };
+    let routes = Arc::new(Routes::new(workers, config.trusted_proxies.clone(), per_source));
     let table = snapshot.load_routes();
     let sequence = routes.apply(&table);
     let (stage, mut stages) = watch::channel(Stage::Waiting);
@@ -277,6 +288,6 @@ async fn sweep(routes: &Routes) {
     let mut interval = tokio::time::interval(SWEEP_INTERVAL);
     loop {
         interval.tick().await;
-        routes.sweep_idle();
+        routes.sweep();
     }
 }

@@ -13,6 +13,8 @@ fn main() -> ExitCode {
         control_socket: folder.join("control.sock"),
         state_dir: folder.join("state"),
         workers: 2,
+        trusted_proxies: Vec::new(),
+        connections_per_source: 0,
     };
     let ran = match mode {
         Some(mode) if mode == "--take-over" => run_successor(&config),
