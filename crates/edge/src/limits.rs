@@ -83,6 +83,25 @@ pub(crate) const DRAIN_TIME_DEFAULT: Duration = Duration::from_secs(30);
 pub(crate) const CONTROL_LINE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Longest time for one call of the control plane.
 pub(crate) const CONTROL_TIME_MAX: Duration = Duration::from_secs(5);
+/// Connections made for one order: the first may reach an edge in the moment in which it is replaced.
+pub(crate) const CONTROL_TRIES_MAX: u32 = 2;
+/// Longest time for one order to an edge that has been replaced, so that the order to its successor still ends within
+/// [`CONTROL_TIME_MAX`].
+pub(crate) const ELDER_TIME_MAX: Duration = Duration::from_secs(2);
+/// Time between looks at edges that are waited for.
+pub(crate) const ELDER_LOOK_INTERVAL: Duration = Duration::from_millis(20);
+/// How long an edge waits for the process that it has handed its sockets to. Orders wait meanwhile, so it is shorter
+/// than [`CONTROL_TIME_MAX`]; a successor needs some ten milliseconds.
+pub(crate) const READY_TIME_MAX: Duration = Duration::from_secs(3);
+/// How long a successor waits for the edge that it replaces: longer than that one waits, so that it hears the verdict.
+pub(crate) const PREDECESSOR_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long a successor waits for the kernel to confirm that a predecessor which fell silent is dead.
+pub(crate) const DEATH_TIME_MAX: Duration = Duration::from_secs(2);
+/// How long a replaced edge leaves idle connections open: longer than [`CLIENT_IDLE_MAX`], so that each goes by itself,
+/// with an answer that says so or by the usual limit, and no request meets a closed door.
+pub(crate) const ELDER_NOTICE: Duration = Duration::from_secs(65);
+/// Longest life of a replaced edge: streams of a working day end by themselves, forgotten ones do not.
+pub(crate) const ELDER_LIFE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// Control connections at once: the control plane holds one, people debugging a few.
 pub(crate) const CONTROL_CONNECTIONS_MAX: usize = 32;
 /// Sockets asked of a namespace thread and not yet made. Beyond, the asking request waits (and its connect limit runs).

@@ -3,6 +3,7 @@
 pub(crate) mod completions;
 pub(crate) mod deployments;
 pub(crate) mod down;
+pub(crate) mod install;
 pub(crate) mod logs;
 pub(crate) mod open;
 pub(crate) mod plan;
@@ -35,6 +36,7 @@ pub(crate) async fn run(session: &Session, verb: Verb) -> u8 {
         Verb::Run(args) => run::run(session, args).await,
         Verb::Plan(args) => Box::pin(plan::run(session, &args)).await,
         Verb::Open(args) => open::run(session, &args).await,
+        Verb::Install(args) => install::run(session, &args).await,
         Verb::Completions(args) => completions::run(session, &args),
     };
     match done {
