@@ -7,7 +7,7 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    completions, deployments, down, logs, open, plan, redeploy, restart, rollback, run, status, up,
+    cancel, completions, deployments, down, logs, open, plan, redeploy, restart, rollback, run, status, up,
     variables, volume,
 };
 use crate::home;
@@ -138,6 +138,7 @@ pub(crate) enum Verb {
     Rollback(rollback::Args),
     Redeploy(redeploy::Args),
     Restart(restart::Args),
+    Cancel(cancel::Args),
     Down(down::Args),
     Run(run::Args),
     Plan(plan::Args),
@@ -184,6 +185,8 @@ mod tests {
         for line in [
             "trackbed nonsense",
             "trackbed rollback x",
+            "trackbed cancel api --service web",
+            "trackbed cancel api --deployment dep_1",
             "trackbed up --service Bad_Name",
             "trackbed run",
             "trackbed up --health-timeout abc",

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::Instant;
-use trackbed_core::deployment::{DeploymentState, EventKind, Step};
+use trackbed_core::deployment::{DeploymentState, EventKind, Step, Withdrawal};
 use trackbed_core::route::{DownReason, UpstreamState};
 use trackbed_core::service::Wanted;
 
@@ -97,11 +97,16 @@ impl Rig {
             let fits = match deployment.state {
                 DeploymentState::Success => {
                     failures == 0
-                        && deployment.failure.is_none()
+                        && !deployment.is_given_up()
                         && matches!(last, Some((Step::Retire, EventKind::Done)))
                 }
                 DeploymentState::Failed => failures == 1 && deployment.failure.is_some(),
-                DeploymentState::Superseded => failures == 0 && events.len() <= 1,
+                DeploymentState::Superseded => {
+                    failures == 0 && matches!(deployment.withdrawal, Some(Withdrawal::Superseded { .. }))
+                }
+                DeploymentState::Cancelled => {
+                    failures == 0 && deployment.withdrawal == Some(Withdrawal::Cancelled)
+                }
                 DeploymentState::Queued | DeploymentState::Building | DeploymentState::Deploying => false,
             };
             if sequences != expected || !fits {
