@@ -138,12 +138,15 @@ impl Control {
         }
     }
 
-    /// Starts the live release in a fresh instance, whose id is stored first, and gates it.
+    /// Starts the live release in a fresh instance, whose id is stored first, and gates it. Gives way likewise.
     async fn start_again(&self, service: &Service, live: Live, queue: Queue) -> Result<(), ControlError> {
         let instance = InstanceId::from_random(random::bytes::<ID_BYTES>());
         let live = Live { instance: Some(instance.clone()), port: None, ..live };
         self.store_live(service, live.clone()).await?;
-        self.start_instance(service, &live.release, &instance, None).await?;
+        tokio::select! {
+            started = self.start_instance(service, &live.release, &instance, None) => started?,
+            () = self.something_newer(service, queue) => return Ok(()),
+        };
         self.gate_again(service, live, &instance, queue).await
     }
 

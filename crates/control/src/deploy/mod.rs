@@ -144,10 +144,14 @@ impl Control {
         loop {
             let service = self.load_service(deployment).await?;
             let as_begun = deployment.clone();
+            let mut recall = None;
             let taken = tokio::select! {
                 taken = self.take(&service, deployment, step) => taken,
                 () = self.keep_supervising(&service.id), if beside => continue,
-                _ = self.until_recalled(&as_begun), if gives_way => Err(StepError::Recalled),
+                due = self.until_recalled(&as_begun), if gives_way => {
+                    recall = Some(due);
+                    Err(StepError::Recalled)
+                }
                 () = sleep_until(deadline) => {
                     let failure = deadlines::overrun(step, limit, last);
                     *deployment = self.reload(deployment).await?;
@@ -167,11 +171,12 @@ impl Control {
                 Err(StepError::Recalled) => {
                     // What was handed to the database before is stored by now.
                     *deployment = self.reload(deployment).await?;
-                    if let Some(recall) = self.recalled(deployment).await? {
-                        self.give_up(deployment, recall).await?;
-                        return Ok(Outcome::GivenUp);
+                    if recall.is_none() {
+                        recall = self.recalled(deployment).await?;
                     }
-                    continue;
+                    let Some(recall) = recall else { continue };
+                    self.give_up(deployment, recall).await?;
+                    return Ok(Outcome::GivenUp);
                 }
                 Err(StepError::Failed(failure)) if deployment.state != DeploymentState::Success => {
                     self.fail(deployment, *failure).await?;

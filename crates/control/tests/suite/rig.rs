@@ -55,7 +55,7 @@ fn parts(store: Store, folder: &TempDir, world: &World, faults: &Faults) -> Part
         engine: Arc::new(FakeEngine::new(world.clone(), faults.clone())),
         edge: Arc::new(FakeEdge::new(world.clone(), faults.clone())),
         volumes: Arc::new(FakeVolumes::new(faults.clone())),
-        clock: clock::now,
+        clock: clock::wall,
         config: Config {
             data_dir: folder.path().to_owned(),
             domain: "localhost".parse().unwrap(),
@@ -117,6 +117,25 @@ impl Rig {
                 _ = self.ends.changed() => {}
             }
         }
+    }
+
+    /// Ends the control plane and starts none.
+    pub(crate) async fn end(&mut self) {
+        self.tasks.stop(Duration::ZERO).await;
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// A deployment as the state has it.
+    pub(crate) async fn stored(&self, id: &DeploymentId) -> Deployment {
+        let id = id.clone();
+        self.store.with(move |db| db.load_deployment(&id)).await.unwrap()
+    }
+
+    /// Changes what the state says of a deployment.
+    pub(crate) async fn store_as(&self, deployment: Deployment) {
+        self.store.with(move |db| db.update_deployment(&deployment)).await.unwrap();
     }
 
     /// Lets virtual time pass, and the control plane crash when a fault says so.
@@ -182,6 +201,24 @@ impl Rig {
     /// Waits for a step of a deployment to begin.
     pub(crate) async fn reach(&mut self, id: &DeploymentId, step: Step) {
         self.until(step.as_str(), async |rig| rig.control.deployment(id).await.unwrap().step >= step).await;
+    }
+
+    /// Catches the moment in which a step of a deployment is stored as begun, however short it is. False when it never is.
+    pub(crate) async fn catch(&mut self, id: &DeploymentId, step: Step) -> bool {
+        let mut news = self.control.news();
+        loop {
+            news.mark_unchanged();
+            let deployment = self.control.deployment(id).await.unwrap();
+            if deployment.entered == Some(step) || deployment.finished_at.is_some() {
+                return deployment.entered == Some(step) && deployment.finished_at.is_none();
+            }
+            news.changed().await.unwrap();
+        }
+    }
+
+    /// Cancels whatever is under way.
+    pub(crate) async fn cancel(&self) -> Result<Deployment, ControlError> {
+        self.control.request_cancel(&name("web"), &name("web")).await
     }
 
     pub(crate) async fn down(&self) {
