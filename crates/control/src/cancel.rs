@@ -55,6 +55,8 @@ impl Control {
             Ok(Ok(cancelled.swap_remove(begun.unwrap_or(cancelled.len() - 1))))
         });
         let cancelled = cancelled.await?;
+        // A service whose first deployment never began has no route yet.
+        self.owe_routes();
         self.announce();
         self.wake(&id);
         cancelled

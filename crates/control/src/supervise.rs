@@ -132,6 +132,11 @@ impl Control {
                 self.start_again(service, Live { restarts, ..live }, queue).await
             }
             Decision::GiveUp(reason) => {
+                let port = status.and_then(|status| status.port).unwrap_or_default();
+                let reason = match self.cause_of_end(&instance, port).await {
+                    Some(cause) => format!("{reason}: {cause}"),
+                    None => reason,
+                };
                 tracing::error!(service = %service.name, release = release.label(), reason, "given up");
                 self.store_live(service, Live { port: None, given_up: Some(reason), ..live }).await
             }

@@ -160,7 +160,7 @@ pub(crate) fn service(control: &Control, status: ServiceStatus, around: Around) 
             ServiceState::Crashed => "crashed",
         }
         .into(),
-        detail: live.and_then(|live| live.given_up.clone()),
+        detail: status.detail,
         url: control.url(&status.service.host),
         release: status.release.map(|release| wire::Release {
             version: release.version,

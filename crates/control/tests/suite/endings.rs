@@ -272,3 +272,21 @@ async fn a_newer_deployment_that_is_cancelled_in_time_spares_the_older_one() {
     assert_eq!(rig.finish(&second).await.state, DeploymentState::Cancelled);
     rig.settle().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_first_deployment_that_is_cancelled_leaves_nothing_but_the_service() {
+    let mut rig = Rig::new().await;
+    let id = rig.up(&App::new("one")).await;
+    // Before its worker has come to it.
+    let cancelled = rig.cancel().await.unwrap();
+    assert_eq!(cancelled.id, id);
+    rig.finish(&id).await;
+    rig.settle().await;
+    assert!(rig.world.living().is_empty());
+    let id = rig.up(&App::new("two").with_volume().never_healthy()).await;
+    rig.reach(&id, Step::Health).await;
+    rig.cancel().await.unwrap();
+    assert_eq!(rig.finish(&id).await.state, DeploymentState::Cancelled);
+    rig.settle().await;
+    assert!(rig.world.living().is_empty());
+}

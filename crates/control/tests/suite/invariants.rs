@@ -126,6 +126,9 @@ impl Rig {
                 }
                 DeploymentState::Queued | DeploymentState::Building | DeploymentState::Deploying => false,
             };
+            if self.cancelled.contains(&deployment.id) && deployment.state == DeploymentState::Success {
+                never.push(format!("{} was cancelled, and became live", deployment.id));
+            }
             if sequences != expected || !fits {
                 never.push(format!("{} ended as {:?} with {events:#?}", deployment.id, deployment.state));
             }

@@ -31,6 +31,8 @@ pub(crate) struct Rig {
     pub(crate) crashes: u32,
     /// Ends the control plane once this many changes of the state have been stored and announced.
     pub(crate) crash_after_changes: Option<u64>,
+    /// Deployments of which it was said that they are cancelled: they must never be live.
+    pub(crate) cancelled: Vec<DeploymentId>,
     /// Outcomes seen so far; they must never change.
     pub(crate) outcomes: BTreeMap<DeploymentId, DeploymentState>,
     store: Store,
@@ -90,6 +92,7 @@ impl Rig {
             control,
             crashes: 0,
             crash_after_changes: None,
+            cancelled: Vec::new(),
             outcomes,
             store,
             tasks,
@@ -203,6 +206,15 @@ impl Rig {
         self.until(step.as_str(), async |rig| rig.control.deployment(id).await.unwrap().step >= step).await;
     }
 
+    /// Waits for a step of a deployment to begin, or for its end before that.
+    pub(crate) async fn reach_or_end(&mut self, id: &DeploymentId, step: Step) {
+        self.until(step.as_str(), async |rig| {
+            let deployment = rig.control.deployment(id).await.unwrap();
+            deployment.step >= step || deployment.finished_at.is_some()
+        })
+        .await;
+    }
+
     /// Catches the moment in which a step of a deployment is stored as begun, however short it is. False when it never is.
     pub(crate) async fn catch(&mut self, id: &DeploymentId, step: Step) -> bool {
         let mut news = self.control.news();
@@ -216,9 +228,11 @@ impl Rig {
         }
     }
 
-    /// Cancels whatever is under way.
-    pub(crate) async fn cancel(&self) -> Result<Deployment, ControlError> {
-        self.control.request_cancel(&name("web"), &name("web")).await
+    /// Cancels whatever is under way, and remembers what was promised.
+    pub(crate) async fn cancel(&mut self) -> Result<Deployment, ControlError> {
+        let cancelled = self.control.request_cancel(&name("web"), &name("web")).await?;
+        self.cancelled.push(cancelled.id.clone());
+        Ok(cancelled)
     }
 
     pub(crate) async fn down(&self) {
