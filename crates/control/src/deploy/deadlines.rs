@@ -79,7 +79,7 @@ fn limit_of(step: Step) -> Limit {
 
 impl Control {
     /// Returns how long the step that a deployment is at may take, or its undoing once it is given up.
-    pub(super) async fn limit_of(&self, deployment: &Deployment) -> Result<Duration, StoreError> {
+    pub(super) async fn time_limit(&self, deployment: &Deployment) -> Result<Duration, StoreError> {
         let Limit { own, asked, .. } = limit_of(deployment.step);
         let (own, asked) = match deployment.is_given_up() {
             true => (UNDO, Asked::Grace),

@@ -19,6 +19,7 @@ const DRAIN_POLL: Duration = Duration::from_millis(20);
 /// How long short requests in flight may take once new ones are parked; a longer one is cut with its instance. Well
 /// below the park limit, because every caller waits for them.
 pub(crate) const FINISH_LIMIT: Duration = Duration::from_secs(10);
+
 impl Control {
     /// Streams come first, while the old release still serves everything: nobody waits for somebody else's stream.
     pub(super) async fn drain_streams(&self, deployment: &Deployment) -> Result<(), StepError> {

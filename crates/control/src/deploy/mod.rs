@@ -8,6 +8,7 @@ mod deadlines;
 mod handover;
 mod preparing;
 mod recall;
+mod records;
 mod undo;
 
 pub(crate) use handover::FINISH_LIMIT;
@@ -16,7 +17,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 use trackbed_core::deployment::{
-    Deployment, DeploymentEvent, DeploymentState, Event, EventKind, Failure, Step, Stopwatch, Withdrawal,
+    Deployment, DeploymentEvent, DeploymentState, EventKind, Failure, Step, Stopwatch, Withdrawal,
 };
 use trackbed_core::ports::PortError;
 use trackbed_core::service::Service;
@@ -121,7 +122,7 @@ impl Control {
 
     /// Returns the moment at which the step, or the undoing, has taken too long, and the whole limit.
     async fn deadline(&self, deployment: &Deployment) -> Result<(Instant, Duration), ControlError> {
-        let limit = self.limit_of(deployment).await?;
+        let limit = self.time_limit(deployment).await?;
         let now = self.now();
         let stopwatch = deployment.stopwatch.unwrap_or(Stopwatch::begin(now));
         Ok((Instant::now() + stopwatch.left(limit, now), limit))
@@ -267,72 +268,6 @@ impl Control {
             Step::Switch => self.switch_route(service, deployment).await,
             Step::Retire => self.retire_old(deployment).await,
         }
-    }
-
-    pub(crate) async fn load_service(&self, deployment: &Deployment) -> Result<Service, ControlError> {
-        let id = deployment.service.clone();
-        Ok(self.inner.store.with(move |db| db.load_service(&id)).await?)
-    }
-
-    async fn reload(&self, deployment: &Deployment) -> Result<Deployment, ControlError> {
-        let id = deployment.id.clone();
-        Ok(self.inner.store.with(move |db| db.load_deployment(&id)).await?)
-    }
-
-    async fn save(&self, deployment: &Deployment) -> Result<(), ControlError> {
-        let copy = deployment.clone();
-        self.inner.store.with(move |db| db.update_deployment(&copy)).await?;
-        self.announce();
-        Ok(())
-    }
-
-    /// Stores a deployment and an event of it in one transaction: it never fails twice, nor fails and goes on; and each
-    /// transaction is a wait for the disk that somebody's parked request may be part of.
-    async fn save_with(&self, deployment: &Deployment, event: Event) -> Result<(), ControlError> {
-        let copy = deployment.clone();
-        self.inner
-            .store
-            .with(move |db| {
-                db.update_deployment(&copy)?;
-                db.add_event(&copy.id, event)
-            })
-            .await?;
-        self.announce();
-        Ok(())
-    }
-
-    /// As [`Control::save_with`], but does nothing and returns false when the deployment was ended meanwhile.
-    async fn save_unless_ended(&self, deployment: &Deployment, event: Event) -> Result<bool, ControlError> {
-        let copy = deployment.clone();
-        let stored = self.inner.store.with(move |db| {
-            if copy.finished_at.is_none() && db.load_deployment(&copy.id)?.finished_at.is_some() {
-                return Ok(false);
-            }
-            db.update_deployment(&copy)?;
-            db.add_event(&copy.id, event)?;
-            Ok(true)
-        });
-        let stored = stored.await?;
-        self.announce();
-        Ok(stored)
-    }
-
-    /// Adds an event for whoever watches.
-    pub(crate) async fn event(
-        &self,
-        deployment: &Deployment,
-        kind: EventKind,
-        message: &str,
-    ) -> Result<(), ControlError> {
-        let event = self.news_of(deployment.step, kind, message);
-        let id = deployment.id.clone();
-        self.inner.store.with(move |db| db.add_event(&id, event)).await?;
-        self.announce();
-        Ok(())
-    }
-
-    fn news_of(&self, step: Step, kind: EventKind, message: &str) -> Event {
-        Event { sequence: 0, at: self.now(), step, kind, message: message.to_owned() }
     }
 }
 
