@@ -35,10 +35,12 @@ pub enum Mode {
     CrashAfter,
     /// The effect happens twice.
     Repeat,
+    /// It never answers, and has no effect.
+    Hang,
 }
 
 impl Mode {
-    /// All modes.
+    /// The modes that cost no time. A call that hangs may take as long as the longest deadline.
     pub const ALL: [Mode; 4] = [Mode::FailOnce, Mode::CrashBefore, Mode::CrashAfter, Mode::Repeat];
 
     /// Returns the modes in which a call can differ: one that only reads has no effect to come after or to repeat.
@@ -200,6 +202,7 @@ impl Faults {
                 effect().await;
                 self.crash().await
             }
+            Mode::Hang => std::future::pending().await,
             Mode::Repeat => {
                 effect().await;
                 effect().await

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use trackbed_tests::{App, Output, TestBox, Traffic, Up, wait_for};
+use trackbed_tests::{App, Output, TestBox, Traffic, Up, User, wait_for};
 
 /// Above every build, start and grace that is waited for here.
 const SOON: Duration = Duration::from_secs(40);
@@ -54,20 +54,28 @@ fn assert_no_build_left(town: &TestBox) {
 
 #[test]
 fn a_cancelled_build_ends_at_once_and_the_old_release_serves_on() {
-    let town = TestBox::start();
+    // An ordinary user has no control groups to kill.
+    for user in [User::Own, User::Ordinary] {
+        if user == User::Own || nix::unistd::geteuid().is_root() {
+            cancel_a_build(&TestBox::start_with(user, &[], &[]));
+        }
+    }
+}
+
+fn cancel_a_build(town: &TestBox) {
     let app = town.up_good("shop");
     settings(&app, &format!("\"buildCommand\": \"sleep {AGES}\""));
-    let (up, cancelled) = during(&town, &app, "build", || {
-        await_command(&town);
+    let (up, cancelled) = during(town, &app, "build", || {
+        await_command(town);
         town.trackbed(&["cancel", "shop"])
     });
     let talk = &ok(&cancelled).stderr;
     assert!(talk.contains("is cancelled; it was at build"), "{talk}");
     assert!(talk.contains("the previous release v1 keeps serving"), "{talk}");
     assert_eq!((up.code, up.text("status")), (1, "cancelled"), "{:#}", up.last);
-    assert_no_build_left(&town);
+    assert_no_build_left(town);
     town.assert_serves_on("shop");
-    let list = ok(&town.trackbed(&["deployments", "--service", "shop"])).stdout.clone();
+    let list = ok(town.trackbed(&["deployments", "--service", "shop"])).stdout.clone();
     assert!(list.lines().nth(1).is_some_and(|line| line.contains("cancelled")), "{list}");
 
     // The refusals say what to do.

@@ -7,7 +7,7 @@ use trackbed_core::deployment::{Deployment, DeploymentState, EventKind, Step, St
 use trackbed_core::route::RouteTable;
 use trackbed_core::{DeploymentId, Timestamp};
 use trackbed_testkit::faults::CALLS;
-use trackbed_testkit::{App, Happening, clock};
+use trackbed_testkit::{App, Fault, Happening, Mode, clock};
 
 use crate::rig::{Rig, on_paused_time};
 
@@ -307,6 +307,45 @@ fn a_restarted_control_plane_ends_an_overlap_from_every_stored_state_whatever_ha
 #[test]
 fn a_restarted_control_plane_ends_a_held_handover_from_every_stored_state_whatever_hangs() {
     ends_from_everywhere(true);
+}
+
+/// Each single call of a deployment hangs once.
+fn ends_whichever_call_hangs(has_volume: bool) {
+    let app = |name| if has_volume { App::new(name).with_volume() } else { App::new(name) };
+    let prepare = async || {
+        let mut rig = Rig::new().await;
+        rig.deploy_well(&app("one")).await;
+        rig
+    };
+    let calls = on_paused_time(async {
+        let mut rig = prepare().await;
+        rig.faults.record();
+        rig.deploy_well(&app("two")).await;
+        rig.faults.recorded()
+    });
+    assert!(calls.len() > 20, "{calls:?}");
+    for call in calls {
+        on_paused_time(async {
+            let mut rig = prepare().await;
+            let fault = Fault { call, mode: Mode::Hang };
+            rig.faults.arm(fault.clone());
+            let id = rig.up(&app("two")).await;
+            let ended = ends_in_time(&mut rig, &id).await;
+            assert!(matches!(ended.state, DeploymentState::Success | DeploymentState::Failed), "{fault}");
+            rig.settle_after(&fault.to_string(), fault.call.name == "engine.stop").await;
+            assert!(rig.faults.has_struck(), "{fault}");
+        });
+    }
+}
+
+#[test]
+fn an_overlap_ends_whichever_call_hangs() {
+    ends_whichever_call_hangs(false);
+}
+
+#[test]
+fn a_held_handover_ends_whichever_call_hangs() {
+    ends_whichever_call_hangs(true);
 }
 
 #[tokio::test(start_paused = true)]
