@@ -75,7 +75,7 @@ fn cancel_a_build(town: &TestBox) {
     assert_eq!((up.code, up.text("status")), (1, "cancelled"), "{:#}", up.last);
     assert_no_build_left(town);
     town.assert_serves_on("shop");
-    let list = ok(town.trackbed(&["deployments", "--service", "shop"])).stdout.clone();
+    let list = ok(&town.trackbed(&["deployments", "--service", "shop"])).stdout.clone();
     assert!(list.lines().nth(1).is_some_and(|line| line.contains("cancelled")), "{list}");
 
     // The refusals say what to do.
