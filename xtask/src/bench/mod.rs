@@ -3,7 +3,15 @@
 mod bare;
 mod deploy;
 mod docker;
+mod edge;
+mod handover;
 mod idle;
+mod load;
+mod options;
+mod peers;
+mod rows;
+mod sse;
+mod wrk;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -14,16 +22,27 @@ use crate::own_box::{OwnBox, stop_earlier};
 use crate::shell::{self, root, say, target_dir};
 use crate::{http, install};
 
-/// Runs one benchmark, or all.
-pub fn run(name: Option<&str>) -> Result<()> {
-    install::ensure(&[install::BOX, install::BENCHES])?;
+/// Runs one benchmark with its options; without a name, those that measure a deployment.
+pub fn run(name: Option<&str>, options: &[&str]) -> Result<()> {
+    let needs: &[&[install::Need]] = match name {
+        None | Some("idle" | "deploy") if options.is_empty() => &[install::BOX, install::BENCHES],
+        None | Some("idle" | "deploy") => bail!("this benchmark has no options"),
+        Some("edge" | "sse") => &[install::PROXIES],
+        Some("handover") => &[install::BOX, install::TESTS],
+        Some(other) => {
+            bail!("there is no benchmark `{other}`; there are `idle`, `deploy`, `edge`, `sse` and `handover`")
+        }
+    };
+    install::ensure(needs)?;
     shell::run("cargo", &["build", "--release", "--package", "trackbed"])?;
     println!("\n{}", install::machine());
     match name {
-        None => idle::run().and_then(|()| deploy::run()),
         Some("idle") => idle::run(),
         Some("deploy") => deploy::run(),
-        Some(other) => bail!("there is no benchmark `{other}`; there are `idle` and `deploy`"),
+        Some("edge") => edge::run(options),
+        Some("sse") => sse::run(options),
+        Some("handover") => handover::run(options),
+        _ => idle::run().and_then(|()| deploy::run()),
     }
 }
 

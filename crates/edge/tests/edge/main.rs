@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test's tasks end with its runtime")]
 #![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
 
+mod conformance;
 mod control;
 mod ends;
 mod headers;
@@ -14,4 +15,6 @@ mod routing;
 mod streaming;
 mod support;
 mod swap;
+mod takeover;
+mod takeover_kills;
 mod upgrade;
