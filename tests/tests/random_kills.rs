@@ -369,8 +369,7 @@ impl Chaos {
         let mut last = BTreeMap::new();
         for failed in &seen.failures {
             // The latest kill that explains it.
-            let windows = self.windows.iter().filter(|window| window.explains(failed));
-            if let Some(window) = windows.filter(|window| window.from <= failed.ended).next_back() {
+            if let Some(window) = self.windows.iter().rfind(|window| window.explains(failed)) {
                 let after = failed.ended.saturating_duration_since(window.from);
                 let longest = last.entry(window.victim).or_insert(after);
                 *longest = after.max(*longest);
