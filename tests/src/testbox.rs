@@ -311,9 +311,14 @@ impl TestBox {
         listen.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("an address")
     }
 
-    /// The edge's process.
+    /// The edge's process; waits for one when the last was killed a moment ago.
     pub fn edge_pid(&self) -> u64 {
-        self.json(&["status", "--json"])["box"]["edge"]["pid"].as_u64().expect("an edge")
+        let mut pid = None;
+        wait_for("there is an edge", START_LIMIT, || {
+            pid = self.json(&["status", "--json"])["box"]["edge"]["pid"].as_u64();
+            pid.is_some()
+        });
+        pid.expect("waited for")
     }
 
     /// Sends a request to a service through the edge.

@@ -134,10 +134,7 @@ fn who_is_parked_when_the_edge_is_killed_is_lost_but_done_never_and_the_next_are
         let answer = row.join().expect("a client does not panic");
         assert!(answer.is_err(), "{answer:?}");
     }
-    wait_for("there is another edge", PATIENCE, || {
-        let status = scene.town.json(&["status", "--json"]);
-        status["box"]["edge"]["pid"].as_u64().is_some_and(|pid| pid != edge)
-    });
+    wait_for("there is another edge", PATIENCE, || scene.town.edge_pid() != edge);
     let parked = scene.park("kept", 8);
     scene.put("go");
     all_kept(parked);
