@@ -158,8 +158,8 @@ impl Client {
         let answer = self.exchange(method, path, body);
         self.seen.slowest = self.seen.slowest.max(began.elapsed());
         match answer {
-            // Only the edge answers so.
             Ok((status, answer)) if status < 500 => return Some((status, answer)),
+            // The app never says so: it is the edge that has nobody to ask.
             Ok((status, answer)) => self.fail(began, format!("{method} {path}: {status} {answer}")),
             Err(error) => {
                 let way = if self.used > 1 { "a connection used before" } else { "a new connection" };
