@@ -7,8 +7,8 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    completions, deployments, down, install, logs, open, plan, redeploy, restart, rollback, run, status, up,
-    variables, volume,
+    cancel, completions, deployments, down, install, logs, open, plan, redeploy, restart, rollback, run,
+    status, up, variables, volume,
 };
 use crate::home;
 
@@ -143,6 +143,7 @@ pub(crate) enum Verb {
     Rollback(rollback::Args),
     Redeploy(redeploy::Args),
     Restart(restart::Args),
+    Cancel(cancel::Args),
     Down(down::Args),
     Run(run::Args),
     Plan(plan::Args),
@@ -190,6 +191,8 @@ mod tests {
         for line in [
             "trackbed nonsense",
             "trackbed rollback x",
+            "trackbed cancel api --service web",
+            "trackbed cancel api --deployment dep_1",
             "trackbed up --service Bad_Name",
             "trackbed run",
             "trackbed up --health-timeout abc",

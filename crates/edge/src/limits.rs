@@ -18,15 +18,20 @@ pub(crate) const KEPT_BYTES_SOFT_MAX: usize = 64 * 1024 * 1024;
 pub(crate) const JOINED_BYTES_MAX: usize = 4 * 1024;
 /// Bytes taken from a client while its last request is still being answered: a few pipelined requests.
 pub(crate) const PIPELINED_BYTES_MAX: usize = 16 * 1024;
-/// Bytes and time that a client may go on sending after it was refused, so that it sees the answer rather than a reset.
-pub(crate) const LINGER_BYTES_MAX: usize = 1024 * 1024;
-pub(crate) const LINGER_TIME_MAX: Duration = Duration::from_secs(2);
+/// Bytes and time that a client may go on sending after it was refused, and its longest pause, so that it sees the answer
+/// rather than a reset (nginx: 30 s and 5 s).
+pub(crate) const LINGER_BYTES_MAX: usize = 16 * 1024 * 1024;
+pub(crate) const LINGER_TIME_MAX: Duration = Duration::from_secs(30);
+pub(crate) const LINGER_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Largest buffer that an idle connection keeps, in bytes: most heads fit.
+pub(crate) const IDLE_BUFFER_BYTES_MAX: usize = 4 * 1024;
 /// Rounds of reading and writing of one connection before the others of its worker have their turn.
 pub(crate) const ROUNDS_MAX: u32 = 16;
 /// Longest time for a whole request head, so that one byte a second holds nothing for long (haproxy's usual 10 s).
 pub(crate) const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
-/// Longest idle time of a client's keep-alive connection: nginx's and most load balancers' order of magnitude.
-pub(crate) const CLIENT_IDLE_MAX: Duration = Duration::from_secs(60);
+/// Longest idle time of a client's keep-alive connection: nginx's, and above the 60 s after which load balancers in front
+/// close theirs, so that they never send into a connection that we are closing.
+pub(crate) const CLIENT_IDLE_MAX: Duration = Duration::from_secs(75);
 /// Longest time that a client may leave sent bytes unread while more are pending. Quiet streams have none pending.
 pub(crate) const CLIENT_STALL_MAX: Duration = Duration::from_secs(60);
 /// Longest time for a TCP connect. Targets are on this box: more than this is a full backlog, not distance.
@@ -103,6 +108,8 @@ pub(crate) const CONTROL_CONNECTIONS_MAX: usize = 32;
 pub(crate) const NAMESPACE_QUEUE_MAX: usize = 64;
 /// Stack of a namespace thread, in bytes: it makes sockets and nothing else.
 pub(crate) const NAMESPACE_STACK_BYTES: usize = 128 * 1024;
+/// Time that the quoted part of a probed body may take: the status is the answer.
+pub(crate) const PROBE_QUOTE_TIME_MAX: Duration = Duration::from_millis(200);
 /// Bytes of a probed body that are quoted.
 pub(crate) const PROBE_QUOTE_BYTES_MAX: usize = 200;
 /// Longest request id taken over from a client, in bytes; longer ones are replaced.

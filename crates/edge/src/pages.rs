@@ -1,6 +1,7 @@
 //! What the edge says itself: JSON for programs, a small page for people. Every inserted text is escaped.
 
 use std::io::Write;
+use std::time::{Duration, UNIX_EPOCH};
 
 use http::StatusCode;
 use serde_json::json;
@@ -188,12 +189,15 @@ impl Fault {
                 json!({ "code": code, "message": words.message, "hint": words.hint, "request_id": id });
             ("application/json", format!("{}\n", json!({ "error": error })))
         };
+        let since = Duration::from_millis(u64::try_from(trackbed_stdx::clock::now_ms()).unwrap_or_default());
+        let now = UNIX_EPOCH + since;
         out.clear();
         put_status_line(out, words.status.as_u16(), words.status.canonical_reason().unwrap_or_default());
         // Writing into a vector cannot fail.
         let _ = write!(
             out,
-            "Content-Type: {kind}\r\nContent-Length: {}\r\nCache-Control: no-store\r\nX-Request-Id: {}\r\n",
+            "Date: {}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nCache-Control: no-store\r\nX-Request-Id: {}\r\n",
+            httpdate::fmt_http_date(now),
             body.len(),
             form.id
         );

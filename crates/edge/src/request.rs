@@ -153,6 +153,13 @@ pub(crate) fn read_request(
         *field = field_of(header.name);
         said.note(*field, header.value);
     }
+    if method.bytes().any(|byte| byte.is_ascii_lowercase()) {
+        // Methods have a case (RFC 9110 §9.1); an app that ignores it would answer `head` as HEAD, and we would not.
+        return Err(Box::new(Refusal::plain(Fault::Malformed("a method is written in capitals"))));
+    }
+    if said.options.are_too_many() {
+        return Err(Box::new(Refusal::plain(Fault::Malformed("Connection names too many fields"))));
+    }
     let (is_head, wants_page) = (method == "HEAD", wants_page(said.accept));
     let refuse = |fault| Box::new(Refusal { fault, wants_page, is_head });
     if method == "CONNECT" {
@@ -275,6 +282,14 @@ pub(crate) fn has_bare_line_end(head: &[u8], from: usize) -> bool {
     memchr::memchr_iter(b'\n', &head[from..]).any(|at| from + at == 0 || head[from + at - 1] != b'\r')
 }
 
+/// Returns whether there is an empty line.
+pub(crate) fn ends_head(bytes: &[u8]) -> bool {
+    memchr::memchr_iter(b'\n', bytes).any(|at| {
+        let rest = &bytes[at + 1..];
+        rest.starts_with(b"\n") || rest.starts_with(b"\r\n")
+    })
+}
+
 /// Writes the fields that pass as they are.
 fn put_others(
     out: &mut Vec<u8>,
@@ -314,8 +329,11 @@ fn put_client(
     };
     put(out, "X-Forwarded-For", client.as_bytes());
     put(out, "X-Real-IP", client.as_bytes());
-    let is_https =
-        is_trusted && said.forwarded_proto.is_some_and(|proto| proto.eq_ignore_ascii_case(b"https"));
+    let is_https = is_trusted
+        && said.forwarded_proto.is_some_and(|proto| {
+            // Some proxies name the scheme of a WebSocket.
+            proto.eq_ignore_ascii_case(b"https") || proto.eq_ignore_ascii_case(b"wss")
+        });
     put(out, "X-Forwarded-Proto", if is_https { b"https" } else { b"http" });
     let told_host =
         said.forwarded_host.filter(|host| is_trusted && std::str::from_utf8(host).is_ok_and(host::is_plain));

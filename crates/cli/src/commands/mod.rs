@@ -1,5 +1,6 @@
 //! One file per command: its flags, what it asks the box, and how it prints the answer.
 
+pub(crate) mod cancel;
 pub(crate) mod completions;
 pub(crate) mod deployments;
 pub(crate) mod down;
@@ -32,6 +33,7 @@ pub(crate) async fn run(session: &Session, verb: Verb) -> u8 {
         Verb::Rollback(args) => Box::pin(rollback::run(session, &args)).await,
         Verb::Redeploy(args) => Box::pin(redeploy::run(session, &args)).await,
         Verb::Restart(args) => Box::pin(restart::run(session, &args)).await,
+        Verb::Cancel(args) => cancel::run(session, &args).await,
         Verb::Down(args) => down::run(session, &args).await,
         Verb::Run(args) => run::run(session, args).await,
         Verb::Plan(args) => Box::pin(plan::run(session, &args)).await,

@@ -9,7 +9,6 @@ use super::{Deviation, kept_in, run};
 
 /// Where we differ from a suite on purpose.
 const DEVIATIONS: &[Deviation] = &[
-    gunicorn("invalid/003c", ANY_TOKEN),
     gunicorn("invalid/041", "which `Content-Type` counts is the app's to say; it frames nothing"),
     gunicorn("invalid/rfc9110_trailer_forbidden_cl_01", TRAILERS_DROPPED),
     gunicorn("invalid/rfc9110_trailer_forbidden_host_01", TRAILERS_DROPPED),
