@@ -49,7 +49,7 @@ impl FakeEngine {
                     return Ok(());
                 }
                 let held = spec.volumes.iter().find_map(|mount| {
-                    let holder = state.holder(&mount.volume, &spec.id)?;
+                    let holder = state.holder(mount, &spec.id)?;
                     Some((mount.volume.clone(), holder))
                 });
                 match held {

@@ -137,6 +137,8 @@ pub(crate) struct Inner {
     /// Held while a route table is computed and applied, so that tables reach the edge in the order of the states.
     pub(crate) route_order: tokio::sync::Mutex<()>,
     pub(crate) routes_known: RoutesKnown,
+    /// Since when callers of a service are held for a handover.
+    pub(crate) held_since: Mutex<HashMap<ServiceId, tokio::time::Instant>>,
     /// Wakes the worker of a service.
     wakers: Mutex<HashMap<ServiceId, Arc<Notify>>>,
     /// Counts changes that somebody may be waiting to see.
@@ -160,6 +162,7 @@ impl Control {
                 build_slots,
                 route_order: tokio::sync::Mutex::new(()),
                 routes_known: RoutesKnown::default(),
+                held_since: Mutex::default(),
                 wakers: Mutex::default(),
                 news: watch::Sender::new(0),
             }),

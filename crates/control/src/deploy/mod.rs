@@ -3,11 +3,13 @@
 //! Each step is stored before it is taken and may be taken again. What a step needs from an earlier one is in the
 //! deployment itself, never in memory, so that another `serve` can go on in the middle.
 
+mod drain;
 mod handover;
+mod hold;
 mod preparing;
 mod undo;
 
-pub(crate) use handover::FINISH_LIMIT;
+pub(crate) use hold::{start_patience, waited_at_most};
 
 use std::time::Duration;
 

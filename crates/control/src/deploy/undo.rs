@@ -5,10 +5,11 @@ use std::time::Duration;
 use trackbed_core::deployment::{Deployment, DeploymentEvent, EventKind};
 use trackbed_core::service::Wanted;
 
+use super::hold::waited_at_most;
 use crate::control::{Control, ControlError};
 
 /// A release that failed gets little time to end: callers of the old one may be waiting.
-const UNDO_GRACE: Duration = Duration::from_secs(2);
+pub(super) const UNDO_GRACE: Duration = Duration::from_secs(2);
 
 impl Control {
     /// Stops the new instance and marks the deployment failed. The old release was either never touched, or has been
@@ -31,7 +32,13 @@ impl Control {
             live.instance = None;
             live.port = None;
             live.restarts = 0;
+            // Those who are parked have waited for this deployment already, and wait on for the old release.
+            let release = live.release.clone();
+            let grace = self.inner.store.with(move |db| db.load_release(&release)).await?.config.stop_grace;
+            let window = Duration::from_millis(deployment.hold_window_ms.unwrap_or_default());
+            live.waited_ms = u64::try_from(waited_at_most(grace, window).as_millis()).unwrap_or(u64::MAX);
         }
+        self.end_hold(&deployment.service);
         deployment.state = deployment
             .state
             .apply(DeploymentEvent::WasUndone)

@@ -6,6 +6,7 @@
 
 mod failures;
 mod handover;
+mod hold;
 mod invariants;
 mod matrix;
 mod repair;
