@@ -5,7 +5,8 @@ use trackbed_core::Timestamp;
 use trackbed_core::image::Image;
 use trackbed_core::instance::LogStream;
 use trackbed_core::plan::Plan;
-use trackbed_core::ports::{BuildLog, BuildRequest, Builder, PlanRequest, PortError, Source};
+use trackbed_core::ports::{BuildLog, BuildRequest, Builder, PlanRequest, PortError, Source, Suspect};
+use trackbed_core::route::StreamFault;
 
 use crate::app::App;
 use crate::faults::Faults;
@@ -73,6 +74,14 @@ impl FakeBuilder {
 impl Builder for FakeBuilder {
     async fn plan(&self, request: PlanRequest) -> Result<Plan, PortError> {
         self.faults.pass("builder.plan", Err, || self.make_plan(&request)).await
+    }
+
+    async fn suspects(&self, source: &Source, _fault: StreamFault) -> Result<Vec<Suspect>, PortError> {
+        let look = || async {
+            self.app(source)?;
+            Ok(self.world.lock().suspects.clone())
+        };
+        self.faults.pass("builder.suspects", Err, look).await
     }
 
     async fn build(&self, request: BuildRequest, log: &dyn BuildLog) -> Result<Image, PortError> {

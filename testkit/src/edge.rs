@@ -104,6 +104,7 @@ impl Edge for FakeEdge {
                 listen: "127.0.0.1:8080".into(),
                 pid: 7,
                 sequence: state.table.sequence,
+                notices: state.notices.iter().map(|(id, all)| (id.to_string(), all.clone())).collect(),
                 parked: state.parked_stats(now),
                 targets: targets.into_iter().map(|(id, stats)| (id.to_string(), stats)).collect(),
                 ..EdgeStats::default()

@@ -8,7 +8,7 @@ use trackbed_core::instance::{
     AppTree, Exit, InstanceSpec, InstanceState, InstanceStats, InstanceStatus, Listener, LogCursor, LogPage,
 };
 use trackbed_core::isolation::{Isolation, IsolationLevel};
-use trackbed_core::ports::{BuildLog, Engine, PortError};
+use trackbed_core::ports::{BuildLog, Engine, LeaseHolder, PortError, VolumeLease, VolumePlace};
 use trackbed_core::route::{Address, UpstreamState};
 use trackbed_core::{InstanceId, Secret};
 
@@ -214,6 +214,25 @@ impl Engine for FakeEngine {
             Ok(state.next_port)
         };
         self.faults.pass("engine.free_port", Err, free).await
+    }
+
+    async fn lease(&self, place: &VolumePlace) -> Result<VolumeLease, PortError> {
+        let lease = || async {
+            let lock = place.lock.to_string_lossy().into_owned();
+            let mut instances = self.world.living();
+            instances.sort_by_key(|instance| std::cmp::Reverse(instance.started_at));
+            let holders: Vec<_> = instances
+                .into_iter()
+                .filter_map(|instance| {
+                    let mount = instance.spec.volumes.iter().find(|mount| mount.lock_path == lock)?;
+                    let shared = mount.shared;
+                    Some(LeaseHolder { instance: instance.spec.id, title: instance.spec.title, shared })
+                })
+                .collect();
+            let fence = self.world.fence(&lock);
+            Ok(VolumeLease { fence, is_held: !holders.is_empty(), holders })
+        };
+        self.faults.pass("engine.lease", Err, lease).await
     }
 
     async fn exec(

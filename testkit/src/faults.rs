@@ -48,16 +48,18 @@ impl Mode {
 }
 
 /// Calls without an effect.
-const READS: [&str; 9] = [
+const READS: [&str; 11] = [
     "edge.probe",
     "edge.stats",
     "engine.address",
     "engine.inspect",
+    "engine.lease",
     "engine.list",
     "engine.listeners",
     "engine.logs",
     "engine.stats",
     "builder.plan",
+    "builder.suspects",
 ];
 
 /// A fault to come.

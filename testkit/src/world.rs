@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use trackbed_core::instance::{Exit, InstanceKind, InstanceSpec, LogLine, LogStream, VolumeMount};
-use trackbed_core::route::{RouteTable, TargetStats, UpstreamState};
-use trackbed_core::{Digest, Host, InstanceId, Timestamp};
+use trackbed_core::ports::Suspect;
+use trackbed_core::route::{RouteTable, StreamFault, StreamNotice, TargetStats, UpstreamState};
+use trackbed_core::{Digest, Host, InstanceId, ServiceId, Timestamp};
 
 use crate::app::App;
 use crate::callers::Callers;
@@ -51,6 +52,8 @@ pub(crate) struct State {
     pub(crate) journal: Vec<(Timestamp, Happening)>,
     pub(crate) violations: Vec<String>,
     pub(crate) callers: Callers,
+    pub(crate) notices: BTreeMap<ServiceId, Vec<StreamNotice>>,
+    pub(crate) suspects: Vec<Suspect>,
 }
 
 /// A run of an app.
@@ -116,6 +119,8 @@ impl World {
             journal: Vec::new(),
             violations: Vec::new(),
             callers: Callers::default(),
+            notices: BTreeMap::new(),
+            suspects: Vec::new(),
         };
         Self { state: Arc::new(Mutex::new(state)) }
     }
@@ -177,6 +182,27 @@ impl World {
         let mut state = self.lock();
         state.ending.remove(id);
         state.traffic.insert(id.clone(), TargetStats { in_flight, streams, ..TargetStats::default() });
+    }
+
+    /// Lets the edge notice a fault of a service's streams once more.
+    pub fn notice(&self, service: &ServiceId, fault: StreamFault, path: &str) {
+        let mut state = self.lock();
+        let notices = state.notices.entry(service.clone()).or_default();
+        let count = notices.iter().find(|notice| notice.fault == fault).map_or(0, |notice| notice.count);
+        notices.retain(|notice| notice.fault != fault);
+        notices.push(StreamNotice { fault, path: path.to_owned(), count: count + 1 });
+    }
+
+    /// Says what a look into any source finds.
+    pub fn set_suspects(&self, suspects: Vec<Suspect>) {
+        self.lock().suspects = suspects;
+    }
+
+    /// Returns how many instances have held a lock so far.
+    pub(crate) fn fence(&self, lock: &str) -> u64 {
+        let state = self.lock();
+        let holds = |instance: &&Instance| instance.spec.volumes.iter().any(|mount| mount.lock_path == lock);
+        state.instances.values().filter(holds).count() as u64
     }
 
     /// Returns the table in force.

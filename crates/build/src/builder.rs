@@ -8,7 +8,10 @@ use async_trait::async_trait;
 use trackbed_core::image::{Image, Layer};
 use trackbed_core::instance::LogStream;
 use trackbed_core::plan::Plan;
-use trackbed_core::ports::{BuildLog, BuildRequest, Builder, JobRunner, PlanRequest, PortError};
+use trackbed_core::ports::{
+    BuildLog, BuildRequest, Builder, JobRunner, PlanRequest, PortError, Source, Suspect,
+};
+use trackbed_core::route::StreamFault;
 use trackbed_core::{Digest, Timestamp};
 use trackbed_stdx::clock;
 
@@ -17,6 +20,7 @@ use crate::layers::{self, Layers};
 use crate::planner::{self, Outcome};
 use crate::python::build as python;
 use crate::python::interpreters::{Interpreter, Interpreters};
+use crate::python::suspects;
 use crate::python::wanted::Wanted;
 use crate::tools::{self, Uv};
 
@@ -120,6 +124,11 @@ impl Builder for LocalBuilder {
             }
         })
         .await
+    }
+
+    async fn suspects(&self, source: &Source, fault: StreamFault) -> Result<Vec<Suspect>, PortError> {
+        let folder = source.path.clone();
+        blocking(move || Ok(suspects::find(&folder, fault))).await
     }
 
     async fn build(&self, request: BuildRequest, log: &dyn BuildLog) -> Result<Image, PortError> {

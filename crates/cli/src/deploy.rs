@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use trackbed_api::{Deployment, DeploymentRequest};
 use trackbed_client::Client;
 
-use crate::follow::follow;
+use crate::follow::{await_pause, follow};
 use crate::human;
 use crate::output::{Ink, ResultLost, hint, sentence};
 use crate::progress::{Progress, Style};
@@ -53,7 +53,7 @@ pub(crate) async fn deploy(
         Err(error) => return refuse(session, &names, how, "follow", Some(&deployment.id), error),
     };
     if how.json {
-        output.json(&summary(&ended))?;
+        output.json(&summary(&await_pause(client, ended.clone()).await))?;
     } else {
         tell(session, client, &ended).await?;
     }
@@ -85,6 +85,9 @@ fn summary(deployment: &Deployment) -> Value {
         "status": deployment.status, "service": deployment.service, "project": deployment.project,
         "deployment": deployment.id, "release": deployment.release, "url": deployment.url,
     });
+    if let Some(pause) = &deployment.pause {
+        summary["pause"] = json!(pause);
+    }
     if let Some(failure) = &deployment.failure {
         summary["stage"] = json!(failure.stage);
         summary["reason"] = json!(failure.reason);
@@ -125,6 +128,7 @@ async fn tell(session: &Session, client: &Client, ended: &Deployment) -> Result<
         }
         None => output.talk(format!("{cross} {} at {}", ended.status, ended.step)),
     }
+    let known = await_pause(client, ended.clone()).await;
     // What serves now is worth a call, but its failure is not worth another error.
     if ended.status == "failed"
         && !was_stopped(ended)
@@ -133,7 +137,12 @@ async fn tell(session: &Session, client: &Client, ended: &Deployment) -> Result<
     {
         let release = format!("the previous release v{}", release.version);
         match service.state.as_str() {
-            "running" => output.talk(format!("{release} keeps serving at {}", service.url)),
+            "running" => match &known.pause {
+                Some(seen) => {
+                    output.talk(format!("{release} serves again at {}: {}", service.url, human::pause(seen)))
+                }
+                None => output.talk(format!("{release} keeps serving at {}", service.url)),
+            },
             // It was held for the new one, which shared its volume or port.
             "starting" | "restarting" => output.talk(format!("{release} is started again")),
             _ => {}

@@ -13,6 +13,7 @@ use trackbed_stdx::tasks::Tasks;
 use trackbed_store::{Store, StoreError};
 
 use crate::routes::RoutesKnown;
+use crate::streams::NoticesSeen;
 use crate::sweep::Jobs;
 
 /// What the control plane is made of.
@@ -137,6 +138,7 @@ pub(crate) struct Inner {
     /// Held while a route table is computed and applied, so that tables reach the edge in the order of the states.
     pub(crate) route_order: tokio::sync::Mutex<()>,
     pub(crate) routes_known: RoutesKnown,
+    pub(crate) notices_seen: NoticesSeen,
     /// Since when callers of a service are held for a handover.
     pub(crate) held_since: Mutex<HashMap<ServiceId, tokio::time::Instant>>,
     /// Wakes the worker of a service.
@@ -162,6 +164,7 @@ impl Control {
                 build_slots,
                 route_order: tokio::sync::Mutex::new(()),
                 routes_known: RoutesKnown::default(),
+                notices_seen: NoticesSeen::default(),
                 held_since: Mutex::default(),
                 wakers: Mutex::default(),
                 news: watch::Sender::new(0),

@@ -110,12 +110,13 @@ impl Control {
 
     async fn keep_routes(&self) -> Result<(), ControlError> {
         let known = &self.inner.routes_known;
-        let has = self.inner.edge.stats().await?.sequence;
+        let stats = self.inner.edge.stats().await?;
+        let has = stats.sequence;
         known.seen.fetch_max(has, Ordering::Relaxed);
         if known.owed.load(Ordering::Relaxed) || has != known.applied.load(Ordering::Relaxed) {
             self.sync_routes().await?;
         }
-        Ok(())
+        self.heed_notices(&stats).await
     }
 
     /// Clears `is_whole` when the answer is only for want of an address.

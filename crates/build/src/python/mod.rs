@@ -11,5 +11,6 @@ pub(crate) mod poetry;
 pub(crate) mod requirements;
 pub(crate) mod scan;
 pub(crate) mod start;
+pub(crate) mod suspects;
 pub(crate) mod version;
 pub(crate) mod wanted;
