@@ -48,7 +48,7 @@ impl Mode {
 }
 
 /// Calls without an effect.
-const READS: [&str; 11] = [
+const READS: [&str; 12] = [
     "edge.probe",
     "edge.stats",
     "engine.address",
@@ -59,6 +59,7 @@ const READS: [&str; 11] = [
     "engine.logs",
     "engine.stats",
     "builder.plan",
+    "builder.preflight",
     "builder.suspects",
 ];
 

@@ -9,7 +9,8 @@ use trackbed_core::image::{Image, Layer};
 use trackbed_core::instance::LogStream;
 use trackbed_core::plan::Plan;
 use trackbed_core::ports::{
-    BuildLog, BuildRequest, Builder, JobRunner, PlanRequest, PortError, Source, Suspect,
+    BuildLog, BuildRequest, Builder, JobRunner, PlanRequest, PortError, Preflight, PreflightRequest, Source,
+    Suspect,
 };
 use trackbed_core::route::StreamFault;
 use trackbed_core::{Digest, Timestamp};
@@ -20,8 +21,8 @@ use crate::layers::{self, Layers};
 use crate::planner::{self, Outcome};
 use crate::python::build as python;
 use crate::python::interpreters::{Interpreter, Interpreters};
-use crate::python::suspects;
 use crate::python::wanted::Wanted;
+use crate::python::{preflight, suspects};
 use crate::tools::{self, Uv};
 
 /// What a builder needs.
@@ -124,6 +125,10 @@ impl Builder for LocalBuilder {
             }
         })
         .await
+    }
+
+    async fn preflight(&self, request: PreflightRequest) -> Preflight {
+        preflight::run(self.workshop.jobs.as_ref(), request).await
     }
 
     async fn suspects(&self, source: &Source, fault: StreamFault) -> Result<Vec<Suspect>, PortError> {

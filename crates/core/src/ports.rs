@@ -89,6 +89,39 @@ pub struct BuildRequest {
     pub variables: Vec<(String, Secret<String>)>,
 }
 
+/// What a look at an image is made from, before its release touches anything.
+#[derive(Debug, Clone)]
+pub struct PreflightRequest {
+    /// The image.
+    pub image: Image,
+    /// The start command.
+    pub command: String,
+    /// Which service asks.
+    pub service: ServiceId,
+    /// The service's own number, see [`InstanceSpec::service_number`].
+    pub service_number: u32,
+    /// For people.
+    pub title: String,
+    /// The environment that an instance of the release would get.
+    pub env: Vec<(String, Secret<String>)>,
+}
+
+/// What such a look came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Preflight {
+    /// Nothing is missing of what was looked for.
+    Passed {
+        /// What was found, for people.
+        found: String,
+        /// What is odd all the same.
+        warnings: Vec<String>,
+    },
+    /// The release would not start: what was looked for, what was found, and the way out.
+    Failed(PortError),
+    /// It could not be looked, for a reason of the box. Says nothing about the release.
+    NotRun(String),
+}
+
 /// Something in a source that may cause a fault of its event streams.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Suspect {
@@ -114,6 +147,10 @@ pub trait Builder: Send + Sync {
     /// # Errors
     /// When a command of the build fails; its output is in the log.
     async fn build(&self, request: BuildRequest, log: &dyn BuildLog) -> Result<Image, PortError>;
+
+    /// Looks whether an image can do what the start command asks of it, without running the app. Bounded in time; safe
+    /// to drop.
+    async fn preflight(&self, request: PreflightRequest) -> Preflight;
 
     /// Looks in a source for what may cause a fault of its event streams, the likeliest first. Runs none of it.
     ///

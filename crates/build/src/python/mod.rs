@@ -2,12 +2,14 @@
 
 pub(crate) mod build;
 pub(crate) mod code;
+pub(crate) mod command;
 pub(crate) mod dependencies;
 pub(crate) mod explain;
 pub(crate) mod install;
 pub(crate) mod interpreters;
 pub(crate) mod plan;
 pub(crate) mod poetry;
+pub(crate) mod preflight;
 pub(crate) mod requirements;
 pub(crate) mod scan;
 pub(crate) mod start;

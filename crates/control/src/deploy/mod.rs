@@ -6,6 +6,7 @@
 mod drain;
 mod handover;
 mod hold;
+mod preflight;
 mod preparing;
 mod undo;
 

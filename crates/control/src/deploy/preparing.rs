@@ -156,7 +156,8 @@ impl Control {
             deployment.previous = service.live.as_ref().map(|live| live.release.clone());
             deployment.old_instance = service.live.as_ref().and_then(|live| live.instance.clone());
         }
-        Ok(())
+        let Some(instance) = deployment.instance.clone() else { return Ok(()) };
+        self.fly_ahead(service, deployment, &instance, &release, &volumes).await
     }
 
     /// Decides how traffic moves to a release. What the owner asks for and cannot be had on this occasion is said.

@@ -13,4 +13,5 @@ mod repair;
 mod restarts;
 mod rig;
 mod schedules;
+mod streams;
 mod wishes;
