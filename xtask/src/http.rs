@@ -16,17 +16,41 @@ pub fn call(method: &str, url: &str, body: Option<&str>) -> Result<(u16, String)
     Ok((status, text))
 }
 
+/// Sends a request to an address, for any host.
+pub fn call_at(
+    address: &str,
+    method: &str,
+    host: &str,
+    path: &str,
+    body: Option<&str>,
+) -> Result<(u16, String)> {
+    let mut text = String::new();
+    let status = stream_at(address, method, host, path, body, |line| text.push_str(line))?;
+    Ok((status, text))
+}
+
 /// As [`call`], but hands over each line of the body as soon as it is there.
-pub fn stream(method: &str, url: &str, body: Option<&str>, mut each: impl FnMut(&str)) -> Result<u16> {
+pub fn stream(method: &str, url: &str, body: Option<&str>, each: impl FnMut(&str)) -> Result<u16> {
     let rest = url.strip_prefix("http://").context("the URL does not begin with http://")?;
     let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
     let port = host.rsplit_once(':').map_or("80", |(_, port)| port);
-    let mut connection = TcpStream::connect(format!("127.0.0.1:{port}"))?;
+    stream_at(&format!("127.0.0.1:{port}"), method, host, &format!("/{path}"), body, each)
+}
+
+fn stream_at(
+    address: &str,
+    method: &str,
+    host: &str,
+    path: &str,
+    body: Option<&str>,
+    mut each: impl FnMut(&str),
+) -> Result<u16> {
+    let mut connection = TcpStream::connect(address)?;
     connection.set_read_timeout(Some(READ_LIMIT))?;
     let body = body.unwrap_or("");
     write!(
         connection,
-        "{method} /{path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        "{method} {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()
     )?;
     let mut reader = BufReader::new(connection);

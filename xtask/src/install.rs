@@ -32,6 +32,14 @@ pub const BENCHES: &[Need] = &[
     Need { program: "debootstrap", package: "debootstrap", root_only: true },
 ];
 
+/// What the benchmarks of the edge need: Debian's proxies, and Debian's load generator.
+pub const PROXIES: &[Need] = &[
+    Need { program: "nginx", package: "nginx-light", root_only: false },
+    Need { program: "haproxy", package: "haproxy", root_only: false },
+    Need { program: "wrk", package: "wrk", root_only: false },
+    Need { program: "taskset", package: "util-linux", root_only: false },
+];
+
 /// Installs the packages whose programs are missing. As an ordinary user it can only say what to ask root for.
 pub fn ensure(needs: &[&[Need]]) -> Result<()> {
     let root = is_root();

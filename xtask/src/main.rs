@@ -1,8 +1,9 @@
-//! The project's chores: `cargo xtask demo | test | bench | floors`.
+//! The project's chores: `cargo xtask demo | test | bench | conformance | floors`.
 
 #![allow(clippy::disallowed_methods, reason = "a chore needs no crash safety")]
 
 mod bench;
+mod conformance;
 mod demo;
 mod floors;
 mod http;
@@ -16,7 +17,9 @@ use std::process::ExitCode;
 const HELP: &str = "\
 cargo xtask demo [--keep]   deploy examples/assistant to a fresh box and talk to it
 cargo xtask test            install what the tests need and run everything
-cargo xtask bench [NAME]    measure against peers; NAME is `deploy` or `idle` (default: all)
+cargo xtask bench [NAME]    measure against peers; NAME is `deploy` or `idle` (default: both), or
+  edge [--rounds N] [--seconds N]    plain proxying beside nginx and haproxy
+cargo xtask conformance     hold the edge against request corpora of other servers; writes docs/conformance.md
 cargo xtask floors          check that every import between crates goes down the floors";
 
 fn main() -> ExitCode {
@@ -26,8 +29,9 @@ fn main() -> ExitCode {
         ["demo"] => demo::run(false),
         ["demo", "--keep"] => demo::run(true),
         ["test"] => test::run(),
-        ["bench"] => bench::run(None),
-        ["bench", name] => bench::run(Some(name)),
+        ["bench"] => bench::run(None, &[]),
+        ["bench", name, ref options @ ..] => bench::run(Some(name), options),
+        ["conformance"] => conformance::run(),
         ["floors"] => floors::check(),
         _ => {
             eprintln!("{HELP}");

@@ -132,7 +132,11 @@ impl Control {
                 Err(error) => Outcome::Failed { message: format!("cannot keep the table: {error}") },
             },
             Op::Stats => self.stats(),
-            Op::Cut { instance } | Op::EndStreams { instance, .. } => self.cut(&instance),
+            Op::Cut { instance } => self.cut(&instance),
+            Op::EndStreams { instance, over_ms } => {
+                crate::worker::spawn(self.routes.end_streams(&instance, Duration::from_millis(over_ms)));
+                Outcome::Done
+            }
             Op::Shutdown { drain_ms } => {
                 self.stage.send_replace(Stage::Draining(Duration::from_millis(drain_ms)));
                 Outcome::Done
@@ -156,17 +160,18 @@ impl Control {
     }
 
     fn stats(&self) -> Outcome {
-        let (parked, answers) = self.routes.service_stats();
+        let services = self.routes.service_stats();
         let stats = EdgeStats {
             listen: self.listen.clone(),
             pid: std::process::id(),
             sequence: self.routes.sequence(),
             targets: self.routes.target_stats(),
-            parked,
+            parked: services.parked,
+            notices: services.notices,
             version: env!("CARGO_PKG_VERSION").into(),
-            ..EdgeStats::default()
+            draining: 0,
         };
-        Outcome::Stats { stats, answers }
+        Outcome::Stats { stats, answers: services.answers }
     }
 
     fn cut(&self, instance: &InstanceId) -> Outcome {

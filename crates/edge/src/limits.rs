@@ -4,8 +4,25 @@ use std::time::Duration;
 
 /// Longest request head, in bytes; more is answered with 431. Eight times nginx's default: cookies and tokens fit.
 pub(crate) const HEAD_BYTES_MAX: usize = 64 * 1024;
-/// Largest read or write buffer per socket, in bytes. Buffers start at 8 KiB and grow only when a peer fills them.
-pub(crate) const BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// Headers of one head; more is answered with 431. httparse needs a bound, and hyper's default is the same.
+pub(crate) const HEADERS_MAX: usize = 100;
+/// Bytes read from a socket at once, into a buffer that a worker's connections share: a usual answer with a body of
+/// 64 KiB in one piece.
+pub(crate) const READ_BYTES: usize = 128 * 1024;
+/// The same when a worker keeps more than [`KEPT_BYTES_SOFT_MAX`]: as much as nginx reads at once.
+pub(crate) const READ_BYTES_CROWDED: usize = 4 * 1024;
+/// Bytes that a worker keeps for peers that do not take them, before it reads less at once. Ten thousand slow readers
+/// then cost at most 40 MB more.
+pub(crate) const KEPT_BYTES_SOFT_MAX: usize = 64 * 1024 * 1024;
+/// Content up to this many bytes is copied behind its head: cheaper than telling the kernel of two pieces.
+pub(crate) const JOINED_BYTES_MAX: usize = 4 * 1024;
+/// Bytes taken from a client while its last request is still being answered: a few pipelined requests.
+pub(crate) const PIPELINED_BYTES_MAX: usize = 16 * 1024;
+/// Bytes and time that a client may go on sending after it was refused, so that it sees the answer rather than a reset.
+pub(crate) const LINGER_BYTES_MAX: usize = 1024 * 1024;
+pub(crate) const LINGER_TIME_MAX: Duration = Duration::from_secs(2);
+/// Rounds of reading and writing of one connection before the others of its worker have their turn.
+pub(crate) const ROUNDS_MAX: u32 = 16;
 /// Longest time for a whole request head, so that one byte a second holds nothing for long (haproxy's usual 10 s).
 pub(crate) const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
 /// Longest idle time of a client's keep-alive connection: nginx's and most load balancers' order of magnitude.
@@ -25,10 +42,27 @@ pub(crate) const UPSTREAM_IDLE_COUNT_MAX: usize = 256;
 pub(crate) const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Requests parked per service; beyond, 503 at once. Each costs a few KiB and two counters.
 pub(crate) const PARKED_COUNT_MAX: u64 = 1000;
-/// Buffer of one direction of an upgraded connection, in bytes: WebSocket messages are small, streams are many.
-pub(crate) const TUNNEL_BUFFER_BYTES: usize = 8 * 1024;
+/// Bytes of parked heads per service; beyond, 503 at once. Bodies are not read while parked.
+pub(crate) const PARKED_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Time between a polite end and the cut, for a stream that stands in the middle of an event or a frame.
+pub(crate) const STREAM_END_GRACE: Duration = Duration::from_secs(1);
+/// Shortest and longest `retry:` hint to a client whose event stream is ended: browsers wait 3 s without one.
+pub(crate) const RETRY_HINT_MIN_MS: u64 = 500;
+pub(crate) const RETRY_HINT_MAX_MS: u64 = 4000;
+/// An event stream whose head came this long after the request, with all events at once, was collected first.
+pub(crate) const COLLECTED_AFTER: Duration = Duration::from_secs(1);
+/// Longest time between the head and the end of a stream that came at once.
+pub(crate) const AT_ONCE: Duration = Duration::from_millis(50);
+/// Path of a stream kept for `status`, in bytes.
+pub(crate) const STREAM_PATH_BYTES_MAX: usize = 128;
+/// Bytes read at once from one side of an upgraded connection: WebSocket messages are small, and the two sides take turns.
+pub(crate) const TUNNEL_BUFFER_BYTES: usize = 16 * 1024;
 /// Sockets waiting in the kernel to be accepted; the kernel caps it at `somaxconn` (4,096 by default).
 pub(crate) const LISTEN_BACKLOG: i32 = 4096;
+/// One address may hold one in so many of all connections: four of them are needed to take every place.
+pub(crate) const SOURCE_SHARE: usize = 4;
+/// The least that one address may hold, however few there are in all: an office behind one address.
+pub(crate) const SOURCE_CONNECTIONS_MIN: usize = 64;
 /// File descriptors kept for listeners, control, logs and namespaces when the rest is shared out to connections.
 pub(crate) const DESCRIPTORS_RESERVED: u64 = 128;
 /// Silence on a client's connection after which the kernel asks whether it is still there, and time between questions.

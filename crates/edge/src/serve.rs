@@ -14,11 +14,12 @@ use trackbed_stdx::tasks::Tasks;
 
 use crate::control::{self, Control};
 use crate::error::EdgeError;
-use crate::limits::{DRAIN_TIME_DEFAULT, SWEEP_INTERVAL};
+use crate::limits::{DRAIN_TIME_DEFAULT, SOURCE_CONNECTIONS_MIN, SOURCE_SHARE, SWEEP_INTERVAL};
 use crate::listen;
 use crate::shutdown::{Stage, draining};
 use crate::snapshot::Snapshot;
 use crate::table::Routes;
+use crate::trust::Network;
 use crate::worker::Worker;
 
 /// How long the tasks of the control socket may take to end, once everything else has.
@@ -35,6 +36,10 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Worker threads; 0 means one per processor.
     pub workers: usize,
+    /// Proxies in front of the box: what they say about their clients (`X-Forwarded-…`) is believed.
+    pub trusted_proxies: Vec<Network>,
+    /// Connections that one address may hold; 0 means a quarter of all when others than this machine can connect.
+    pub connections_per_source: usize,
 }
 
 /// Runs the process `trackbed edge` until SIGTERM, SIGINT or an order to shut down. Logging is the caller's.
@@ -81,7 +86,13 @@ pub async fn serve(config: &Config, shutdown: impl Future<Output = ()>) -> Resul
         workers => workers,
     };
     let connections_max = listen::connections_per_worker(workers);
-    let routes = Arc::new(Routes::new(workers));
+    let per_source = match config.connections_per_source {
+        // Only this machine's own programs can connect, and they all have one address.
+        0 if address.ip().is_loopback() => 0,
+        0 => (connections_max * workers / SOURCE_SHARE).max(SOURCE_CONNECTIONS_MIN),
+        max => max,
+    };
+    let routes = Arc::new(Routes::new(workers, config.trusted_proxies.clone(), per_source));
     let sequence = routes.apply(&snapshot.load_routes());
     let (stage, mut stages) = watch::channel(Stage::Running);
     let mut threads = Vec::new();
@@ -126,6 +137,6 @@ async fn sweep(routes: &Routes) {
     let mut interval = tokio::time::interval(SWEEP_INTERVAL);
     loop {
         interval.tick().await;
-        routes.sweep_idle();
+        routes.sweep();
     }
 }

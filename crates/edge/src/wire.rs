@@ -60,7 +60,7 @@ pub(crate) enum Outcome {
 }
 
 /// How the finished requests of a service ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Answers {
     /// Status 200 to 299.
     pub ok: u64,
@@ -72,4 +72,7 @@ pub struct Answers {
     pub server_errors: u64,
     /// The client left before the end (499 in nginx's words).
     pub left: u64,
+    /// How long the heads of answers took: place `n` counts those that took less than 2^n microseconds.
+    #[serde(default)]
+    pub first_byte: Vec<u64>,
 }

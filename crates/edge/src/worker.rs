@@ -7,7 +7,6 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
-use crate::client_io::Watch;
 use crate::connection;
 use crate::limits::{ACCEPT_PAUSE, CLOSE_NOTICE, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL};
 use crate::proxy::Client;
@@ -69,6 +68,7 @@ impl Worker {
     }
 
     async fn accept(&self, listener: &TcpListener, permits: &Arc<Semaphore>, closing: &Closing) {
+        let client = Arc::new(Client { routes: Arc::clone(&self.routes), worker: self.number });
         loop {
             // At the limit new connections wait in the kernel's queue.
             let Ok(permit) = Arc::clone(permits).acquire_owned().await else { return };
@@ -83,12 +83,8 @@ impl Worker {
             // Fails only for a client that has left already.
             let _ = stream.set_nodelay(true);
             let _ = socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive());
-            let client = Client {
-                routes: Arc::clone(&self.routes),
-                watch: Watch::new(peer.ip().to_canonical(), permit),
-                worker: self.number,
-            };
-            spawn(connection::serve(stream, Arc::new(client), closing.clone()));
+            let client = Arc::clone(&client);
+            spawn(connection::serve(stream, peer.ip().to_canonical(), permit, client, closing.clone()));
         }
     }
 

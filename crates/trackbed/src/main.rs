@@ -61,6 +61,8 @@ fn edge(data_dir: &Path, listen: &str) -> ExitCode {
             listen: listen.parse().with_context(|| format!("`{listen}` is not an address"))?,
             control_socket: trackbed_stdx::paths::ensure_run_dir(data_dir)?.join("edge.sock"),
             state_dir: data_dir.join("edge"),
+            trusted_proxies: Vec::new(),
+            connections_per_source: 0,
             workers: 0,
         })
     })();

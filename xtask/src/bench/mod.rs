@@ -3,7 +3,13 @@
 mod bare;
 mod deploy;
 mod docker;
+mod edge;
 mod idle;
+mod load;
+mod options;
+mod peers;
+mod rows;
+mod wrk;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -14,16 +20,26 @@ use crate::own_box::{OwnBox, stop_earlier};
 use crate::shell::{self, root, say, target_dir};
 use crate::{http, install};
 
-/// Runs one benchmark, or all.
-pub fn run(name: Option<&str>) -> Result<()> {
+/// Runs one benchmark with its options, or those that need no peers on the wire.
+pub fn run(name: Option<&str>, options: &[&str]) -> Result<()> {
+    if !matches!(name, None | Some("idle" | "deploy" | "edge")) {
+        bail!("there is no benchmark `{}`; there are `idle`, `deploy` and `edge`", name.unwrap_or_default());
+    }
+    if let Some("edge") = name {
+        install::ensure(&[install::PROXIES])?;
+        println!("\n{}", install::machine());
+        return edge::run(options);
+    }
+    if !options.is_empty() {
+        bail!("this benchmark has no options");
+    }
     install::ensure(&[install::BOX, install::BENCHES])?;
     shell::run("cargo", &["build", "--release", "--package", "trackbed"])?;
     println!("\n{}", install::machine());
     match name {
-        None => idle::run().and_then(|()| deploy::run()),
         Some("idle") => idle::run(),
         Some("deploy") => deploy::run(),
-        Some(other) => bail!("there is no benchmark `{other}`; there are `idle` and `deploy`"),
+        _ => idle::run().and_then(|()| deploy::run()),
     }
 }
 

@@ -2,8 +2,11 @@
 #![allow(clippy::disallowed_methods, reason = "a test's tasks end with its runtime")]
 #![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
 
+mod conformance;
 mod control;
+mod ends;
 mod headers;
+mod hostile;
 mod limits;
 mod namespaces;
 mod parking;

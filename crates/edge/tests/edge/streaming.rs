@@ -214,6 +214,8 @@ async fn a_client_that_waits_to_be_asked_for_its_body_is_asked() {
     client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n").await;
     assert_eq!(client.read_to("\r\n\r\n").await, "HTTP/1.1 100 Continue\r\n\r\n");
     client.send("hello").await;
+    let hints = client.read_to("\r\n\r\n").await;
+    assert!(hints.starts_with("HTTP/1.1 103 ") && hints.contains("Link: </x>"), "{hints}");
     assert_eq!(client.message().await.text(), "hello");
 }
 

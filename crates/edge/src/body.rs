@@ -1,0 +1,59 @@
+//! Where the body of a message ends (RFC 9112 §6).
+
+use crate::chunks::{BadChunk, Chunks, Part};
+
+/// How a body is framed, and how much of it is left.
+#[derive(Debug, Clone)]
+pub(crate) enum Body {
+    /// So many bytes. None is no body.
+    Length(u64),
+    Chunked(Chunks),
+    /// Ends with the connection: answers only.
+    UntilClose,
+}
+
+impl Body {
+    pub(crate) const NONE: Self = Self::Length(0);
+
+    pub(crate) fn chunked() -> Self {
+        Self::Chunked(Chunks::default())
+    }
+
+    /// Returns whether all of it has passed.
+    pub(crate) fn is_done(&self) -> bool {
+        match self {
+            Body::Length(left) => *left == 0,
+            Body::Chunked(chunks) => chunks.is_done(),
+            Body::UntilClose => false,
+        }
+    }
+
+    /// Returns how many of the bytes belong to the body, having shown its content to `see`, and counts them as passed.
+    ///
+    /// # Errors
+    /// When the framing is broken.
+    pub(crate) fn take(&mut self, bytes: &[u8], mut see: impl FnMut(&[u8])) -> Result<usize, BadChunk> {
+        match self {
+            Body::Length(left) => {
+                let count = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
+                *left -= count as u64;
+                see(&bytes[..count]);
+                Ok(count)
+            }
+            Body::UntilClose => {
+                see(bytes);
+                Ok(bytes.len())
+            }
+            Body::Chunked(chunks) => {
+                let mut count = 0;
+                while let Some((part, length)) = chunks.next(&bytes[count..])? {
+                    if part == Part::Content {
+                        see(&bytes[count..count + length]);
+                    }
+                    count += length;
+                }
+                Ok(count)
+            }
+        }
+    }
+}
