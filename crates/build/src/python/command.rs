@@ -58,9 +58,9 @@ const PLACES: [&str; 3] = ["--app-dir", "--chdir", "--pythonpath"];
 const STRUCTURE: [&str; 12] =
     ["if", "then", "for", "while", "until", "case", "{", "!", "function", "eval", "source", "."];
 /// Commands of the shell itself, and others that are always there.
-const BUILTINS: [&str; 16] = [
+const BUILTINS: [&str; 20] = [
     "export", "set", "unset", "true", "false", ":", "echo", "test", "[", "trap", "umask", "ulimit", "wait",
-    "exit", "read", "printf",
+    "exit", "read", "printf", "kill", "command", "type", "shift",
 ];
 
 /// Reads a start command.

@@ -6,6 +6,7 @@ use trackbed_core::deployment::{Deployment, DeploymentState, EventKind, Step};
 use trackbed_core::instance::Exit;
 use trackbed_core::settings::Handover;
 use trackbed_core::{Host, InstanceId};
+use trackbed_testkit::faults::{Call, Fault, Mode};
 use trackbed_testkit::{Answered, App, Happening};
 
 use crate::rig::Rig;
@@ -310,4 +311,21 @@ async fn a_service_without_a_volume_may_ask_to_be_held() {
     alone.config.handover = Some(Handover::Held);
     assert_eq!(rig.deploy_well(&alone).await.handover, Some(Handover::Held));
     rig.settle().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_is_full_when_the_new_release_starts_loses_nobody() {
+    let mut rig = Rig::new().await;
+    rig.deploy_well(&App::new("one").with_volume()).await;
+    let (_, old) = rig.live().await;
+    rig.world.keep_calling(&host(), Duration::from_millis(100));
+    rig.faults.arm(Fault { call: Call { name: "engine.start", number: 1 }, mode: Mode::FailOnce });
+    let deployment = rig.deploy(&App::new("two").with_volume()).await;
+    assert!(rig.faults.has_struck());
+    assert_eq!(failure(&deployment).0, Step::Start);
+    rig.settle().await;
+    let (release, again) = rig.live().await;
+    assert_eq!(release.version, 1);
+    assert_eq!(answered_by(&rig), [old, again]);
+    assert_eq!(rig.control.deployment(&deployment.id).await.unwrap().pause.unwrap().refused, 0);
 }
