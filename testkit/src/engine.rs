@@ -144,7 +144,7 @@ impl FakeEngine {
 #[async_trait]
 impl Engine for FakeEngine {
     fn isolation(&self) -> Isolation {
-        Isolation { level: IsolationLevel::Plain, missing: vec!["everything: this is a fake".into()] }
+        Isolation { level: IsolationLevel::Userns, missing: vec!["everything: this is a fake".into()] }
     }
 
     async fn start(&self, spec: &InstanceSpec) -> Result<(), PortError> {

@@ -148,7 +148,7 @@ def configured(ask, folder):
 
 
 def main():
-    known = list(sys.path)
+    known = [place for place in sys.path if place]
     for number, ask in enumerate(ASK):
         folder = os.path.normpath(os.path.join(BASE, ask["folder"]))
         if not os.path.isdir(folder):
@@ -167,7 +167,7 @@ def main():
         if configured(ask, folder):
             continue
         places = [os.path.normpath(os.path.join(folder, place)) for place in ask["places"]] or [folder]
-        sys.path[:] = places + known[1:]
+        sys.path[:] = places + known
         if ask.get("module"):
             module(ask["module"], places)
         if ask.get("file") and number == 0:
@@ -175,7 +175,7 @@ def main():
             if not os.path.exists(file):
                 problems.append({"kind": "file", "what": ask["file"], "near": near([folder])})
             elif file.endswith(".py"):
-                sys.path[:] = [os.path.dirname(file)] + known[1:]
+                sys.path[:] = [os.path.dirname(file)] + known
                 tree = read(file)
                 if tree:
                     looked.append(ask["file"])

@@ -2,6 +2,7 @@
 
 use trackbed_core::InstanceId;
 use trackbed_core::deployment::{Deployment, DeploymentKind, EventKind, Step};
+use trackbed_core::isolation::IsolationLevel;
 use trackbed_core::ports::{Preflight, PreflightRequest};
 use trackbed_core::release::Release;
 use trackbed_core::service::Service;
@@ -26,6 +27,10 @@ impl Control {
     ) -> Result<(), StepError> {
         if deployment.kind == DeploymentKind::Restart || self.runs_already(service, release).await? {
             return Ok(());
+        }
+        if self.inner.engine.isolation().level > IsolationLevel::Userns {
+            // Without mounts every instance copies its image: too much for a look.
+            return self.not_looked_at(deployment, "this box has no mounts for apps").await;
         }
         let id = release.id.clone();
         let owner = self.inner.store.with(move |db| db.load_release_variables(&id)).await?;
@@ -56,11 +61,13 @@ impl Control {
                 Ok(())
             }
             Preflight::Failed(error) => Err(failed(Step::Check, error, Vec::new())),
-            Preflight::NotRun(why) => {
-                let text = format!("the release was not looked at before the old one is touched: {why}");
-                Ok(self.event(deployment, EventKind::Warning, &text).await?)
-            }
+            Preflight::NotRun(why) => self.not_looked_at(deployment, &why).await,
         }
+    }
+
+    async fn not_looked_at(&self, deployment: &Deployment, why: &str) -> Result<(), StepError> {
+        let text = format!("the release was not looked at before the old one is touched: {why}");
+        Ok(self.event(deployment, EventKind::Warning, &text).await?)
     }
 
     /// Returns whether the live release has the same image and start command, and serves: it has been shown then.
