@@ -244,6 +244,7 @@ fn a_full_disk_is_named_and_the_old_release_serves_on() {
     let filler = town.data_dir().join("filler");
     let mut file = fs::File::create(&filler).expect("a file");
     while std::io::Write::write_all(&mut file, &noise(64 << 10)).is_ok() {}
+    drop(file);
     let asked = town.trackbed(&["restart", "--service", "shop", "--detach"]);
     if asked.code == 0 {
         wait_for("the full disk is met", Duration::from_secs(20), || {

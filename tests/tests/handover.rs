@@ -201,7 +201,12 @@ fn a_drain_limit_of_zero_ends_streams_at_once() {
     let status = town.trackbed(&["status", "--service", "shop"]).stdout;
     assert!(status.contains(", 1 stream (oldest "), "{status}");
     town.up_ok(app.version("two").path().as_path());
-    wait_for("the stream ends", SOON, || stream.read_once().map_or(true, |read| read.is_empty()));
-    let events = town.json(&["deployments", "--service", "shop", "--json"]);
-    assert_eq!(events[0]["status"], "success");
+    let mut text = String::new();
+    wait_for("the stream ends whole, with a hint for when to come back", SOON, || {
+        text.push_str(&stream.read_once().expect("the connection stays open"));
+        text.ends_with("0\r\n\r\n")
+    });
+    assert!(text.contains("retry:"), "{text}");
+    let said = town.json(&["deployments", "--service", "shop", "--json"])[0].clone();
+    assert_eq!((&said["status"], &said["pause"]["refused"]), (&"success".into(), &0.into()), "{said:#}");
 }
