@@ -19,6 +19,9 @@ cargo xtask demo [--keep]   deploy examples/assistant to a fresh box and talk to
 cargo xtask test            install what the tests need and run everything
 cargo xtask bench [NAME]    measure against peers; NAME is `deploy` or `idle` (default: both), or
   edge [--rounds N] [--seconds N]    plain proxying beside nginx and haproxy
+  sse [--rounds N] [--streams N] [--seconds N] [--memory-streams N] [--memory-rounds N]
+                                     event streams beside nginx and haproxy
+  handover [--requests N] [--handovers N]    requests of every kind while releases change
 cargo xtask conformance     hold the edge against request corpora of other servers; writes docs/conformance.md
 cargo xtask floors          check that every import between crates goes down the floors";
 

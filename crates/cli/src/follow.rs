@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use trackbed_api::Deployment;
+use trackbed_api::{Deployment, EventPage};
 use trackbed_client::{Client, ClientError};
 
 use crate::progress::Progress;
@@ -52,30 +52,19 @@ async fn follow_events(
     let mut patience = Patience::default();
     let mut live: Option<(Instant, Deployment)> = None;
     loop {
-        let asked = client.events(id, after);
+        let lost = || progress.note("lost the box; waiting for it …");
+        let asked = next_page(client, id, after, &mut patience, lost);
         let page = match &live {
-            None => asked.await,
+            None => asked.await?,
             Some((since, deployment)) => {
                 let left = PAUSE_WAIT.saturating_sub(since.elapsed());
                 match tokio::time::timeout(left, asked).await {
-                    Ok(page) => page,
+                    Ok(page) => page?,
                     Err(_) => return Ok(deployment.clone()),
                 }
             }
         };
-        let page = match page {
-            Ok(page) => page,
-            Err(error) => {
-                let borne = patience.lose(&error, || progress.note("lost the box; waiting for it …"));
-                if borne.is_err() {
-                    let hint = "look by `trackbed deployments`; it goes on when the box is back";
-                    return Err(Refusal::with_hint(format!("cannot follow {id}: {error}"), hint));
-                }
-                tokio::time::sleep(ASK_AGAIN_AFTER).await;
-                continue;
-            }
-        };
-        patience = Patience::default();
+        let Some(page) = page else { continue };
         for event in page.events {
             if event.kind == "done" && event.step == "build" {
                 let _ = tokio::time::timeout(LAST_LINES_WAIT, log.show_what_there_is()).await;
@@ -84,7 +73,7 @@ async fn follow_events(
             after = after.max(event.sequence);
         }
         let deployment = page.deployment;
-        if !matches!(deployment.status.as_str(), "success" | "failed" | "superseded") {
+        if !has_ended(&deployment) {
             continue;
         }
         // A handover that held callers has something to tell when the last of them was let go.
@@ -100,7 +89,8 @@ async fn follow_events(
 /// Waits a while for what callers saw of a handover that was undone, which is known when the old release is back.
 pub(crate) async fn await_pause(client: &Client, failed: Deployment) -> Deployment {
     let parked = matches!(failed.step.as_str(), "park" | "stop" | "start" | "health");
-    if failed.status != "failed" || failed.hold_window_ms.is_none() || !parked {
+    let undone = matches!(failed.status.as_str(), "failed" | "cancelled");
+    if !undone || failed.hold_window_ms.is_none() || !parked {
         return failed;
     }
     let began = Instant::now();
@@ -110,6 +100,46 @@ pub(crate) async fn await_pause(client: &Client, failed: Deployment) -> Deployme
         known = client.deployment(&known.id).await.unwrap_or(known);
     }
     known
+}
+
+/// Waits until a deployment ends, showing nothing, and returns it as it ended.
+pub(crate) async fn until_ended(client: &Client, id: &str) -> Result<Deployment> {
+    let mut after = 0;
+    let mut patience = Patience::default();
+    loop {
+        let Some(page) = next_page(client, id, after, &mut patience, || {}).await? else { continue };
+        after = page.events.last().map_or(after, |event| event.sequence);
+        if has_ended(&page.deployment) {
+            return Ok(page.deployment);
+        }
+    }
+}
+
+fn has_ended(deployment: &Deployment) -> bool {
+    matches!(deployment.status.as_str(), "success" | "failed" | "superseded" | "cancelled")
+}
+
+/// Returns the next events, or none when the box did not answer and may be asked again.
+async fn next_page(
+    client: &Client,
+    id: &str,
+    after: u64,
+    patience: &mut Patience,
+    lost: impl FnOnce(),
+) -> Result<Option<EventPage>> {
+    let error = match client.events(id, after).await {
+        Ok(page) => {
+            *patience = Patience::default();
+            return Ok(Some(page));
+        }
+        Err(error) => error,
+    };
+    if patience.lose(&error, lost).is_err() {
+        let hint = "look by `trackbed deployments`; it goes on when the box is back";
+        return Err(Refusal::with_hint(format!("cannot follow {id}: {error}"), hint));
+    }
+    tokio::time::sleep(ASK_AGAIN_AFTER).await;
+    Ok(None)
 }
 
 /// How long we have been without the box.

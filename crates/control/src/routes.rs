@@ -16,14 +16,15 @@ use crate::deploy::{start_patience, waited_at_most};
 /// that a handover which is undone has refused nobody. After the undo it goes on from the same beginning.
 fn park_limit(routed: &Routed, held: Option<&Deployment>) -> Duration {
     let live = routed.service.live.as_ref();
+    let waited = Duration::from_millis(live.map_or(0, |live| live.waited_ms));
     let before = match held {
         Some(held) => {
             let window = held.hold_window_ms.map_or(HOLD_WINDOW_DEFAULT, Duration::from_millis);
             waited_at_most(routed.stop_grace.unwrap_or(STOP_GRACE_DEFAULT), window)
         }
-        None => Duration::from_millis(live.map_or(0, |live| live.waited_ms)),
+        None => Duration::ZERO,
     };
-    before + start_patience(live)
+    waited + before + start_patience(live)
 }
 
 /// A service and what its route depends on.

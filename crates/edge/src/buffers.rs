@@ -45,6 +45,11 @@ impl Kept {
         self.bytes.is_empty()
     }
 
+    /// Returns how many bytes are left to write.
+    pub(crate) fn left(&self) -> usize {
+        self.bytes.len() - self.sent
+    }
+
     /// Writes slices as far as the peer takes them and keeps the rest, behind what is kept already. Returns how many
     /// bytes went out.
     ///

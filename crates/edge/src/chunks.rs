@@ -5,14 +5,17 @@
 const EXTENSION_BYTES_MAX: u32 = 256;
 /// Longest trailer section, in bytes.
 const TRAILER_BYTES_MAX: u32 = 8 * 1024;
-/// Hexadecimal digits of a chunk size: as many as 64 bits have.
-const DIGITS_MAX: u8 = 16;
+/// Hexadecimal digits of a chunk size: one fewer than 64 bits have, so that no program behind the edge overflows either.
+const DIGITS_MAX: u8 = 15;
 
 /// What the next bytes of a chunked body are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
-    /// Sizes, extensions, line ends and trailers.
+    /// Sizes, extensions and line ends.
     Framing,
+    /// Fields behind the content, which are not passed on (RFC 9110 §6.5.1 lets a proxy drop them): what they may mean to
+    /// the programs behind is nobody's guess.
+    Trailer,
     /// Bytes of the content.
     Content,
 }
@@ -35,6 +38,7 @@ enum State {
     ContentEndLine,
     /// At the beginning of a line of the trailer section.
     Trailer,
+    TrailerName,
     TrailerLine,
     TrailerLineEnd,
     /// After the carriage return of the last, empty line.
@@ -85,11 +89,22 @@ impl Chunks {
             return Ok(Some((Part::Content, count)));
         }
         let mut count = 0;
+        let mut part = None;
         while count < bytes.len() && self.state != State::Content && !self.is_done() {
+            let before = self.state;
             self.step(bytes[count])?;
+            let is_trailer =
+                matches!(self.state, State::TrailerName | State::TrailerLine | State::TrailerLineEnd)
+                    || before == State::TrailerLineEnd;
+            let next = if is_trailer { Part::Trailer } else { Part::Framing };
+            if *part.get_or_insert(next) != next {
+                // Stepping is the same from here: this byte belongs to the next part.
+                self.state = before;
+                break;
+            }
             count += 1;
         }
-        Ok(Some((Part::Framing, count)))
+        Ok(Some((part.unwrap_or(Part::Framing), count)))
     }
 
     fn step(&mut self, byte: u8) -> Result<(), BadChunk> {
@@ -113,14 +128,9 @@ impl Chunks {
             (State::ContentEnd, b'\r') => State::ContentEndLine,
             (State::ContentEndLine, b'\n') => State::Size(0),
             (State::Trailer, b'\r') => State::LastLine,
-            (State::Trailer, b' ' | b'\t' | b':') => return Err(BadChunk),
-            (State::Trailer | State::TrailerLine, _) if is_text(byte) => {
-                self.trailer_bytes += 1;
-                if self.trailer_bytes > TRAILER_BYTES_MAX {
-                    return Err(BadChunk);
-                }
-                State::TrailerLine
-            }
+            (State::TrailerName, b':') => State::TrailerLine,
+            (State::Trailer | State::TrailerName, _) if is_token(byte) => self.trailer(State::TrailerName)?,
+            (State::TrailerLine, _) if is_text(byte) => self.trailer(State::TrailerLine)?,
             (State::TrailerLine, b'\r') => State::TrailerLineEnd,
             (State::TrailerLineEnd, b'\n') => State::Trailer,
             (State::LastLine, b'\n') => State::Done,
@@ -128,6 +138,17 @@ impl Chunks {
         };
         Ok(())
     }
+
+    /// Counts a byte of the trailer section.
+    fn trailer(&mut self, next: State) -> Result<State, BadChunk> {
+        self.trailer_bytes += 1;
+        if self.trailer_bytes > TRAILER_BYTES_MAX { Err(BadChunk) } else { Ok(next) }
+    }
+}
+
+/// A byte of a field's name (RFC 9110 §5.6.2).
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// Any byte of a line but its end and other control characters.
@@ -187,6 +208,8 @@ mod tests {
             "0\r\nX: 1\n\r\n",
             "0\r\n: 1\r\n\r\n",
             "0\r\nX: \x001\r\n\r\n",
+            "0\r\nX\r\n\r\n",
+            "0\r\nX : 1\r\n\r\n",
             "0\r\n\n",
         ] {
             for piece in [1, 100] {
@@ -199,6 +222,23 @@ mod tests {
     fn lines_without_an_end_are_refused() {
         assert!(read(format!("5;{}", "x".repeat(300)).as_bytes(), 50).is_err());
         assert!(read(format!("0\r\n{}", "x: y\r\n".repeat(4000)).as_bytes(), 50).is_err());
+    }
+
+    #[test]
+    fn trailers_are_told_from_the_end() {
+        let body = b"1\r\nx\r\n0\r\nA: 1\r\nB: 2\r\n\r\n";
+        for piece in 1..body.len() {
+            let (mut chunks, mut kept) = (Chunks::default(), Vec::new());
+            for mut part in body.chunks(piece) {
+                while let Some((kind, length)) = chunks.next(part).unwrap() {
+                    if kind != Part::Trailer {
+                        kept.extend_from_slice(&part[..length]);
+                    }
+                    part = &part[length..];
+                }
+            }
+            assert_eq!(kept, b"1\r\nx\r\n0\r\n\r\n", "{piece}");
+        }
     }
 
     #[test]

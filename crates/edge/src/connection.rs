@@ -8,12 +8,15 @@ use std::task::Poll;
 
 use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 
 use crate::buffers::with_scratch;
-use crate::limits::{HEAD_BYTES_MAX, LINGER_BYTES_MAX, LINGER_TIME_MAX};
+use crate::limits::{
+    HEAD_BYTES_MAX, IDLE_BUFFER_BYTES_MAX, LINGER_BYTES_MAX, LINGER_PAUSE_MAX, LINGER_TIME_MAX,
+};
 use crate::pages::Fault;
 use crate::proxy::{Client, Next, Side};
-use crate::request::{ClientFacts, Refusal, Request, read_request};
+use crate::request::{ClientFacts, Refusal, Request, ends_head, has_bare_line_end, read_request};
 use crate::shutdown::Closing;
 use crate::watch::Watch;
 
@@ -51,7 +54,10 @@ pub(crate) async fn serve(
             Head::Gone => return,
         };
         match next {
-            Next::Request => watch.begin_idle(),
+            Next::Request => {
+                side.rest();
+                watch.begin_idle();
+            }
             Next::Close => return,
             Next::Linger => return linger(&watch).await,
         }
@@ -66,6 +72,16 @@ enum Head {
 }
 
 impl Side<'_> {
+    /// Gives back what one large request needed: the next one may be long in coming.
+    fn rest(&mut self) {
+        if self.inbuf.is_empty() && self.inbuf.capacity() > IDLE_BUFFER_BYTES_MAX {
+            self.inbuf = Vec::new();
+        }
+        if self.head.capacity() > IDLE_BUFFER_BYTES_MAX {
+            self.head = Vec::new();
+        }
+    }
+
     /// Reads the next head and writes it for the target.
     async fn read_head(
         &mut self,
@@ -74,7 +90,7 @@ impl Side<'_> {
     ) -> Head {
         let mut is_new = true;
         // Where to look on for the end of the head.
-        let mut seen = 0;
+        let (mut seen, mut checked) = (0, 0);
         if !self.inbuf.is_empty() {
             self.watch.begin_head();
         }
@@ -92,11 +108,17 @@ impl Side<'_> {
                     Err(refusal) => return Head::Refused(refusal),
                 }
             }
-            if self.inbuf.len() >= HEAD_BYTES_MAX {
-                let fault = Fault::HeadTooLarge;
-                return Head::Refused(Box::new(Refusal { fault, wants_page: false, is_head: false }));
+            let refused =
+                |fault| Head::Refused(Box::new(Refusal { fault, wants_page: false, is_head: false }));
+            // Nobody waits for the rest of what is wrong already.
+            if has_bare_line_end(&self.inbuf, checked) {
+                return refused(Fault::BareLineEnd);
             }
-            seen = self.inbuf.len().saturating_sub(3);
+            if self.inbuf.len() >= HEAD_BYTES_MAX {
+                return refused(Fault::HeadTooLarge);
+            }
+            checked = self.inbuf.len();
+            seen = checked.saturating_sub(3);
             let (watch, inbuf) = (self.watch, &mut self.inbuf);
             let is_open = poll_fn(|cx| {
                 if inbuf.is_empty() && closed.as_mut().poll(cx).is_ready() {
@@ -107,10 +129,17 @@ impl Side<'_> {
                     watch.link.poll_read(cx, &mut scratch.read[..space]).map(|read| match read {
                         Ok(0) | Err(_) => false,
                         Ok(count) => {
+                            let mut bytes = &scratch.read[..count];
                             if inbuf.is_empty() {
-                                watch.begin_head();
+                                // Empty lines before a head are nothing (RFC 9112 §2.2), and gain no time either.
+                                while let Some(rest) = bytes.strip_prefix(b"\r\n") {
+                                    bytes = rest;
+                                }
+                                if !bytes.is_empty() {
+                                    watch.begin_head();
+                                }
                             }
-                            inbuf.extend_from_slice(&scratch.read[..count]);
+                            inbuf.extend_from_slice(bytes);
                             true
                         }
                     })
@@ -124,34 +153,17 @@ impl Side<'_> {
     }
 }
 
-/// Returns whether there is an empty line.
-fn ends_head(bytes: &[u8]) -> bool {
-    let mut rest = bytes;
-    while let Some(at) = rest.iter().position(|byte| *byte == b'\n') {
-        rest = &rest[at + 1..];
-        if rest.starts_with(b"\n") || rest.starts_with(b"\r\n") {
-            return true;
-        }
-    }
-    false
-}
-
 /// Ends a connection whose client may still be sending: closed at once, the kernel would answer that with a reset, and
 /// the client might never see why it was refused.
 async fn linger(watch: &Watch) {
     watch.link.finish();
-    let drained = poll_fn(|cx| {
-        with_scratch(|scratch| {
-            let mut left = LINGER_BYTES_MAX;
-            loop {
-                match watch.link.poll_read(cx, &mut scratch.read) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
-                    Poll::Ready(Ok(count)) if count >= left => return Poll::Ready(()),
-                    Poll::Ready(Ok(count)) => left -= count,
-                }
-            }
-        })
-    });
-    let _ = tokio::time::timeout(LINGER_TIME_MAX, drained).await;
+    let began = Instant::now();
+    let mut left = LINGER_BYTES_MAX;
+    while left > 0 && began.elapsed() < LINGER_TIME_MAX {
+        let read = poll_fn(|cx| with_scratch(|scratch| watch.link.poll_read(cx, &mut scratch.read)));
+        match tokio::time::timeout(LINGER_PAUSE_MAX, read).await {
+            Ok(Ok(count)) if count > 0 => left = left.saturating_sub(count),
+            _ => return,
+        }
+    }
 }

@@ -15,7 +15,7 @@ use crate::limits::{
     AT_ONCE, COLLECTED_AFTER, HEAD_BYTES_MAX, JOINED_BYTES_MAX, PIPELINED_BYTES_MAX, ROUNDS_MAX,
 };
 use crate::open_request::OpenRequest;
-use crate::request::Request;
+use crate::request::{Request, ends_head};
 use crate::response::{Asked, Recoding, Response, read_response};
 use crate::streams::OpenStream;
 use crate::table::Routes;
@@ -52,7 +52,10 @@ pub(crate) enum Ended {
     /// The client has gone.
     ClientLeft,
     /// The answer was broken off; the client must see that.
-    Broken,
+    Broken {
+        /// Whether it would take the end of its connection for the end of the answer.
+        unnoticed: bool,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +90,8 @@ pub(crate) struct Exchange<'a> {
     body: Body,
     told_to_continue: bool,
     sent_any: bool,
+    /// Whether a head of any answer has come.
+    heard: bool,
     to_target: Kept,
     to_client: Kept,
     /// The beginning of the answer's head, when it came in pieces.
@@ -122,6 +127,7 @@ impl<'a> Exchange<'a> {
             body: request.body.clone(),
             told_to_continue: !request.expects_continue,
             sent_any: false,
+            heard: false,
             to_target: Kept::default(),
             to_client: Kept::default(),
             partial: Vec::new(),
@@ -142,6 +148,9 @@ impl<'a> Exchange<'a> {
 
     /// Moves bytes in both directions until the exchange has ended.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        if self.upstream.link.poll_cut(cx) && !self.answered {
+            return Poll::Ready(self.cut_short());
+        }
         with_scratch(|scratch| {
             for _ in 0..ROUNDS_MAX {
                 if let Err(ended) = self.push_request(cx, scratch) {
@@ -165,9 +174,15 @@ impl<'a> Exchange<'a> {
         }
         while self.asking == Asking::Body {
             match self.to_target.poll_flush(&self.upstream.link, cx) {
-                Poll::Pending => return Ok(()),
+                // The target may never read on, and the client's end would go unseen behind what it has sent.
+                Poll::Pending => return self.notice_end(cx),
                 Poll::Ready(Err(_)) => self.asking = Asking::Refused,
-                Poll::Ready(Ok(())) if self.body.is_done() => self.asking = Asking::Done,
+                Poll::Ready(Ok(())) if self.body.is_done() => {
+                    self.asking = Asking::Done;
+                    if self.inbuf.is_empty() {
+                        *self.inbuf = Vec::new();
+                    }
+                }
                 Poll::Ready(Ok(())) => {
                     if !self.push_body(cx, scratch)? {
                         return Ok(());
@@ -175,20 +190,25 @@ impl<'a> Exchange<'a> {
                 }
             }
         }
-        if self.asking == Asking::Done { self.look_at_client(cx, scratch) } else { Ok(()) }
+        match self.asking {
+            Asking::Done => self.look_at_client(cx, scratch),
+            Asking::Refused => self.notice_end(cx),
+            Asking::Head | Asking::Body => Ok(()),
+        }
     }
 
     /// Sends the head together with what has come of the body.
     fn push_head(&mut self, cx: &mut Context<'_>) -> Result<(), Ended> {
         // Until the first byte is written the request can still be sent elsewhere.
         let mut body = self.body.clone();
-        let count = body.take(self.inbuf, |_| {}).map_err(|_| Ended::BadBody)?;
-        let slices = [IoSlice::new(self.head), IoSlice::new(&self.inbuf[..count])];
-        let slices = if count > 0 { &slices[..] } else { &slices[..1] };
+        let taken = body.take(self.inbuf, |_| {}).map_err(|_| Ended::BadBody)?;
+        let (first, second) = taken.pieces(self.inbuf);
+        let slices = [IoSlice::new(self.head), IoSlice::new(first), IoSlice::new(second)];
+        let slices = if taken.count > 0 { &slices[..] } else { &slices[..1] };
         match self.to_target.write(&self.upstream.link, cx, slices) {
             Ok(written) => {
                 self.sent_any = written > 0 || !self.to_target.is_empty();
-                self.inbuf.drain(..count);
+                self.inbuf.drain(..taken.count);
                 self.body = body;
                 self.asking = Asking::Body;
                 Ok(())
@@ -201,9 +221,9 @@ impl<'a> Exchange<'a> {
     fn push_body(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Result<bool, Ended> {
         if !self.inbuf.is_empty() {
             let bytes = std::mem::take(self.inbuf);
-            let count = self.body.take(&bytes, |_| {}).map_err(|_| self.bad_body())?;
-            self.inbuf.extend_from_slice(&bytes[count..]);
-            self.send_body(cx, &bytes[..count]);
+            let taken = self.body.take(&bytes, |_| {}).map_err(|_| self.bad_body())?;
+            self.inbuf.extend_from_slice(&bytes[taken.count..]);
+            self.send_body(cx, taken.pieces(&bytes));
             return Ok(true);
         }
         if !self.told_to_continue && self.answer.is_none() {
@@ -223,44 +243,53 @@ impl<'a> Exchange<'a> {
         self.watch.note_body(false);
         let bytes = &scratch.read[..count];
         let taken = self.body.take(bytes, |_| {}).map_err(|_| self.bad_body())?;
-        self.inbuf.extend_from_slice(&bytes[taken..]);
-        self.send_body(cx, &bytes[..taken]);
+        self.inbuf.extend_from_slice(&bytes[taken.count..]);
+        self.send_body(cx, taken.pieces(bytes));
         Ok(true)
     }
 
-    fn send_body(&mut self, cx: &mut Context<'_>, bytes: &[u8]) {
-        if self.to_target.write(&self.upstream.link, cx, &[IoSlice::new(bytes)]).is_err() {
+    fn send_body(&mut self, cx: &mut Context<'_>, (first, second): (&[u8], &[u8])) {
+        let slices = [IoSlice::new(first), IoSlice::new(second)];
+        let slices = if second.is_empty() { &slices[..1] } else { &slices[..] };
+        if self.to_target.write(&self.upstream.link, cx, slices).is_err() {
             // It may have answered before it closed.
             self.asking = Asking::Refused;
         }
     }
 
+    /// A client that breaks its body while it is answered gets no end of that answer.
     fn bad_body(&self) -> Ended {
-        if self.answer.is_none() { Ended::BadBody } else { Ended::Broken }
+        if self.answer.is_none() { Ended::BadBody } else { Ended::ClientLeft }
+    }
+
+    fn notice_end(&self, cx: &mut Context<'_>) -> Result<(), Ended> {
+        if self.watch.link.poll_closed(cx).is_ready() { Err(Ended::ClientLeft) } else { Ok(()) }
     }
 
     /// Notices that the client has left; takes what it sends ahead, within a limit.
     fn look_at_client(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Result<(), Ended> {
-        while self.inbuf.len() < PIPELINED_BYTES_MAX {
+        loop {
+            if self.inbuf.len() >= PIPELINED_BYTES_MAX {
+                return self.notice_end(cx);
+            }
             let space = PIPELINED_BYTES_MAX - self.inbuf.len();
             match self.watch.link.poll_read(cx, &mut scratch.read[..space]) {
-                Poll::Pending => break,
+                Poll::Pending => return Ok(()),
                 Poll::Ready(Ok(0) | Err(_)) => return Err(Ended::ClientLeft),
                 Poll::Ready(Ok(count)) => self.inbuf.extend_from_slice(&scratch.read[..count]),
             }
         }
-        Ok(())
     }
 
     /// Moves a piece of the answer. Returns whether there may be another.
     fn pull_answer(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> Result<bool, Ended> {
-        match self.to_client.poll_flush(&self.watch.link, cx) {
-            Poll::Pending => {
-                self.watch.note_writing(true);
-                return Ok(false);
-            }
+        let left = self.to_client.left();
+        let flushed = self.to_client.poll_flush(&self.watch.link, cx);
+        self.watch.note_progress(left, self.to_client.left());
+        match flushed {
+            Poll::Pending => return Ok(false),
             Poll::Ready(Err(_)) => return Err(Ended::ClientLeft),
-            Poll::Ready(Ok(())) => self.watch.note_writing(false),
+            Poll::Ready(Ok(())) => {}
         }
         if self.answered {
             return Err(self.ended());
@@ -271,7 +300,8 @@ impl<'a> Exchange<'a> {
         let size = read_size();
         let count = match self.upstream.link.poll_read(cx, &mut scratch.read[..size]) {
             Poll::Pending => return Ok(false),
-            Poll::Ready(Ok(0) | Err(_)) => return self.end_with_connection(cx).map(|()| true),
+            Poll::Ready(Ok(0)) => return self.end_with_connection(cx).map(|()| true),
+            Poll::Ready(Err(_)) => return Err(self.cut_short()),
             Poll::Ready(Ok(count)) => count,
         };
         let Scratch { read, head } = scratch;
@@ -285,24 +315,27 @@ impl<'a> Exchange<'a> {
         if self.answered && self.to_client.is_empty() { Err(self.ended()) } else { Ok(true) }
     }
 
-    /// The target has closed its side.
+    /// The target has closed its side, which is the end of an answer without a length.
     fn end_with_connection(&mut self, cx: &mut Context<'_>) -> Result<(), Ended> {
-        let is_cut = self.upstream.link.is_cut();
         match &self.answer {
-            None => {
-                let unheard = self.partial.is_empty() && !is_cut;
-                let untouched =
-                    unheard && (!self.sent_any || (self.upstream.is_used() && self.request.is_repeatable));
-                Err(Ended::NoAnswer { untouched })
-            }
-            // An answer without a length ends with its connection; a cut looks the same and must not.
-            Some(answer) if matches!(answer.body, Body::UntilClose) && !is_cut => {
+            Some(answer) if matches!(answer.body, Body::UntilClose) && !self.upstream.link.is_cut() => {
                 let end = if answer.recoding == Recoding::IntoChunks { LAST_CHUNK } else { &[] };
                 self.answered = true;
                 self.say(cx, &[IoSlice::new(end)])
             }
-            Some(_) => Err(Ended::Broken),
+            _ => Err(self.cut_short()),
         }
+    }
+
+    /// The target has gone in the middle.
+    fn cut_short(&self) -> Ended {
+        let Some(answer) = &self.answer else {
+            let is_unheard = !self.heard && self.partial.is_empty() && !self.upstream.link.is_cut();
+            let may_repeat = !self.sent_any || (self.upstream.is_used() && self.request.is_repeatable);
+            return Ended::NoAnswer { untouched: is_unheard && may_repeat };
+        };
+        let unnoticed = self.request.is_http10 && !matches!(answer.body, Body::Length(_));
+        Ended::Broken { unnoticed }
     }
 
     fn say(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Result<(), Ended> {
@@ -311,29 +344,32 @@ impl<'a> Exchange<'a> {
 
     /// Reads heads from the target until the final one, and passes it on with what has come of its body.
     fn take_head(&mut self, cx: &mut Context<'_>, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Ended> {
-        let mut gathered = std::mem::take(&mut self.partial);
-        let mut rest = if gathered.is_empty() {
-            bytes
-        } else {
-            gathered.extend_from_slice(bytes);
-            &gathered
-        };
+        let gathered;
+        let mut rest = bytes;
+        if !self.partial.is_empty() {
+            // A head that comes in pieces is read when it is whole.
+            let seen = self.partial.len().saturating_sub(3);
+            self.partial.extend_from_slice(bytes);
+            if !ends_head(&self.partial[seen..]) {
+                return self.bound_partial();
+            }
+            gathered = std::mem::take(&mut self.partial);
+            rest = &gathered;
+        }
         loop {
             out.clear();
             let asked = Asked {
                 is_head: self.request.is_head,
                 is_http10: self.request.is_http10,
-                keeps_alive: self.request.keeps_alive && !self.routes.is_closing() && !self.is_refused(),
+                keeps_alive: self.request.keeps_alive && !self.routes.is_closing() && self.body.is_done(),
                 wants_upgrade: self.request.wants_upgrade,
                 id: &self.head[self.request.id.clone()],
             };
             let Some(answer) = read_response(rest, &asked, out).map_err(|_| Ended::BadAnswer)? else {
-                if rest.len() >= HEAD_BYTES_MAX {
-                    return Err(Ended::BadAnswer);
-                }
                 self.partial = rest.to_vec();
-                return Ok(());
+                return self.bound_partial();
             };
+            self.heard = true;
             rest = &rest[answer.head_bytes..];
             match answer.status {
                 101 if self.request.wants_upgrade => {
@@ -359,8 +395,8 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    fn is_refused(&self) -> bool {
-        self.asking == Asking::Refused
+    fn bound_partial(&self) -> Result<(), Ended> {
+        if self.partial.len() >= HEAD_BYTES_MAX { Err(Ended::BadAnswer) } else { Ok(()) }
     }
 
     fn begin_answer(
@@ -413,21 +449,19 @@ impl<'a> Exchange<'a> {
                 plain.extend_from_slice(content);
             }
         });
-        let Ok(count) = taken else { return Err(Ended::Broken) };
+        let Ok(taken) = taken else { return Err(self.cut_short()) };
+        let (content, behind) = taken.pieces(bytes);
         // Bytes behind the end are nobody's answer.
-        answer.reusable &= count == bytes.len();
+        answer.reusable &= taken.count == bytes.len();
         self.answered = answer.body.is_done();
-        let content = match recoding {
-            Recoding::OutOfChunks => &plain,
-            Recoding::Verbatim | Recoding::IntoChunks => &bytes[..count],
-        };
-        let mut end: &[u8] = &[];
-        if recoding == Recoding::IntoChunks && count > 0 {
+        let (content, mut end) =
+            if recoding == Recoding::OutOfChunks { (&plain[..], &[][..]) } else { (content, behind) };
+        if recoding == Recoding::IntoChunks && !content.is_empty() {
             // Writing into a vector cannot fail.
-            let _ = write!(head, "{count:x}\r\n");
+            let _ = write!(head, "{:x}\r\n", content.len());
             end = b"\r\n";
         }
-        if head.is_empty() {
+        if head.is_empty() && end.is_empty() {
             return self.say(cx, &[IoSlice::new(content)]);
         }
         if content.len() <= JOINED_BYTES_MAX {
@@ -449,7 +483,8 @@ impl<'a> Exchange<'a> {
             // Its length is promised.
             (Body::Length(_), _) => false,
         };
-        if !may_end || !stream.events.is_between_events() {
+        // What is compressed cannot be looked into.
+        if !may_end || !(answer.is_compressed || stream.events.is_between_events()) {
             return Ok(false);
         }
         // Behind a compressor nothing can be added.

@@ -33,6 +33,8 @@ pub(crate) enum Field {
     Other,
 }
 
+/// Fields that `Connection` may name: each is compared with each field of the head.
+const NAMED_MAX: usize = 32;
 const X_FORWARDED: &[u8] = b"x-forwarded-";
 
 /// Tells what a field is.
@@ -76,15 +78,6 @@ pub(crate) fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
 }
 
-/// Returns whether a list has a token, parameters aside.
-pub(crate) fn has_token(value: &[u8], wanted: &str) -> bool {
-    let name = |token: &'_ [u8]| {
-        let end = token.iter().position(|byte| *byte == b';').unwrap_or(token.len());
-        token[..end].trim_ascii().eq_ignore_ascii_case(wanted.as_bytes())
-    };
-    tokens(value).any(name)
-}
-
 /// What all `Connection` fields of a head say.
 #[derive(Debug, Default)]
 pub(crate) struct ConnectionOptions<'a> {
@@ -102,9 +95,16 @@ impl<'a> ConnectionOptions<'a> {
                 5 if token.eq_ignore_ascii_case(b"close") => self.close = true,
                 10 if token.eq_ignore_ascii_case(b"keep-alive") => self.keep_alive = true,
                 7 if token.eq_ignore_ascii_case(b"upgrade") => self.upgrade = true,
-                _ => self.named.push(token),
+                // One too many is kept, so that it shows.
+                _ if self.named.len() <= NAMED_MAX => self.named.push(token),
+                _ => {}
             }
         }
+    }
+
+    /// Returns whether more fields are named than anybody has reason to.
+    pub(crate) fn are_too_many(&self) -> bool {
+        self.named.len() > NAMED_MAX
     }
 
     /// Returns whether a field that is none of the edge's business is named. What frames the message and says where it

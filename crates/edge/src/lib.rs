@@ -4,7 +4,8 @@
 //! A request's way: [`worker`] accepts, [`connection`] reads its head ([`request`]), [`proxy`] looks the host up in
 //! [`table`], takes a connection of the [`target`] ([`upstream`], [`dial`]), and [`exchange`] moves both bodies, through
 //! buffers that a worker's connections share ([`buffers`]). The control plane speaks to [`control`] through
-//! [`EdgeClient`].
+//! [`EdgeClient`]. A new version of the edge takes the place of the running one by [`takeover`]; that one is then an elder
+//! ([`elders`]), which finishes what is open.
 
 mod body;
 mod buffers;
@@ -12,7 +13,9 @@ mod chunks;
 mod client;
 mod connection;
 mod control;
+mod descriptors;
 mod dial;
+mod elders;
 mod error;
 mod events;
 mod exchange;
@@ -37,6 +40,7 @@ mod snapshot;
 mod sources;
 mod streams;
 mod table;
+mod takeover;
 mod target;
 mod trust;
 mod tunnel;
@@ -47,6 +51,6 @@ mod worker;
 
 pub use client::EdgeClient;
 pub use error::EdgeError;
-pub use serve::{Config, run, serve};
+pub use serve::{Config, run, run_successor, serve, succeed};
 pub use trust::{Network, NotANetwork};
 pub use wire::Answers;

@@ -18,15 +18,20 @@ pub(crate) const KEPT_BYTES_SOFT_MAX: usize = 64 * 1024 * 1024;
 pub(crate) const JOINED_BYTES_MAX: usize = 4 * 1024;
 /// Bytes taken from a client while its last request is still being answered: a few pipelined requests.
 pub(crate) const PIPELINED_BYTES_MAX: usize = 16 * 1024;
-/// Bytes and time that a client may go on sending after it was refused, so that it sees the answer rather than a reset.
-pub(crate) const LINGER_BYTES_MAX: usize = 1024 * 1024;
-pub(crate) const LINGER_TIME_MAX: Duration = Duration::from_secs(2);
+/// Bytes and time that a client may go on sending after it was refused, and its longest pause, so that it sees the answer
+/// rather than a reset (nginx: 30 s and 5 s).
+pub(crate) const LINGER_BYTES_MAX: usize = 16 * 1024 * 1024;
+pub(crate) const LINGER_TIME_MAX: Duration = Duration::from_secs(30);
+pub(crate) const LINGER_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Largest buffer that an idle connection keeps, in bytes: most heads fit.
+pub(crate) const IDLE_BUFFER_BYTES_MAX: usize = 4 * 1024;
 /// Rounds of reading and writing of one connection before the others of its worker have their turn.
 pub(crate) const ROUNDS_MAX: u32 = 16;
 /// Longest time for a whole request head, so that one byte a second holds nothing for long (haproxy's usual 10 s).
 pub(crate) const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
-/// Longest idle time of a client's keep-alive connection: nginx's and most load balancers' order of magnitude.
-pub(crate) const CLIENT_IDLE_MAX: Duration = Duration::from_secs(60);
+/// Longest idle time of a client's keep-alive connection: nginx's, and above the 60 s after which load balancers in front
+/// close theirs, so that they never send into a connection that we are closing.
+pub(crate) const CLIENT_IDLE_MAX: Duration = Duration::from_secs(75);
 /// Longest time that a client may leave sent bytes unread while more are pending. Quiet streams have none pending.
 pub(crate) const CLIENT_STALL_MAX: Duration = Duration::from_secs(60);
 /// Longest time for a TCP connect. Targets are on this box: more than this is a full backlog, not distance.
@@ -78,12 +83,33 @@ pub(crate) const DRAIN_TIME_DEFAULT: Duration = Duration::from_secs(30);
 pub(crate) const CONTROL_LINE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Longest time for one call of the control plane.
 pub(crate) const CONTROL_TIME_MAX: Duration = Duration::from_secs(5);
+/// Connections made for one order: the first may reach an edge in the moment in which it is replaced.
+pub(crate) const CONTROL_TRIES_MAX: u32 = 2;
+/// Longest time for one order to an edge that has been replaced, so that the order to its successor still ends within
+/// [`CONTROL_TIME_MAX`].
+pub(crate) const ELDER_TIME_MAX: Duration = Duration::from_secs(2);
+/// Time between looks at edges that are waited for.
+pub(crate) const ELDER_LOOK_INTERVAL: Duration = Duration::from_millis(20);
+/// How long an edge waits for the process that it has handed its sockets to. Orders wait meanwhile, so it is shorter
+/// than [`CONTROL_TIME_MAX`]; a successor needs some ten milliseconds.
+pub(crate) const READY_TIME_MAX: Duration = Duration::from_secs(3);
+/// How long a successor waits for the edge that it replaces: longer than that one waits, so that it hears the verdict.
+pub(crate) const PREDECESSOR_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long a successor waits for the kernel to confirm that a predecessor which fell silent is dead.
+pub(crate) const DEATH_TIME_MAX: Duration = Duration::from_secs(2);
+/// How long a replaced edge leaves idle connections open: longer than [`CLIENT_IDLE_MAX`], so that each goes by itself,
+/// with an answer that says so or by the usual limit, and no request meets a closed door.
+pub(crate) const ELDER_NOTICE: Duration = Duration::from_secs(65);
+/// Longest life of a replaced edge: streams of a working day end by themselves, forgotten ones do not.
+pub(crate) const ELDER_LIFE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// Control connections at once: the control plane holds one, people debugging a few.
 pub(crate) const CONTROL_CONNECTIONS_MAX: usize = 32;
 /// Sockets asked of a namespace thread and not yet made. Beyond, the asking request waits (and its connect limit runs).
 pub(crate) const NAMESPACE_QUEUE_MAX: usize = 64;
 /// Stack of a namespace thread, in bytes: it makes sockets and nothing else.
 pub(crate) const NAMESPACE_STACK_BYTES: usize = 128 * 1024;
+/// Time that the quoted part of a probed body may take: the status is the answer.
+pub(crate) const PROBE_QUOTE_TIME_MAX: Duration = Duration::from_millis(200);
 /// Bytes of a probed body that are quoted.
 pub(crate) const PROBE_QUOTE_BYTES_MAX: usize = 200;
 /// Longest request id taken over from a client, in bytes; longer ones are replaced.

@@ -1,6 +1,7 @@
 //! What the edge says itself: JSON for programs, a small page for people. Every inserted text is escaped.
 
 use std::io::Write;
+use std::time::{Duration, UNIX_EPOCH};
 
 use http::StatusCode;
 use serde_json::json;
@@ -15,6 +16,8 @@ pub(crate) enum Fault {
     BadHost,
     /// The head says in two ways where the body ends.
     TwoLengths,
+    /// A line of the head ends with a line feed alone.
+    BareLineEnd,
     /// It is not HTTP/1.1, for this reason.
     Malformed(&'static str),
     /// The chunks of the body are broken.
@@ -75,6 +78,12 @@ impl Fault {
                 "conflicting_length",
                 "The request says in two ways where its body ends.".into(),
                 "Send one Content-Length, or Transfer-Encoding: chunked.".into(),
+            ),
+            Fault::BareLineEnd => words(
+                bad,
+                "bare_line_end",
+                "A line of the request's head ends without a carriage return.".into(),
+                "End each line with CR LF, as RFC 9112 §2.1 says.".into(),
             ),
             Fault::Malformed(what) => words(
                 bad,
@@ -180,12 +189,15 @@ impl Fault {
                 json!({ "code": code, "message": words.message, "hint": words.hint, "request_id": id });
             ("application/json", format!("{}\n", json!({ "error": error })))
         };
+        let since = Duration::from_millis(u64::try_from(trackbed_stdx::clock::now_ms()).unwrap_or_default());
+        let now = UNIX_EPOCH + since;
         out.clear();
         put_status_line(out, words.status.as_u16(), words.status.canonical_reason().unwrap_or_default());
         // Writing into a vector cannot fail.
         let _ = write!(
             out,
-            "Content-Type: {kind}\r\nContent-Length: {}\r\nCache-Control: no-store\r\nX-Request-Id: {}\r\n",
+            "Date: {}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nCache-Control: no-store\r\nX-Request-Id: {}\r\n",
+            httpdate::fmt_http_date(now),
             body.len(),
             form.id
         );

@@ -9,7 +9,7 @@ use trackbed_core::ports::Probe;
 use trackbed_core::route::Address;
 
 use crate::dial::Dialler;
-use crate::limits::{HEAD_BYTES_MAX, HEADERS_MAX, PROBE_QUOTE_BYTES_MAX};
+use crate::limits::{HEAD_BYTES_MAX, HEADERS_MAX, PROBE_QUOTE_BYTES_MAX, PROBE_QUOTE_TIME_MAX};
 use crate::response::{Asked, Response, read_response};
 
 /// How the question is asked: the connection is ours alone and ends with the answer.
@@ -68,7 +68,11 @@ async fn ask(mut stream: TcpStream, path: &str, host: &str) -> Result<Probe, Str
     if let Some(location) = location.filter(|_| (300..400).contains(&status)) {
         return Ok(Probe::Answered { status, detail: location });
     }
-    Ok(Probe::Answered { status, detail: quote(&mut stream, answer, &mut bytes).await })
+    let mut quote = Vec::new();
+    let quoting = read_quote(&mut stream, answer, &mut bytes, &mut quote);
+    let _ = tokio::time::timeout(PROBE_QUOTE_TIME_MAX, quoting).await;
+    quote.truncate(PROBE_QUOTE_BYTES_MAX);
+    Ok(Probe::Answered { status, detail: String::from_utf8_lossy(&quote).trim().to_owned() })
 }
 
 /// Returns the final answer once its head is whole; drops those before it.
@@ -92,17 +96,14 @@ fn location_of(head: &[u8]) -> Option<String> {
     Some(String::from_utf8_lossy(location.value).into_owned())
 }
 
-/// Returns the first bytes of the body, as far as they come.
-async fn quote(stream: &mut TcpStream, mut answer: Response, bytes: &mut Vec<u8>) -> String {
-    let mut quote = Vec::new();
+/// Reads the first bytes of the body, as far as they come.
+async fn read_quote(stream: &mut TcpStream, mut answer: Response, bytes: &mut Vec<u8>, quote: &mut Vec<u8>) {
     bytes.drain(..answer.head_bytes);
     while answer.body.take(bytes, |content| quote.extend_from_slice(content)).is_ok() {
         bytes.clear();
         let is_enough = answer.body.is_done() || quote.len() >= PROBE_QUOTE_BYTES_MAX;
         if is_enough || !matches!(stream.read_buf(bytes).await, Ok(1..)) {
-            break;
+            return;
         }
     }
-    quote.truncate(PROBE_QUOTE_BYTES_MAX);
-    String::from_utf8_lossy(&quote).trim().to_owned()
 }

@@ -61,7 +61,7 @@ impl Side<'_> {
             None => {
                 let host = host.into_owned();
                 let waited = Box::pin(self.find_parked(&host));
-                let left = pin!(self.watch.link.wait_closed());
+                let left = poll_fn(|cx| self.watch.link.poll_closed(cx));
                 tokio::select! {
                     found = waited => found,
                     // Forgotten: nothing was sent, nothing is answered.
@@ -182,8 +182,11 @@ impl Side<'_> {
                 }
                 Ended::Switched => return self.tunnel(&upstream, open, switched).await,
                 Ended::ClientLeft => return Next::Close,
-                Ended::Broken => {
+                Ended::Broken { unnoticed } => {
                     open.fail();
+                    if unnoticed {
+                        self.watch.link.end_badly();
+                    }
                     return Next::Close;
                 }
                 Ended::NoAnswer { untouched: true } if attempt < SEND_TRIES_MAX => continue,
@@ -261,8 +264,9 @@ impl Side<'_> {
                     return Poll::Ready(false);
                 }
             }
+            let left = kept.left();
             let flushed = kept.poll_flush(link, cx);
-            self.watch.note_writing(flushed.is_pending());
+            self.watch.note_progress(left, kept.left());
             flushed.map(|flushed| flushed.is_ok())
         })
         .await

@@ -9,7 +9,7 @@ use std::ops::Range;
 use httparse::Header;
 
 use crate::body::Body;
-use crate::fields::{ConnectionOptions, Field, field_of, has_token, length_of, put, put_field, tokens};
+use crate::fields::{ConnectionOptions, Field, field_of, length_of, put, put_field, tokens};
 use crate::host;
 use crate::limits::{HEADERS_MAX, REQUEST_ID_BYTES_MAX};
 use crate::pages::Fault;
@@ -73,7 +73,6 @@ struct Said<'a> {
     encodings: u32,
     accept: Option<&'a [u8]>,
     expects_continue: bool,
-    takes_trailers: bool,
     is_websocket: bool,
     id: Option<&'a [u8]>,
     forwarded_for: Vec<&'a [u8]>,
@@ -96,7 +95,6 @@ impl<'a> Said<'a> {
                 self.host = Some(value);
             }
             Field::RequestId => self.id = Some(value),
-            Field::Te => self.takes_trailers |= has_token(value, "trailers"),
             Field::TransferEncoding => {
                 self.encodings += 1;
                 self.encoding = Some(value);
@@ -144,6 +142,9 @@ pub(crate) fn read_request(
         Ok(httparse::Status::Partial) => return Ok(None),
         Err(error) => return Err(Box::new(Refusal::plain(fault_of(error)))),
     };
+    if has_bare_line_end(&bytes[..head_bytes], 0) {
+        return Err(Box::new(Refusal::plain(Fault::BareLineEnd)));
+    }
     let (Some(method), Some(target)) = (parsed.method, parsed.path) else { return Ok(None) };
     let is_http10 = parsed.version == Some(0);
     let mut fields = [Field::Other; HEADERS_MAX];
@@ -152,20 +153,29 @@ pub(crate) fn read_request(
         *field = field_of(header.name);
         said.note(*field, header.value);
     }
+    if method.bytes().any(|byte| byte.is_ascii_lowercase()) {
+        // Methods have a case (RFC 9110 §9.1); an app that ignores it would answer `head` as HEAD, and we would not.
+        return Err(Box::new(Refusal::plain(Fault::Malformed("a method is written in capitals"))));
+    }
+    if said.options.are_too_many() {
+        return Err(Box::new(Refusal::plain(Fault::Malformed("Connection names too many fields"))));
+    }
     let (is_head, wants_page) = (method == "HEAD", wants_page(said.accept));
     let refuse = |fault| Box::new(Refusal { fault, wants_page, is_head });
     if method == "CONNECT" {
         return Err(refuse(Fault::Connect));
     }
     let body = said.body(is_http10).map_err(refuse)?;
-    let (authority, target) = place_of(method, target, &said).map_err(refuse)?;
+    let (authority, target) = place_of(method, target, &said, is_http10).map_err(refuse)?;
     let is_trusted = facts.trusted.iter().any(|network| network.contains(facts.peer));
     let wants_upgrade = said.is_websocket && said.options.upgrade && !is_http10;
 
     out.clear();
     out.extend_from_slice(method.as_bytes());
     out.push(b' ');
-    let path = put_marked(out, target.as_bytes());
+    let start = out.len();
+    put_target(out, target);
+    let path = start..out.len();
     out.extend_from_slice(b" HTTP/1.1\r\nHost: ");
     let authority = put_marked(out, authority.as_bytes());
     out.extend_from_slice(b"\r\n");
@@ -177,9 +187,6 @@ pub(crate) fn read_request(
                 put(out, "Content-Length", length);
             }
         }
-    }
-    if said.takes_trailers {
-        put(out, "TE", b"trailers");
     }
     if wants_upgrade {
         out.extend_from_slice(b"Connection: upgrade\r\nUpgrade: websocket\r\n");
@@ -220,7 +227,12 @@ fn fault_of(error: httparse::Error) -> Fault {
 }
 
 /// Returns the host as the client wrote it, and the target in the form for an origin server (RFC 9112 §3.2).
-fn place_of<'a>(method: &str, target: &'a str, said: &Said<'a>) -> Result<(&'a str, &'a str), Fault> {
+fn place_of<'a>(
+    method: &str,
+    target: &'a str,
+    said: &Said<'a>,
+    is_http10: bool,
+) -> Result<(&'a str, &'a str), Fault> {
     if said.hosts > 1 {
         return Err(Fault::BadHost);
     }
@@ -229,6 +241,10 @@ fn place_of<'a>(method: &str, target: &'a str, said: &Said<'a>) -> Result<(&'a s
         |authority: &'a str| if host::is_plain(authority) { Ok(authority) } else { Err(Fault::BadHost) };
     if target.starts_with('/') || (target == "*" && method == "OPTIONS") {
         return Ok((checked(own.ok_or(Fault::BadHost)?)?, target));
+    }
+    if own.is_none() && !is_http10 {
+        // Required even where the target names the host (RFC 9112 §3.2).
+        return Err(Fault::BadHost);
     }
     let scheme_end = target.find("://").ok_or(Fault::Malformed("the target is not a path"))?;
     let scheme = &target[..scheme_end];
@@ -239,11 +255,39 @@ fn place_of<'a>(method: &str, target: &'a str, said: &Said<'a>) -> Result<(&'a s
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
     // The target's own host wins over the field (RFC 9112 §3.2.2).
     let (authority, path) = rest.split_at(end);
-    match path.as_bytes().first() {
-        Some(b'/') => Ok((checked(authority)?, path)),
-        None => Ok((checked(authority)?, "/")),
-        Some(_) => Err(Fault::Malformed("the target has no path")),
+    // A target has a path, be it empty; a request for a server has at least a slash (RFC 9112 §3.2.1).
+    Ok((checked(authority)?, if path.is_empty() { "/" } else { path }))
+}
+
+/// Writes the target. Bytes that are not ASCII have no place in one (RFC 3986 §2.1): clients that send them mean UTF-8,
+/// and are helped by the form that every program behind the edge understands.
+fn put_target(out: &mut Vec<u8>, target: &str) {
+    if target.starts_with('?') {
+        out.push(b'/');
     }
+    if target.is_ascii() {
+        return out.extend_from_slice(target.as_bytes());
+    }
+    for byte in target.bytes() {
+        match byte {
+            0x80.. => out.extend_from_slice(format!("%{byte:02X}").as_bytes()),
+            _ => out.push(byte),
+        }
+    }
+}
+
+/// Returns whether a line of a head ends with a line feed alone, from byte `from` on: programs differ on whether that ends
+/// a line, and such a difference hides requests.
+pub(crate) fn has_bare_line_end(head: &[u8], from: usize) -> bool {
+    memchr::memchr_iter(b'\n', &head[from..]).any(|at| from + at == 0 || head[from + at - 1] != b'\r')
+}
+
+/// Returns whether there is an empty line.
+pub(crate) fn ends_head(bytes: &[u8]) -> bool {
+    memchr::memchr_iter(b'\n', bytes).any(|at| {
+        let rest = &bytes[at + 1..];
+        rest.starts_with(b"\n") || rest.starts_with(b"\r\n")
+    })
 }
 
 /// Writes the fields that pass as they are.
@@ -285,8 +329,11 @@ fn put_client(
     };
     put(out, "X-Forwarded-For", client.as_bytes());
     put(out, "X-Real-IP", client.as_bytes());
-    let is_https =
-        is_trusted && said.forwarded_proto.is_some_and(|proto| proto.eq_ignore_ascii_case(b"https"));
+    let is_https = is_trusted
+        && said.forwarded_proto.is_some_and(|proto| {
+            // Some proxies name the scheme of a WebSocket.
+            proto.eq_ignore_ascii_case(b"https") || proto.eq_ignore_ascii_case(b"wss")
+        });
     put(out, "X-Forwarded-Proto", if is_https { b"https" } else { b"http" });
     let told_host =
         said.forwarded_host.filter(|host| is_trusted && std::str::from_utf8(host).is_ok_and(host::is_plain));

@@ -32,6 +32,8 @@ fn an_absolute_target_names_the_host() {
     let (request, head) = read("GET http://b.test/x HTTP/1.1\r\nHost: a.test\r\n\r\n").unwrap();
     assert!(head.starts_with("GET /x HTTP/1.1\r\nHost: b.test\r\n"), "{head}");
     assert_eq!(&head[request.authority], "b.test");
+    assert!(read("GET http://b.test?x HTTP/1.1\r\nHost: a.test\r\n\r\n").unwrap().1.starts_with("GET /?x "));
+    assert!(read("GET /é?ü HTTP/1.1\r\nHost: a\r\n\r\n").unwrap().1.starts_with("GET /%C3%A9?%C3%BC "));
     assert!(read("GET http://b.test HTTP/1.1\r\nHost: a.test\r\n\r\n").unwrap().1.starts_with("GET / "));
 }
 
@@ -42,6 +44,9 @@ fn what_could_lead_elsewhere_is_refused() {
         "GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: a/b\r\n\r\n",
         "GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET http://a/ HTTP/1.1\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: a\nX: 1\r\n\r\n",
+        "GET / HTTP/1.1\nHost: a\n\n",
         "GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n",
         "GET a HTTP/1.1\r\nHost: a\r\n\r\n",
         "GET * HTTP/1.1\r\nHost: a\r\n\r\n",

@@ -65,7 +65,7 @@ pub(crate) fn read_response(
         Ok(httparse::Status::Partial) => return Ok(None),
         Err(_) => return Err(BadAnswer),
     };
-    let status = parsed.code.ok_or(BadAnswer)?;
+    let status = parsed.code.filter(|status| *status >= 100).ok_or(BadAnswer)?;
     let mut fields = [Field::Other; HEADERS_MAX];
     let mut options = ConnectionOptions::default();
     let (mut length, mut encoding, mut encodings) = (None, None, 0);

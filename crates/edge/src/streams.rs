@@ -114,8 +114,8 @@ pub(crate) async fn end_evenly(streams: Vec<Arc<OpenStream>>, over: Duration) {
     let began = Instant::now();
     let count = u32::try_from(streams.len()).unwrap_or(u32::MAX).max(1);
     let turn = |number: usize| began + over * u32::try_from(number).unwrap_or(u32::MAX) / count;
-    // Only whoever still carries the stream keeps it open.
-    let streams: Vec<Weak<OpenStream>> = streams.iter().map(Arc::downgrade).collect();
+    // Only whoever carries a stream keeps it open: one that has ended is none of ours, nor is its connection.
+    let streams: Vec<Weak<OpenStream>> = streams.into_iter().map(|stream| Arc::downgrade(&stream)).collect();
     let mut cut = 0;
     let cut_due = |cut: &mut usize, now: Instant| {
         while *cut < streams.len() && turn(*cut) + STREAM_END_GRACE <= now {

@@ -64,19 +64,23 @@ impl<'a> Tunnel<'a> {
     /// Moves bytes until the tunnel has ended.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.open.register(cx.waker());
+        if self.upstream.link.poll_cut(cx) {
+            return Poll::Ready(());
+        }
         let (client, target) = (&self.watch.link, &self.upstream.link);
         for _ in 0..ROUNDS_MAX {
             if self.open.asked_to_end().is_some() {
                 self.down.close(cx, client, &CLOSE_TO_CLIENT);
                 self.up.close(cx, target, &CLOSE_TO_APP);
             }
+            let left = self.down.kept.left();
             let up = self.up.poll_move(cx, client, target);
             let down = self.down.poll_move(cx, target, client);
             let (Ok(up), Ok(down)) = (up, down) else { return Poll::Ready(()) };
             if down {
                 self.open.touch();
             }
-            self.watch.note_writing(!self.down.kept.is_empty());
+            self.watch.note_progress(left, self.down.kept.left());
             // With one side gone, the other one has a limit, counted anew from each byte.
             let is_half = self.up.ended || self.down.ended;
             if up || down {
@@ -137,7 +141,12 @@ impl Flow {
 
     /// Says the last word, if it may stand here.
     fn close(&mut self, cx: &mut Context<'_>, to: &Link, frame: &[u8]) {
-        if !self.closed && !self.ended && self.frames.is_between_frames() && self.kept.is_empty() {
+        if !self.closed
+            && !self.ended
+            && !self.frames.is_closed()
+            && self.frames.is_between_frames()
+            && self.kept.is_empty()
+        {
             self.closed = true;
             // A side that has gone shows with the next write or read.
             let _ = self.kept.write(to, cx, &[IoSlice::new(frame)]);

@@ -58,7 +58,8 @@ impl Watch {
 
     fn enter(&self, phase: u8) {
         self.since_ms.store(coarse_ms(), Ordering::Relaxed);
-        self.phase.store(phase, Ordering::Relaxed);
+        // Whoever sees the phase sees its beginning.
+        self.phase.store(phase, Ordering::Release);
     }
 
     /// The client has begun to send a head.
@@ -77,9 +78,13 @@ impl Watch {
         self.enter(IDLE);
     }
 
-    /// Notes whether the client takes what is written to it.
-    pub(crate) fn note_writing(&self, blocked: bool) {
-        note(&self.write_blocked_ms, blocked);
+    /// Notes how many bytes the client has yet to take, and how many it had. One that takes some, however slowly, is not
+    /// stalled.
+    pub(crate) fn note_progress(&self, before: usize, left: usize) {
+        if left < before {
+            note(&self.write_blocked_ms, false);
+        }
+        note(&self.write_blocked_ms, left > 0);
     }
 
     /// Notes whether a target waits for the client's body.
@@ -91,8 +96,9 @@ impl Watch {
         let over = |since: u64, limit: std::time::Duration| {
             since != NEVER && u128::from(now.saturating_sub(since)) >= limit.as_millis()
         };
+        let phase = self.phase.load(Ordering::Acquire);
         let since = self.since_ms.load(Ordering::Relaxed);
-        let by_phase = match self.phase.load(Ordering::Relaxed) {
+        let by_phase = match phase {
             IDLE => over(since, CLIENT_IDLE_MAX),
             HEAD => over(since, HEAD_TIME_MAX),
             _ => over(self.body_blocked_ms.load(Ordering::Relaxed), CLIENT_STALL_MAX),

@@ -4,11 +4,13 @@ mod bare;
 mod deploy;
 mod docker;
 mod edge;
+mod handover;
 mod idle;
 mod load;
 mod options;
 mod peers;
 mod rows;
+mod sse;
 mod wrk;
 
 use std::path::{Path, PathBuf};
@@ -20,25 +22,26 @@ use crate::own_box::{OwnBox, stop_earlier};
 use crate::shell::{self, root, say, target_dir};
 use crate::{http, install};
 
-/// Runs one benchmark with its options, or those that need no peers on the wire.
+/// Runs one benchmark with its options; without a name, those that measure a deployment.
 pub fn run(name: Option<&str>, options: &[&str]) -> Result<()> {
-    if !matches!(name, None | Some("idle" | "deploy" | "edge")) {
-        bail!("there is no benchmark `{}`; there are `idle`, `deploy` and `edge`", name.unwrap_or_default());
-    }
-    if let Some("edge") = name {
-        install::ensure(&[install::PROXIES])?;
-        println!("\n{}", install::machine());
-        return edge::run(options);
-    }
-    if !options.is_empty() {
-        bail!("this benchmark has no options");
-    }
-    install::ensure(&[install::BOX, install::BENCHES])?;
+    let needs: &[&[install::Need]] = match name {
+        None | Some("idle" | "deploy") if options.is_empty() => &[install::BOX, install::BENCHES],
+        None | Some("idle" | "deploy") => bail!("this benchmark has no options"),
+        Some("edge" | "sse") => &[install::PROXIES],
+        Some("handover") => &[install::BOX, install::TESTS],
+        Some(other) => {
+            bail!("there is no benchmark `{other}`; there are `idle`, `deploy`, `edge`, `sse` and `handover`")
+        }
+    };
+    install::ensure(needs)?;
     shell::run("cargo", &["build", "--release", "--package", "trackbed"])?;
     println!("\n{}", install::machine());
     match name {
         Some("idle") => idle::run(),
         Some("deploy") => deploy::run(),
+        Some("edge") => edge::run(options),
+        Some("sse") => sse::run(options),
+        Some("handover") => handover::run(options),
         _ => idle::run().and_then(|()| deploy::run()),
     }
 }

@@ -29,7 +29,9 @@ const NEWEST: u32 = 10;
 /// None when nobody serves whom callers could be given back to: then only the health timeout counts.
 pub(super) fn hold_window(service: &Service, config: &ServiceConfig) -> Option<Duration> {
     let live = service.live.as_ref()?;
-    if service.wanted == Wanted::Stopped || live.port.is_none() || live.given_up.is_some() {
+    // One that is just started again after an undo will serve; one that crashes may not.
+    let serves = live.port.is_some() || live.waited_ms > 0;
+    if service.wanted == Wanted::Stopped || !serves || live.given_up.is_some() {
         return None;
     }
     let usual = live.start_took_ms.map(Duration::from_millis).unwrap_or_default();
@@ -89,7 +91,8 @@ impl Control {
         let id = service.id.clone();
         let newest = self.inner.store.with(move |db| db.list_deployments(&id, NEWEST)).await?;
         let undone = newest.into_iter().find(|deployment| {
-            deployment.state == DeploymentState::Failed
+            deployment.state.is_terminal()
+                && deployment.state != DeploymentState::Success
                 && deployment.handover == Some(Handover::Held)
                 && deployment.step.has_parked()
         });

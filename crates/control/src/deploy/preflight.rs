@@ -1,5 +1,7 @@
 //! The pre-flight of a release: what can be found wrong with its image and start command before the old one is touched.
 
+use std::time::Duration;
+
 use trackbed_core::InstanceId;
 use trackbed_core::deployment::{Deployment, DeploymentKind, EventKind, Step};
 use trackbed_core::isolation::IsolationLevel;
@@ -14,6 +16,9 @@ use crate::environment::{InstanceEnvironment, for_instance};
 
 /// What stands for the port that the instance will be given.
 const PORT_PLACEHOLDER: u16 = 8080;
+
+/// It has a limit of its own; this one catches a sandbox that hangs.
+const LIMIT: Duration = Duration::from_secs(60);
 
 impl Control {
     /// Fails when the release cannot start. What cannot be looked at for a reason of the box is a warning.
@@ -52,7 +57,8 @@ impl Control {
             title: format!("pre-flight of {} {}", service.name, release.label()),
             env,
         };
-        match self.inner.builder.preflight(request).await {
+        let looked = tokio::time::timeout(LIMIT, self.inner.builder.preflight(request)).await;
+        match looked.unwrap_or_else(|_| Preflight::NotRun("the sandbox gave no answer".to_owned())) {
             Preflight::Passed { found, warnings } => {
                 self.event(deployment, EventKind::Note, &format!("pre-flight: {found}")).await?;
                 for warning in &warnings {

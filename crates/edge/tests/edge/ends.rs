@@ -192,3 +192,55 @@ async fn a_websocket_in_the_middle_of_a_frame_waits_for_its_end() {
     until(|| async { edge.in_flight(1).await == 1 }).await;
     assert!(client.wait_closed().await.is_empty(), "no frame of ours inside one of the app's");
 }
+
+#[tokio::test]
+async fn a_connection_that_a_stream_has_given_back_is_not_cut_with_it() {
+    let (go, gone) = watch::channel(false);
+    let target = Upstream::start(move |mut connection, _| {
+        let mut gone = gone.clone();
+        async move {
+            while let Some(request) = connection.try_message().await {
+                if request.head.starts_with("GET") {
+                    connection.send(format!("{CHUNKED}9\r\ndata: a\n\n\r\n")).await;
+                    gone.wait_for(|gone| *gone).await.unwrap();
+                    connection.send("0\r\n\r\n").await;
+                } else {
+                    tokio::time::sleep(Duration::from_secs(3)).await;
+                    connection.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone").await;
+                }
+            }
+        }
+    })
+    .await;
+    let edge = TestEdge::start_with_workers(1).await;
+    edge.serve(1, target.address).await;
+    let mut client = open_stream(&edge, "1.1").await;
+    client.read_to("\n\n\r\n").await;
+    let mut other = open_stream(&edge, "1.1").await;
+    other.read_to("\n\n\r\n").await;
+    // The first of two is asked at once, and has gone by itself before it is told twice.
+    edge.client.end_streams(&instance(1), Duration::from_secs(2)).await.unwrap();
+    go.send(true).unwrap();
+    client.read_to("0\r\n\r\n").await;
+    other.read_to("0\r\n\r\n").await;
+    until(|| async { edge.in_flight(1).await == 0 }).await;
+    for client in [&mut client, &mut other] {
+        client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 1\r\n\r\nx").await;
+    }
+    for client in [&mut client, &mut other] {
+        assert_eq!(client.message().await.text(), "done");
+    }
+}
+
+#[tokio::test]
+async fn a_compressed_stream_ends_between_chunks() {
+    let (_more, rest) = watch::channel("");
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let target = stream_of(head, "3\r\nabc\r\n", rest).await;
+    let edge = TestEdge::start().await;
+    edge.serve(1, target.address).await;
+    let mut client = open_stream(&edge, "1.1").await;
+    client.read_to("abc\r\n").await;
+    edge.client.end_streams(&instance(1), Duration::ZERO).await.unwrap();
+    assert_eq!(client.read_to("0\r\n\r\n").await, "0\r\n\r\n", "nothing is added to what is compressed");
+}

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt;
 use trackbed_core::ports::Edge;
 
 use crate::support::*;
@@ -225,4 +226,97 @@ async fn the_age_and_silence_of_streams_are_told() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     let stats = edge.client.stats().await.unwrap().targets[instance(1).as_str()];
     assert!(stats.oldest_stream_ms >= 150 && stats.longest_silence_ms >= 150, "{stats:?}");
+}
+
+/// The kernel tells once that there is something to read. What was looked past while parked must be found all the same.
+#[tokio::test]
+async fn a_large_body_that_came_while_parked_arrives_whole() {
+    let echo = Upstream::start(|mut connection, _| async move {
+        while let Some(request) = connection.try_message().await {
+            let length = request.body.len();
+            connection.send(format!("HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\n{length:08}")).await;
+        }
+    })
+    .await;
+    let edge = TestEdge::start().await;
+    edge.serve(1, echo.address).await;
+    let mut client = edge.connect().await;
+    // Grows the kernel's buffers for this connection.
+    let warm = vec![b'x'; 30_000_000];
+    client.send(format!("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: {}\r\n\r\n", warm.len())).await;
+    client.send(&warm).await;
+    assert_eq!(client.message().await.text(), "30000000");
+    edge.apply(&[("a.test", parked(Duration::from_secs(60)))]).await;
+    client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 1000000\r\n\r\n").await;
+    until(|| async { edge.parked().await == 1 }).await;
+    let (mut reader, mut writer) = client.stream.split();
+    let body = vec![b'x'; 1_000_000];
+    let send = writer.write_all(&body);
+    let release = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        edge.serve(1, echo.address).await;
+        let mut seen = Vec::new();
+        while !seen.ends_with(b"01000000") {
+            let mut buffer = [0; 1024];
+            let count = soon(tokio::io::AsyncReadExt::read(&mut reader, &mut buffer)).await.unwrap();
+            assert!(count > 0);
+            seen.extend_from_slice(&buffer[..count]);
+        }
+    };
+    let (sent, ()) = tokio::join!(send, release);
+    sent.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_behind_an_unread_body_is_noticed() {
+    let target = Upstream::start(|connection, _| async move {
+        std::future::pending::<()>().await;
+        drop(connection);
+    })
+    .await;
+    let edge = TestEdge::start().await;
+    edge.serve(1, target.address).await;
+    let mut client = edge.connect().await;
+    client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 1000000000\r\n\r\n").await;
+    let piece = vec![b'x'; 64 * 1024];
+    let wait = Duration::from_millis(500);
+    while tokio::time::timeout(wait, client.stream.write(&piece)).await.is_ok() {}
+    assert_eq!(edge.in_flight(1).await, 1);
+    // An end in order would wait behind what the edge does not read; a reset does not.
+    client.stream.set_zero_linger().unwrap();
+    drop(client);
+    until(|| async { edge.in_flight(1).await == 0 }).await;
+}
+
+#[tokio::test]
+async fn an_early_answer_says_that_the_connection_ends() {
+    let target = Upstream::start(|mut connection, _| async move {
+        connection.read_to("\r\n\r\n").await;
+        connection.send("HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno").await;
+        connection.wait_closed().await;
+    })
+    .await;
+    let edge = TestEdge::start().await;
+    edge.serve(1, target.address).await;
+    let mut client = edge.connect().await;
+    client.send("POST / HTTP/1.1\r\nHost: a.test\r\nContent-Length: 1000000\r\n\r\nabc").await;
+    let answer = client.message().await;
+    assert_eq!((answer.status(), answer.header("connection")), (401, Some("close")));
+}
+
+#[tokio::test]
+async fn an_answer_that_is_reset_is_never_taken_for_a_whole_one() {
+    let target = Upstream::start(|mut connection, _| async move {
+        connection.message().await;
+        connection.send("HTTP/1.0 200 OK\r\n\r\nhalf of").await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        connection.stream.set_zero_linger().unwrap();
+    })
+    .await;
+    let edge = TestEdge::start().await;
+    edge.serve(1, target.address).await;
+    let mut client = edge.connect().await;
+    client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+    let seen = String::from_utf8(client.wait_closed().await).unwrap();
+    assert!(seen.ends_with("7\r\nhalf of\r\n"), "no end was made up: {seen:?}");
 }

@@ -15,4 +15,6 @@ mod routing;
 mod streaming;
 mod support;
 mod swap;
+mod takeover;
+mod takeover_kills;
 mod upgrade;
