@@ -14,6 +14,7 @@ use trackbed_store::{Store, StoreError};
 
 use crate::bounded::{BoundedEdge, BoundedEngine, BoundedVolumes};
 use crate::routes::RoutesKnown;
+use crate::streams::NoticesSeen;
 use crate::sweep::Jobs;
 
 /// How long the start may wait for strays of an earlier control plane to end; services wait meanwhile.
@@ -143,6 +144,9 @@ pub(crate) struct Inner {
     /// Held while a route table is computed and applied, so that tables reach the edge in the order of the states.
     pub(crate) route_order: tokio::sync::Mutex<()>,
     pub(crate) routes_known: RoutesKnown,
+    pub(crate) notices_seen: NoticesSeen,
+    /// Since when callers of a service are held for a handover.
+    pub(crate) held_since: Mutex<HashMap<ServiceId, tokio::time::Instant>>,
     /// Wakes the worker of a service.
     wakers: Mutex<HashMap<ServiceId, Arc<Notify>>>,
     /// Counts changes that somebody may be waiting to see.
@@ -166,6 +170,8 @@ impl Control {
                 build_slots,
                 route_order: tokio::sync::Mutex::new(()),
                 routes_known: RoutesKnown::default(),
+                notices_seen: NoticesSeen::default(),
+                held_since: Mutex::default(),
                 wakers: Mutex::default(),
                 news: watch::Sender::new(0),
             }),

@@ -128,6 +128,20 @@ pub enum StreamFault {
     Buffered,
 }
 
+impl StreamFault {
+    /// All faults.
+    pub const ALL: [StreamFault; 3] = [StreamFault::Compressed, StreamFault::Sized, StreamFault::Buffered];
+
+    /// Returns what is wrong, in words for the owner of the app. No two begin alike.
+    pub fn symptom(self) -> &'static str {
+        match self {
+            StreamFault::Compressed => "the app compresses its event streams, so events wait for each other",
+            StreamFault::Sized => "the app makes all of an event stream before it sends the first event",
+            StreamFault::Buffered => "the app's events arrive all at once at the end, not one by one",
+        }
+    }
+}
+
 /// A fault that the edge saw in the streams of a service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StreamNotice {
