@@ -10,11 +10,25 @@ const EPOCH_MS: i64 = 1_700_000_000_000;
 
 thread_local! {
     static BEGAN: Cell<Option<Instant>> = const { Cell::new(None) };
+    /// How far the wall clock of the control plane is off, in milliseconds.
+    static OFF_MS: Cell<i64> = const { Cell::new(0) };
 }
 
 /// Sets the clock of this thread's runtime to its beginning. Called by every new world.
 pub fn restart() {
     BEGAN.set(Some(Instant::now()));
+    OFF_MS.set(0);
+}
+
+/// Lets the wall clock of the control plane jump by so many milliseconds, backwards when negative. What the world does
+/// goes by a clock that does not jump.
+pub fn jump(by_ms: i64) {
+    OFF_MS.set(OFF_MS.get() + by_ms);
+}
+
+/// Returns what the wall clock of the control plane shows.
+pub fn wall() -> Timestamp {
+    Timestamp(now().0 + OFF_MS.get())
 }
 
 /// Returns the time. Only on the thread that the test's runtime lives on: paused clocks need a current-thread one.

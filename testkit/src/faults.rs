@@ -35,10 +35,12 @@ pub enum Mode {
     CrashAfter,
     /// The effect happens twice.
     Repeat,
+    /// It never answers, and has no effect.
+    Hang,
 }
 
 impl Mode {
-    /// All modes.
+    /// The modes that cost no time. A call that hangs may take as long as the longest deadline.
     pub const ALL: [Mode; 4] = [Mode::FailOnce, Mode::CrashBefore, Mode::CrashAfter, Mode::Repeat];
 
     /// Returns the modes in which a call can differ: one that only reads has no effect to come after or to repeat.
@@ -46,6 +48,28 @@ impl Mode {
         if READS.contains(&call.name) { &[Mode::FailOnce, Mode::CrashBefore] } else { &Mode::ALL }
     }
 }
+
+/// Every call that passes here.
+pub const CALLS: [&str; 18] = [
+    "builder.build",
+    "builder.plan",
+    "edge.apply",
+    "edge.cut",
+    "edge.end_streams",
+    "edge.probe",
+    "edge.stats",
+    "engine.address",
+    "engine.free_port",
+    "engine.inspect",
+    "engine.list",
+    "engine.listeners",
+    "engine.logs",
+    "engine.remove",
+    "engine.start",
+    "engine.stats",
+    "engine.stop",
+    "volumes.ensure",
+];
 
 /// Calls without an effect.
 const READS: [&str; 9] = [
@@ -89,6 +113,8 @@ struct Inner {
     is_recording: bool,
     armed: Option<Fault>,
     has_struck: bool,
+    /// Calls of this name never answer.
+    hanging: Option<&'static str>,
 }
 
 impl Default for Faults {
@@ -100,7 +126,8 @@ impl Default for Faults {
 impl Faults {
     /// Forgets all counts and begins to record; the next calls are number 1 of their names.
     pub fn record(&self) {
-        *self.lock() = Inner { is_recording: true, ..Inner::default() };
+        let mut inner = self.lock();
+        *inner = Inner { is_recording: true, hanging: inner.hanging, ..Inner::default() };
     }
 
     /// Ends the recording and returns the calls since [`Faults::record`], in their order.
@@ -112,7 +139,8 @@ impl Faults {
 
     /// Forgets all counts and lets a fault strike, once.
     pub fn arm(&self, fault: Fault) {
-        *self.lock() = Inner { armed: Some(fault), ..Inner::default() };
+        let mut inner = self.lock();
+        *inner = Inner { armed: Some(fault), hanging: inner.hanging, ..Inner::default() };
     }
 
     /// Returns whether the armed fault has struck.
@@ -125,11 +153,17 @@ impl Faults {
         self.crashes.subscribe()
     }
 
+    /// Lets every call of a name hang from now on: it has no effect and never answers. None mends it.
+    pub fn hang(&self, name: Option<&'static str>) {
+        self.lock().hanging = name;
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
         self.inner.lock().expect("no holder of this lock panics")
     }
 
     fn enter(&self, name: &'static str) -> Option<Fault> {
+        debug_assert!(name == "engine.exec" || CALLS.contains(&name), "{name} is missing in the list");
         let mut inner = self.lock();
         let count = inner.counts.entry(name).or_default();
         *count += 1;
@@ -157,6 +191,9 @@ impl Faults {
     where
         F: Future<Output = T>,
     {
+        if self.lock().hanging == Some(name) {
+            return std::future::pending().await;
+        }
         let Some(fault) = self.enter(name) else { return effect().await };
         match fault.mode {
             Mode::FailOnce => refusal(PortError::new(format!("injected: {fault}"))),
@@ -165,6 +202,7 @@ impl Faults {
                 effect().await;
                 self.crash().await
             }
+            Mode::Hang => std::future::pending().await,
             Mode::Repeat => {
                 effect().await;
                 effect().await

@@ -56,6 +56,7 @@ pub struct TestBox {
     user: User,
     env: Vec<(String, String)>,
     serve_arguments: Vec<String>,
+    binary: PathBuf,
     serve: Option<Child>,
 }
 
@@ -95,6 +96,7 @@ impl TestBox {
             user,
             env: env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             serve_arguments: serve_arguments.iter().map(|argument| (*argument).to_owned()).collect(),
+            binary: binary(),
             serve: None,
         }
     }
@@ -110,6 +112,18 @@ impl TestBox {
         if !value.is_empty() {
             self.env.push((name.to_owned(), value.to_owned()));
         }
+    }
+
+    /// Installs the binary under test into the box's folder, in place of what is there, and uses it from then on. What is
+    /// added to its end changes nothing but what program it is.
+    pub fn install(&mut self, added: &[u8]) {
+        let (installed, fresh) = (self.home.path().join("trackbed"), self.home.path().join("trackbed.new"));
+        std::fs::copy(binary(), &fresh).expect("room for a copy of the binary");
+        let mut file = std::fs::OpenOptions::new().append(true).open(&fresh).expect("our own file");
+        std::io::Write::write_all(&mut file, added).expect("room for a few more bytes");
+        drop(file);
+        std::fs::rename(&fresh, &installed).expect("our own folder");
+        self.binary = installed;
     }
 
     /// Starts `serve` and waits until it answers. The edge takes a free port, and keeps it across restarts.
@@ -190,7 +204,7 @@ impl TestBox {
     pub fn command(&self) -> Command {
         let data_dir = self.data_dir();
         let mut command = match self.user {
-            User::Own => Command::new(binary()),
+            User::Own => Command::new(&self.binary),
             User::Ordinary => {
                 let mut command = Command::new("setpriv");
                 command.args([
@@ -203,7 +217,7 @@ impl TestBox {
                     "--",
                 ]);
                 command
-                    .arg(binary())
+                    .arg(&self.binary)
                     .env("HOME", self.home.path())
                     .env("USER", ORDINARY)
                     .env("LOGNAME", ORDINARY);

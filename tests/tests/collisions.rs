@@ -67,8 +67,9 @@ fn two_services_are_deployed_at_once_and_a_deploy_overtakes_one_that_waits_for_h
         town.up_ok(better.version("three").path().as_path());
         assert!(began.elapsed() < Duration::from_secs(30), "held up for {:?}", began.elapsed());
         let stuck = stuck.join().expect("no panic");
-        assert_eq!((stuck.code, stuck.text("status")), (1, "failed"), "{:#}", stuck.last);
-        assert!(stuck.text("reason").contains("a newer deployment took its place"), "{:#}", stuck.last);
+        assert_eq!((stuck.code, stuck.text("status")), (1, "superseded"), "{:#}", stuck.last);
+        let newest = town.service("north")["last_deployment"]["id"].clone();
+        assert_eq!(stuck.last["superseded_by"], newest, "{:#}", stuck.last);
     });
     assert_eq!(town.get("north", "/version").body, "three");
 }

@@ -30,6 +30,12 @@ pub struct EdgeInfo {
     pub listen: String,
     /// Resident memory in bytes.
     pub resident_bytes: u64,
+    /// Version of its program; empty when it is too old to say.
+    #[serde(default)]
+    pub version: String,
+    /// Replaced edges that still finish requests and streams.
+    #[serde(default)]
+    pub draining: u32,
 }
 
 /// The isolation level and what is missing compared with `full`.

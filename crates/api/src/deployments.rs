@@ -89,7 +89,7 @@ pub struct Deployment {
     pub service: String,
     /// What asked for it.
     pub kind: String,
-    /// `queued`, `building`, `deploying`, `success`, `failed` or `superseded`.
+    /// `queued`, `building`, `deploying`, `success`, `failed`, `superseded` or `cancelled`.
     pub status: String,
     /// The step it is at, or ended at.
     pub step: String,
@@ -99,6 +99,9 @@ pub struct Deployment {
     pub handover: Option<String>,
     /// Why it failed.
     pub failure: Option<Failure>,
+    /// Id of the newer deployment that it was given up for.
+    #[serde(default)]
+    pub superseded_by: Option<String>,
     /// Whether its release is the live one now.
     pub live: bool,
     /// Where the service answers.

@@ -4,6 +4,7 @@ use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -11,6 +12,10 @@ use trackbed_core::Digest;
 use trackbed_core::image::Layer;
 use trackbed_core::ports::PortError;
 use trackbed_stdx::{files, random};
+
+/// How often, and with which pauses, a folder is removed that a dying job still writes to.
+const REMOVAL_TRIES: u32 = 50;
+const REMOVAL_PAUSE: Duration = Duration::from_millis(200);
 
 /// What is written into `.ok`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,8 +129,20 @@ impl Staging {
 
 impl Drop for Staging {
     fn drop(&mut self) {
-        // What cannot be removed now is removed by the next sweep.
-        let _ = files::remove_tree(&self.path);
+        if files::remove_tree(&self.path).is_ok() {
+            return;
+        }
+        // A job that is just being ended may still write here. A thread, not a task: the runtime may be on its way down.
+        // What cannot be removed even so is removed by the next sweep.
+        let path = std::mem::take(&mut self.path);
+        std::thread::spawn(move || {
+            for _ in 0..REMOVAL_TRIES {
+                std::thread::sleep(REMOVAL_PAUSE);
+                if files::remove_tree(&path).is_ok() {
+                    return;
+                }
+            }
+        });
     }
 }
 

@@ -7,8 +7,8 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    completions, deployments, down, logs, open, plan, redeploy, restart, rollback, run, status, up,
-    variables, volume,
+    cancel, completions, deployments, down, install, logs, open, plan, redeploy, restart, rollback, run,
+    status, up, variables, volume,
 };
 use crate::home;
 
@@ -31,6 +31,8 @@ pub struct ServeArgs {
     pub domain: String,
     /// The isolation level to use; none takes the best there is.
     pub isolation: Option<String>,
+    /// The systemd unit that runs the edge; none means that the box starts it.
+    pub edge_unit: Option<String>,
 }
 
 /// A command and the box it is for.
@@ -57,8 +59,8 @@ pub(crate) fn parse_from(
             let data_dir = home::data_dir(line.data_dir).map_err(|error| {
                 clap::Error::raw(ErrorKind::MissingRequiredArgument, format!("{error}\n"))
             })?;
-            let Serve { listen, domain, isolation } = serve;
-            Ok(Invocation::Serve(ServeArgs { data_dir, listen, domain, isolation }))
+            let Serve { listen, domain, isolation, edge_unit } = serve;
+            Ok(Invocation::Serve(ServeArgs { data_dir, listen, domain, isolation, edge_unit }))
         }
         Typed::Other(verb) => Ok(Invocation::Command(Command { data_dir: line.data_dir, verb })),
     }
@@ -102,9 +104,12 @@ struct Serve {
     /// How well services are kept apart (full, userns, landlock, plain) [default: the best this machine can do]
     #[arg(long, value_name = "LEVEL", value_parser = ["full", "userns", "landlock", "plain"], hide_possible_values = true)]
     isolation: Option<String>,
+    /// The systemd unit that runs the edge, where one does (`trackbed install`)
+    #[arg(long, value_name = "UNIT", hide = true)]
+    edge_unit: Option<String>,
 }
 
-fn parse_address(text: &str) -> Result<String, String> {
+pub(crate) fn parse_address(text: &str) -> Result<String, String> {
     match text.parse::<SocketAddr>() {
         Ok(_) => Ok(text.to_owned()),
         Err(_) => Err("an address and a port are wanted, such as 127.0.0.1:8080 or [::]:80".to_owned()),
@@ -112,7 +117,7 @@ fn parse_address(text: &str) -> Result<String, String> {
 }
 
 /// Checks a host name as this program offers it. The box has the last word.
-fn parse_domain(text: &str) -> Result<String, String> {
+pub(crate) fn parse_domain(text: &str) -> Result<String, String> {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
             && label.bytes().all(|byte| byte == b'-' || byte == b'_' || byte.is_ascii_alphanumeric())
@@ -138,10 +143,12 @@ pub(crate) enum Verb {
     Rollback(rollback::Args),
     Redeploy(redeploy::Args),
     Restart(restart::Args),
+    Cancel(cancel::Args),
     Down(down::Args),
     Run(run::Args),
     Plan(plan::Args),
     Open(open::Args),
+    Install(install::Args),
     #[command(alias = "completion")]
     Completions(completions::Args),
 }
@@ -168,7 +175,7 @@ mod tests {
         };
         let listen = "127.0.0.1:8080".to_owned();
         let (data_dir, domain) = (PathBuf::from("/data/box"), "localhost".to_owned());
-        assert_eq!(serve, ServeArgs { data_dir, listen, domain, isolation: None });
+        assert_eq!(serve, ServeArgs { data_dir, listen, domain, isolation: None, edge_unit: None });
     }
 
     #[test]
@@ -184,6 +191,8 @@ mod tests {
         for line in [
             "trackbed nonsense",
             "trackbed rollback x",
+            "trackbed cancel api --service web",
+            "trackbed cancel api --deployment dep_1",
             "trackbed up --service Bad_Name",
             "trackbed run",
             "trackbed up --health-timeout abc",

@@ -10,7 +10,7 @@ use crate::human;
 use crate::output::{Ink, ResultLost, hint, sentence};
 use crate::progress::{Progress, Style};
 use crate::session::Session;
-use crate::target::Names;
+use crate::target::{Names, Target};
 
 /// How a deployment is followed.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
@@ -60,6 +60,21 @@ pub(crate) async fn deploy(
     Ok(u8::from(ended.status != "success"))
 }
 
+/// Deploys once more what the box has already: `redeploy`, `rollback` (to a release) or `restart`.
+pub(crate) async fn again(
+    session: &Session,
+    target: &Target,
+    kind: &str,
+    version: Option<u32>,
+    how: Follow,
+) -> Result<u8> {
+    let client = session.client();
+    let Names { project, service } = target.find(session, &client).await?;
+    let (kind, overrides) = (kind.to_owned(), Vec::new());
+    let request = DeploymentRequest { project, service, kind, source: None, version, overrides };
+    deploy(session, &client, &request, how).await
+}
+
 /// Ends with an error that is not the deployment's own; `--json` hears of it in its last object, too.
 pub(crate) fn refuse(
     session: &Session,
@@ -80,11 +95,14 @@ pub(crate) fn refuse(
 }
 
 /// The last JSON object of a deployment.
-fn summary(deployment: &Deployment) -> Value {
+pub(crate) fn summary(deployment: &Deployment) -> Value {
     let mut summary = json!({
         "status": deployment.status, "service": deployment.service, "project": deployment.project,
         "deployment": deployment.id, "release": deployment.release, "url": deployment.url,
     });
+    if let Some(newer) = &deployment.superseded_by {
+        summary["superseded_by"] = json!(newer);
+    }
     if let Some(failure) = &deployment.failure {
         summary["stage"] = json!(failure.stage);
         summary["reason"] = json!(failure.reason);
@@ -121,25 +139,29 @@ async fn tell(session: &Session, client: &Client, ended: &Deployment) -> Result<
             }
         }
         None if ended.status == "superseded" => {
-            output.talk(format!("{cross} superseded: a newer deployment of {names} took its place"));
+            let newer = ended.superseded_by.as_ref().map(|id| format!(" {id}")).unwrap_or_default();
+            output.talk(format!("{cross} superseded: a newer deployment{newer} of {names} took its place"));
         }
         None => output.talk(format!("{cross} {} at {}", ended.status, ended.step)),
     }
-    // What serves now is worth a call, but its failure is not worth another error.
-    if ended.status == "failed"
-        && !was_stopped(ended)
-        && let Ok(service) = names.of(client).show().await
-        && let Some(release) = &service.release
-    {
-        let release = format!("the previous release v{}", release.version);
-        match service.state.as_str() {
-            "running" => output.talk(format!("{release} keeps serving at {}", service.url)),
-            // It was held for the new one, which shared its volume or port.
-            "starting" | "restarting" => output.talk(format!("{release} is started again")),
-            _ => {}
-        }
+    if matches!(ended.status.as_str(), "failed" | "cancelled") && !was_stopped(ended) {
+        tell_what_serves(session, client, &names).await;
     }
     Ok(())
+}
+
+/// Says what serves instead of a deployment that did not become live. It is worth a call, but its failure is not worth
+/// another error.
+pub(crate) async fn tell_what_serves(session: &Session, client: &Client, names: &Names) {
+    let Ok(service) = names.of(client).show().await else { return };
+    let Some(release) = &service.release else { return };
+    let release = format!("the previous release v{}", release.version);
+    match service.state.as_str() {
+        "running" => session.output.talk(format!("{release} keeps serving at {}", service.url)),
+        // It was held for the new one, which shared its volume or port.
+        "starting" | "restarting" => session.output.talk(format!("{release} is started again")),
+        _ => {}
+    }
 }
 
 /// Whether `trackbed down` ended it: then what still runs is about to stop, which the API does not tell.

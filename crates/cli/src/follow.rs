@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use trackbed_api::Deployment;
+use trackbed_api::{Deployment, EventPage};
 use trackbed_client::{Client, ClientError};
 
 use crate::progress::Progress;
@@ -48,19 +48,8 @@ async fn follow_events(
     let mut after = 0;
     let mut patience = Patience::default();
     loop {
-        let page = match client.events(id, after).await {
-            Ok(page) => page,
-            Err(error) => {
-                let borne = patience.lose(&error, || progress.note("lost the box; waiting for it …"));
-                if borne.is_err() {
-                    let hint = "look by `trackbed deployments`; it goes on when the box is back";
-                    return Err(Refusal::with_hint(format!("cannot follow {id}: {error}"), hint));
-                }
-                tokio::time::sleep(ASK_AGAIN_AFTER).await;
-                continue;
-            }
-        };
-        patience = Patience::default();
+        let lost = || progress.note("lost the box; waiting for it …");
+        let Some(page) = next_page(client, id, after, &mut patience, lost).await? else { continue };
         for event in page.events {
             if event.kind == "done" && event.step == "build" {
                 let _ = tokio::time::timeout(LAST_LINES_WAIT, log.show_what_there_is()).await;
@@ -68,10 +57,50 @@ async fn follow_events(
             progress.event(&event)?;
             after = after.max(event.sequence);
         }
-        if matches!(page.deployment.status.as_str(), "success" | "failed" | "superseded") {
+        if has_ended(&page.deployment) {
             return Ok(page.deployment);
         }
     }
+}
+
+/// Waits until a deployment ends, showing nothing, and returns it as it ended.
+pub(crate) async fn until_ended(client: &Client, id: &str) -> Result<Deployment> {
+    let mut after = 0;
+    let mut patience = Patience::default();
+    loop {
+        let Some(page) = next_page(client, id, after, &mut patience, || {}).await? else { continue };
+        after = page.events.last().map_or(after, |event| event.sequence);
+        if has_ended(&page.deployment) {
+            return Ok(page.deployment);
+        }
+    }
+}
+
+fn has_ended(deployment: &Deployment) -> bool {
+    matches!(deployment.status.as_str(), "success" | "failed" | "superseded" | "cancelled")
+}
+
+/// Returns the next events, or none when the box did not answer and may be asked again.
+async fn next_page(
+    client: &Client,
+    id: &str,
+    after: u64,
+    patience: &mut Patience,
+    lost: impl FnOnce(),
+) -> Result<Option<EventPage>> {
+    let error = match client.events(id, after).await {
+        Ok(page) => {
+            *patience = Patience::default();
+            return Ok(Some(page));
+        }
+        Err(error) => error,
+    };
+    if patience.lose(&error, lost).is_err() {
+        let hint = "look by `trackbed deployments`; it goes on when the box is back";
+        return Err(Refusal::with_hint(format!("cannot follow {id}: {error}"), hint));
+    }
+    tokio::time::sleep(ASK_AGAIN_AFTER).await;
+    Ok(None)
 }
 
 /// How long we have been without the box.

@@ -16,6 +16,7 @@ mod start;
 mod target;
 #[cfg(test)]
 mod tests;
+mod units;
 mod upload;
 mod walk;
 

@@ -93,6 +93,11 @@ impl Client {
         self.get(&format!("/v1/deployments/{}", escape(id))).await
     }
 
+    /// Asks that a deployment is cancelled. Returns it as it is then, which may be on its way back.
+    pub async fn cancel(&self, id: &str) -> Result<api::Deployment, ClientError> {
+        self.post(&format!("/v1/deployments/{}/cancel", escape(id)), &serde_json::json!({})).await
+    }
+
     /// Waits up to 20 s for events of a deployment after the one numbered `after`.
     pub async fn events(&self, id: &str, after: u64) -> Result<api::EventPage, ClientError> {
         self.poll(&format!("/v1/deployments/{}/events?after={after}", escape(id))).await
@@ -171,6 +176,11 @@ impl ServiceClient<'_> {
     /// Asks that it stops.
     pub async fn stop(&self) -> Result<api::Service, ClientError> {
         self.client.post(&format!("{}/stop", self.path), &serde_json::json!({})).await
+    }
+
+    /// Asks that its deployments under way are cancelled. Returns the one that has begun, else the newest.
+    pub async fn cancel(&self) -> Result<api::Deployment, ClientError> {
+        self.client.post(&format!("{}/cancel", self.path), &serde_json::json!({})).await
     }
 
     /// Returns the last lines that it wrote.

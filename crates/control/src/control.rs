@@ -12,8 +12,12 @@ use trackbed_core::{Host, ServiceId, Timestamp};
 use trackbed_stdx::tasks::Tasks;
 use trackbed_store::{Store, StoreError};
 
+use crate::bounded::{BoundedEdge, BoundedEngine, BoundedVolumes};
 use crate::routes::RoutesKnown;
 use crate::sweep::Jobs;
+
+/// How long the start may wait for strays of an earlier control plane to end; services wait meanwhile.
+const FIRST_SWEEP_LIMIT: Duration = Duration::from_secs(30);
 
 /// What the control plane is made of.
 pub struct Parts {
@@ -151,9 +155,9 @@ impl Control {
             inner: Arc::new(Inner {
                 store: parts.store,
                 builder: parts.builder,
-                engine: parts.engine,
-                edge: parts.edge,
-                volumes: parts.volumes,
+                engine: Arc::new(BoundedEngine(parts.engine)),
+                edge: Arc::new(BoundedEdge(parts.edge)),
+                volumes: Arc::new(BoundedVolumes(parts.volumes)),
                 clock: parts.clock,
                 config: parts.config,
                 tasks,
@@ -174,8 +178,14 @@ impl Control {
         if let Err(error) = self.sync_routes().await {
             tracing::warn!(%error, "the edge did not take the routes yet");
         }
-        if let Err(error) = self.sweep_strays(Jobs::AreOrphans).await {
-            tracing::warn!(%error, "strays of an earlier control plane are not removed yet");
+        // Before the workers, because a stray may hold a volume that a service needs.
+        let swept = within(FIRST_SWEEP_LIMIT, async {
+            if let Err(error) = self.sweep_strays(Jobs::AreOrphans).await {
+                tracing::warn!(%error, "strays of an earlier control plane are not removed yet");
+            }
+        });
+        if !swept.await {
+            tracing::warn!("strays of an earlier control plane take long to end; the next sweep goes on");
         }
         let services = self.inner.store.with(|db| db.list_services()).await?;
         for service in services {

@@ -1,5 +1,6 @@
 //! From what was seen of an instance that failed to what its owner should do: reason and hint.
 
+use trackbed_core::InstanceId;
 use trackbed_core::deployment::{Failure, Step};
 use trackbed_core::instance::{Exit, Listener, LogCursor, LogStream};
 use trackbed_core::ports::Probe;
@@ -25,12 +26,22 @@ impl Control {
         Failure { stage, reason, hint, log_tail }
     }
 
+    /// Returns what an app that ended wrote of the cause, when it is known.
+    pub(crate) async fn cause_of_end(&self, instance: &InstanceId, port: u16) -> Option<String> {
+        let log = self.last_lines(instance).await;
+        known_cause(&log, port).map(|(cause, _)| cause)
+    }
+
     /// Returns the last lines that the app wrote.
     pub(crate) async fn log_tail(&self, gate: &Gate<'_>) -> Vec<String> {
+        self.last_lines(gate.instance).await
+    }
+
+    async fn last_lines(&self, instance: &InstanceId) -> Vec<String> {
         let mut tail: Vec<String> = Vec::new();
         let mut from = LogCursor::START;
         for _ in 0..PAGES_MAX {
-            let Ok(page) = self.inner.engine.logs(gate.instance, from, PAGE_LINES).await else { break };
+            let Ok(page) = self.inner.engine.logs(instance, from, PAGE_LINES).await else { break };
             if page.lines.is_empty() {
                 break;
             }

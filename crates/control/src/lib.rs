@@ -5,7 +5,9 @@
 //! edge must know is computed from the stored state alone ([`routes`]), so a crash at any point is repaired by doing
 //! the same thing again.
 
+mod bounded;
 mod build_log;
+mod cancel;
 mod control;
 mod deploy;
 mod diagnose;

@@ -1,6 +1,6 @@
 //! What people ask for: stored at once, done by the workers.
 
-use trackbed_core::deployment::{Deployment, DeploymentKind, DeploymentState, Event, Step};
+use trackbed_core::deployment::{Deployment, DeploymentKind, DeploymentState, Event, Step, Withdrawal};
 use trackbed_core::ids::ID_BYTES;
 use trackbed_core::plan::Plan;
 use trackbed_core::ports::{PlanRequest, Source};
@@ -10,6 +10,7 @@ use trackbed_core::{DeploymentId, Digest, Name};
 use trackbed_stdx::random;
 use trackbed_store::{Db, StoreError};
 
+use crate::cancel::{is_waiting, withdraw};
 use crate::control::{Control, ControlError};
 use crate::environment::owner_variables;
 
@@ -81,7 +82,9 @@ impl Control {
                     state: DeploymentState::Queued,
                     step: Step::first(wanted.kind),
                     entered: None,
+                    stopwatch: None,
                     failure: None,
+                    withdrawal: None,
                     source: wanted.source,
                     release: wanted.release.map(|release| release.id),
                     previous: None,
@@ -96,6 +99,12 @@ impl Control {
                     finished_at: None,
                 };
                 db.add_deployment(&deployment)?;
+                // Of several that have not begun, only the newest is worth doing.
+                for waiting in db.list_unfinished(&deployment.service)? {
+                    if is_waiting(&waiting) && waiting.id != deployment.id {
+                        withdraw(db, waiting, Withdrawal::Superseded { by: deployment.id.clone() }, now)?;
+                    }
+                }
                 Ok(Ok(deployment))
             })
             .await??;
@@ -111,8 +120,7 @@ impl Control {
     pub async fn request_stop(&self, project: &Name, service: &Name) -> Result<Service, ControlError> {
         let found = self.service(project, service).await?;
         let id = found.id.clone();
-        let now = self.now();
-        self.inner.store.with(move |db| db.set_stopped(&id, now)).await?;
+        self.inner.store.with(move |db| db.set_stopped(&id)).await?;
         self.owe_routes();
         self.announce();
         self.wake(&found.id);

@@ -36,6 +36,8 @@ pub struct ServiceStatus {
     pub service: Service,
     /// In one word.
     pub state: ServiceState,
+    /// One sentence about the state when it needs one: how it ended, and what brings an earlier release back.
+    pub detail: Option<String>,
     /// The live release.
     pub release: Option<Release>,
     /// Its instance, as the engine sees it.
@@ -69,12 +71,17 @@ impl Control {
     /// When the state cannot be read.
     pub async fn status(&self, service: Service) -> Result<ServiceStatus, ControlError> {
         let (id, live) = (service.id.clone(), service.live.clone());
-        let (release, last_deployment, volumes) = self
+        let (release, before, last_deployment, volumes) = self
             .inner
             .store
             .with(move |db| {
                 let release = live.map(|live| db.load_release(&live.release)).transpose()?;
-                Ok((release, db.list_deployments(&id, 1)?.into_iter().next(), db.list_volumes(&id)?))
+                let before = match &release {
+                    Some(release) => db.find_release_before(&id, release.version)?,
+                    None => None,
+                };
+                let last_deployment = db.list_deployments(&id, 1)?.into_iter().next();
+                Ok((release, before, last_deployment, db.list_volumes(&id)?))
             })
             .await?;
         let id = service.live.as_ref().and_then(|live| live.instance.clone());
@@ -88,7 +95,18 @@ impl Control {
             traffic = edge.targets.get(id.as_str()).copied().unwrap_or_default();
         }
         let state = state_of(&service, instance.as_ref());
-        Ok(ServiceStatus { service, state, release, instance, stats, traffic, last_deployment, volumes })
+        let detail = detail_of(&service, state, instance.as_ref(), before.as_ref());
+        Ok(ServiceStatus {
+            service,
+            state,
+            detail,
+            release,
+            instance,
+            stats,
+            traffic,
+            last_deployment,
+            volumes,
+        })
     }
 
     /// Returns lines of a service's instances. With `from` none, the last `tail` lines.
@@ -190,4 +208,28 @@ fn state_of(service: &Service, instance: Option<&InstanceStatus>) -> ServiceStat
         _ if live.restarts > 0 || !runs => ServiceState::Restarting,
         _ => ServiceState::Starting,
     }
+}
+
+/// Says how the live release ended, and that the one before it is one command away.
+fn detail_of(
+    service: &Service,
+    state: ServiceState,
+    instance: Option<&InstanceStatus>,
+    before: Option<&Release>,
+) -> Option<String> {
+    let live = service.live.as_ref()?;
+    let text = match (state, &live.given_up, instance.map(|instance| &instance.state)) {
+        (ServiceState::Crashed, Some(reason), _) => reason.clone(),
+        (ServiceState::Restarting, _, Some(InstanceState::Ended { exit, .. })) => {
+            format!("it {exit}, and is started again")
+        }
+        (ServiceState::Restarting, _, _) if live.restarts > 0 => "it ended, and is started again".to_owned(),
+        _ => return None,
+    };
+    // Without a restart in a row behind it, an end is no reason to doubt the release.
+    let back = before.filter(|_| live.restarts > 0 || live.given_up.is_some());
+    Some(match back {
+        Some(before) => format!("{text}; to go back: trackbed rollback {}", before.label()),
+        None => text,
+    })
 }

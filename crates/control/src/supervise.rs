@@ -123,25 +123,35 @@ impl Control {
                     // Requests are parked from here on.
                     self.store_live(service, Live { port: None, ..live.clone() }).await?;
                 }
-                if self.now().since(ended_at) < wait {
+                // An end in the future says that the clock was set back since: nobody knows how long the wait was.
+                let now = self.now();
+                if ended_at <= now && now.since(ended_at) < wait {
                     return Ok(());
                 }
                 let restarts = live.restarts + 1;
                 self.start_again(service, Live { restarts, ..live }, queue).await
             }
             Decision::GiveUp(reason) => {
+                let port = status.and_then(|status| status.port).unwrap_or_default();
+                let reason = match self.cause_of_end(&instance, port).await {
+                    Some(cause) => format!("{reason}: {cause}"),
+                    None => reason,
+                };
                 tracing::error!(service = %service.name, release = release.label(), reason, "given up");
                 self.store_live(service, Live { port: None, given_up: Some(reason), ..live }).await
             }
         }
     }
 
-    /// Starts the live release in a fresh instance, whose id is stored first, and gates it.
+    /// Starts the live release in a fresh instance, whose id is stored first, and gates it. Gives way likewise.
     async fn start_again(&self, service: &Service, live: Live, queue: Queue) -> Result<(), ControlError> {
         let instance = InstanceId::from_random(random::bytes::<ID_BYTES>());
         let live = Live { instance: Some(instance.clone()), port: None, ..live };
         self.store_live(service, live.clone()).await?;
-        self.start_instance(service, &live.release, &instance, None).await?;
+        tokio::select! {
+            started = self.start_instance(service, &live.release, &instance, None) => started?,
+            () = self.something_newer(service, queue) => return Ok(()),
+        };
         self.gate_again(service, live, &instance, queue).await
     }
 

@@ -6,12 +6,19 @@ use std::time::Duration;
 use trackbed_core::instance::{InstanceKind, InstanceState, InstanceStatus};
 use trackbed_core::{InstanceId, ServiceId};
 
-use crate::control::{Control, ControlError};
+use crate::control::{Control, ControlError, within};
 
 /// Ended instances whose logs and writable tops are kept, per service.
 const ENDED_KEPT: usize = 5;
 /// Time between sweeps.
 const INTERVAL: Duration = Duration::from_secs(60);
+
+/// How long requests that are open to a stray may finish; it has had the whole drain limit of its deployment.
+const STRAY_FINISH: Duration = Duration::from_secs(10);
+/// How often that is looked at.
+const STRAY_POLL: Duration = Duration::from_millis(50);
+/// Time between SIGTERM and SIGKILL for a stray, which may be closing a database.
+const STRAY_GRACE: Duration = Duration::from_secs(10);
 
 /// What to think of jobs, which nothing in the state refers to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +61,10 @@ impl Control {
             match instance.state {
                 InstanceState::Starting | InstanceState::Running => {
                     tracing::warn!(instance = %instance.id, "stopping an instance that nothing refers to");
-                    self.inner.engine.stop(&instance.id, Duration::ZERO).await?;
+                    // One that does not end must not keep the others; it is tried again by the next sweep.
+                    if let Err(error) = self.end_stray(&instance).await {
+                        tracing::error!(instance = %instance.id, %error, "it could not be stopped");
+                    }
                 }
                 InstanceState::Ended { .. } => {
                     ended.entry(instance.service.clone()).or_default().push(instance)
@@ -68,6 +78,29 @@ impl Control {
             }
         }
         Ok(())
+    }
+
+    /// Ends an instance that nothing refers to. It may be an old release that could not be retired in time, so the edge
+    /// must no longer send requests there, and those that are open may finish.
+    async fn end_stray(&self, instance: &InstanceStatus) -> Result<(), ControlError> {
+        let id = &instance.id;
+        if instance.kind == InstanceKind::Job {
+            return Ok(self.inner.engine.stop(id, Duration::ZERO).await?);
+        }
+        if self.inner.edge.stats().await?.targets.contains_key(id.as_str()) {
+            self.sync_routes().await?;
+            let finished = within(STRAY_FINISH, async {
+                while let Ok(stats) = self.inner.edge.stats().await
+                    && stats.targets.get(id.as_str()).is_some_and(|target| target.in_flight > 0)
+                {
+                    tokio::time::sleep(STRAY_POLL).await;
+                }
+            });
+            if !finished.await {
+                self.inner.edge.cut(id).await?;
+            }
+        }
+        Ok(self.inner.engine.stop(id, STRAY_GRACE).await?)
     }
 
     async fn referred_instances(&self) -> Result<HashSet<InstanceId>, ControlError> {

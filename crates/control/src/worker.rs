@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use trackbed_core::deployment::{DeploymentEvent, DeploymentState, EventKind};
 use trackbed_core::service::Wanted;
 use trackbed_core::{InstanceId, ServiceId};
 
@@ -85,7 +84,6 @@ impl Control {
     /// Brings one service to what is wanted of it, as far as that is possible now.
     pub(crate) async fn pass(&self, service: &ServiceId) -> Result<Settled, ControlError> {
         loop {
-            self.supersede_queued(service).await?;
             let id = service.clone();
             let unfinished = self.inner.store.with(move |db| db.list_unfinished(&id)).await?;
             let Some(next) = unfinished.into_iter().next() else { break };
@@ -105,33 +103,5 @@ impl Control {
             (Wanted::Running, Some(_), _, _) | (Wanted::Stopped, _, None, _) => Settled::Idle,
             (Wanted::Running, None, _, _) | (Wanted::Stopped, _, Some(_), _) => Settled::No,
         })
-    }
-
-    /// Of several deployments that have not begun, only the newest is worth doing.
-    async fn supersede_queued(&self, service: &ServiceId) -> Result<(), ControlError> {
-        let id = service.clone();
-        let now = self.now();
-        let superseded = self
-            .inner
-            .store
-            .with(move |db| {
-                let mut queued = db.list_unfinished(&id)?;
-                queued.retain(|deployment| deployment.state == DeploymentState::Queued);
-                queued.pop();
-                for deployment in &mut queued {
-                    deployment.state = deployment
-                        .state
-                        .apply(DeploymentEvent::WasSuperseded)
-                        .map_err(|refused| trackbed_store::StoreError::Conflict(refused.to_string()))?;
-                    deployment.finished_at = Some(now);
-                    db.update_deployment(deployment)?;
-                }
-                Ok(queued)
-            })
-            .await?;
-        for deployment in superseded {
-            self.event(&deployment, EventKind::Note, "superseded by a newer deployment").await?;
-        }
-        Ok(())
     }
 }

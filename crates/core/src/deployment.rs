@@ -1,5 +1,7 @@
 //! A deployment: one attempt to make a release live, as named steps that are stored before they are taken.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::image::Image;
@@ -35,8 +37,10 @@ pub enum DeploymentState {
     Success,
     /// Not live; the previous release serves.
     Failed,
-    /// Given up for a newer one before it began.
+    /// Given up for a newer one before it was live; the previous release serves.
     Superseded,
+    /// Given up because its owner said so, before it was live; the previous release serves.
+    Cancelled,
 }
 
 /// Something that happened in a deployment, for the person who watches.
@@ -79,10 +83,12 @@ pub enum DeploymentEvent {
     DeployBegan,
     /// The route points to it.
     BecameLive,
-    /// It was undone.
+    /// It failed, and was undone.
     WasUndone,
-    /// A newer one is waiting.
+    /// It was undone for a newer one.
     WasSuperseded,
+    /// It was undone because its owner said so.
+    WasCancelled,
 }
 
 /// An event that does not fit the state.
@@ -97,8 +103,12 @@ pub struct Refused {
 
 impl DeploymentState {
     /// States in which nothing more happens.
-    pub const TERMINAL: [DeploymentState; 3] =
-        [DeploymentState::Success, DeploymentState::Failed, DeploymentState::Superseded];
+    pub const TERMINAL: [DeploymentState; 4] = [
+        DeploymentState::Success,
+        DeploymentState::Failed,
+        DeploymentState::Superseded,
+        DeploymentState::Cancelled,
+    ];
 
     /// Returns whether nothing more happens.
     pub fn is_terminal(self) -> bool {
@@ -114,7 +124,8 @@ impl DeploymentState {
             (S::Queued | S::Building | S::Deploying, E::DeployBegan) => Ok(S::Deploying),
             (S::Deploying | S::Success, E::BecameLive) => Ok(S::Success),
             (S::Queued | S::Building | S::Deploying | S::Failed, E::WasUndone) => Ok(S::Failed),
-            (S::Queued | S::Superseded, E::WasSuperseded) => Ok(S::Superseded),
+            (S::Queued | S::Building | S::Deploying | S::Superseded, E::WasSuperseded) => Ok(S::Superseded),
+            (S::Queued | S::Building | S::Deploying | S::Cancelled, E::WasCancelled) => Ok(S::Cancelled),
             (state, event) => Err(Refused { state, event }),
         }
     }
@@ -231,6 +242,50 @@ pub struct Failure {
     pub log_tail: Vec<String>,
 }
 
+/// Why a deployment is given up although nothing of it failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "why", rename_all = "lowercase")]
+pub enum Withdrawal {
+    /// Its owner said so.
+    Cancelled,
+    /// A newer one was asked for.
+    Superseded {
+        /// Which.
+        by: DeploymentId,
+    },
+}
+
+/// Since when something is being done that has a deadline, as far as it must outlive the control plane that began it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stopwatch {
+    /// When it was begun, by the wall clock of then.
+    pub began_at: Timestamp,
+    /// How often it was taken up again since, by another control plane or after an error of our own.
+    pub resumed: u32,
+}
+
+impl Stopwatch {
+    /// Begins now.
+    pub fn begin(now: Timestamp) -> Self {
+        Self { began_at: now, resumed: 0 }
+    }
+
+    /// Returns how much of a limit is left for the control plane that takes the work up `now`; it measures that by a
+    /// clock that does not jump.
+    ///
+    /// The wall clock may have jumped while nobody measured, so it is believed within bounds: forwards, there is still
+    /// half of the limit at the first resumption, a quarter at the second, and so on; backwards, there is no more than
+    /// that either. So nothing is ended for a jump alone, and all lives together spend less than twice the limit if
+    /// the clock lies, however often there is another one.
+    pub fn left(self, limit: Duration, now: Timestamp) -> Duration {
+        let least = limit / 2u32.saturating_pow(self.resumed.min(31));
+        if now < self.began_at {
+            return least;
+        }
+        limit.saturating_sub(now.since(self.began_at)).max(least)
+    }
+}
+
 /// A deployment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deployment {
@@ -247,8 +302,14 @@ pub struct Deployment {
     /// The step whose beginning has been told; a step that is taken again after a crash is told once.
     #[serde(default)]
     pub entered: Option<Step>,
+    /// Since when the step is taken, or undone once [`Deployment::is_given_up`].
+    #[serde(default)]
+    pub stopwatch: Option<Stopwatch>,
     /// Set once a step has failed: what remains is undoing, also after a crash.
     pub failure: Option<Failure>,
+    /// Set once it is given up though nothing failed: what remains is undoing, also after a crash.
+    #[serde(default)]
+    pub withdrawal: Option<Withdrawal>,
     /// What is deployed: known from the start for `up` and `redeploy`.
     pub source: Option<Digest>,
     /// Known from step `release` on.
@@ -275,20 +336,66 @@ pub struct Deployment {
     pub finished_at: Option<Timestamp>,
 }
 
+impl Deployment {
+    /// Returns whether it has failed or was withdrawn, so that all that remains is undoing it.
+    pub fn is_given_up(&self) -> bool {
+        self.failure.is_some() || self.withdrawal.is_some()
+    }
+
+    /// Returns whether its handover is past the point from which the old release no longer serves: it has been told to
+    /// stop, or is gone.
+    pub fn has_touched_old(&self) -> bool {
+        let held = self.handover == Some(Handover::Held) && self.previous.is_some();
+        let is_stopping = self.step == Step::Stop && self.entered == Some(Step::Stop);
+        held && (is_stopping || self.step > Step::Stop)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_finished_deployment_never_changes_its_outcome() {
-        let events =
-            [DeploymentEvent::BuildBegan, DeploymentEvent::DeployBegan, DeploymentEvent::WasSuperseded];
-        for event in events {
+        use DeploymentEvent as E;
+        for event in [E::BuildBegan, E::DeployBegan, E::WasSuperseded, E::WasCancelled] {
             assert!(DeploymentState::Success.apply(event).is_err());
             assert!(DeploymentState::Failed.apply(event).is_err());
         }
+        assert!(DeploymentState::Cancelled.apply(E::WasSuperseded).is_err());
+        assert!(DeploymentState::Superseded.apply(E::WasCancelled).is_err());
         assert!(DeploymentState::Success.apply(DeploymentEvent::WasUndone).is_err());
         assert!(DeploymentState::Failed.apply(DeploymentEvent::BecameLive).is_err());
+    }
+
+    #[test]
+    fn a_stopwatch_gives_what_is_left_of_a_limit() {
+        let limit = Duration::from_secs(100);
+        let watch = |resumed| Stopwatch { began_at: Timestamp(1_000_000), resumed };
+        let after = |seconds: i64| Timestamp(1_000_000 + seconds * 1000);
+        assert_eq!(watch(0).left(limit, after(0)), limit);
+        assert_eq!(watch(1).left(limit, after(30)).as_secs(), 70);
+        assert_eq!(
+            watch(1).left(limit, after(80)).as_secs(),
+            50,
+            "the other 30 s may be a jump of the clock"
+        );
+    }
+
+    #[test]
+    fn a_clock_that_jumps_neither_ends_a_step_at_once_nor_keeps_it_for_ever() {
+        let limit = Duration::from_secs(100);
+        for jump in [-1_000_000_000, 1_000_000_000] {
+            let now = Timestamp(5_000_000_000 + jump);
+            let watch = |resumed| Stopwatch { began_at: Timestamp(5_000_000_000), resumed };
+            assert!(watch(1).left(limit, now) >= limit / 2);
+            let lives: Duration = (1..50).map(|resumed| watch(resumed).left(limit, now)).sum();
+            // Rounding adds a little.
+            assert!(
+                lives <= limit + Duration::from_secs(1),
+                "however many control planes come and go: {lives:?}"
+            );
+        }
     }
 
     #[test]

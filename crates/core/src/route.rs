@@ -146,7 +146,10 @@ pub struct EdgeStats {
     /// The version of its program; empty when it is too old to say.
     #[serde(default)]
     pub version: String,
-    /// Processes of earlier versions that still finish requests.
+    /// The digest of its program; empty when it is too old to say, or cannot read its own file.
+    #[serde(default)]
+    pub build: String,
+    /// Processes of earlier versions that still finish requests. Their counters are in the sums below.
     #[serde(default)]
     pub draining: u32,
     /// The sequence of the table in force.

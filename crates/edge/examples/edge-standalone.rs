@@ -36,6 +36,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         });
         Ok::<(), std::io::Error>(())
     });
-    trackbed_edge::run(&Config { listen, control_socket, state_dir: state_dir.into(), workers })?;
+    trackbed_edge::run(&Config {
+        listen,
+        control_socket,
+        state_dir: state_dir.into(),
+        workers,
+        trusted_proxies: Vec::new(),
+        connections_per_source: 0,
+    })?;
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,21 +14,71 @@ use trackbed_core::InstanceId;
 use trackbed_core::ports::{Edge, PortError, Probe};
 use trackbed_core::route::{EdgeStats, RouteTable, Target};
 
-use crate::limits::{CONTROL_LINE_BYTES_MAX, CONTROL_TIME_MAX};
+use crate::limits::{CONTROL_LINE_BYTES_MAX, CONTROL_TIME_MAX, CONTROL_TRIES_MAX};
 use crate::probe::probe;
-use crate::wire::{Answers, Op, Outcome, PROTOCOL, Reply, Request};
+use crate::wire::{Answers, Op, Outcome, Reply, line};
 
-/// Speaks to a running edge. Keeps its connection between calls and makes a new one when the edge was restarted.
+/// Speaks to the edge of a control socket. Keeps its connection between calls and makes a new one when the edge was
+/// restarted or replaced.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    socket: PathBuf,
+    connection: Mutex<Option<BufStream<UnixStream>>>,
+}
+
+impl Caller {
+    pub(crate) fn new(socket: PathBuf) -> Self {
+        Self { socket, connection: Mutex::default() }
+    }
+
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Sends a line and reads the reply. Every order may safely be given twice, and is when an edge closes the
+    /// connection instead of replying: it has just been replaced.
+    ///
+    /// # Errors
+    /// When nobody answers within the limit.
+    pub(crate) async fn call(&self, line: &[u8], limit: Duration) -> io::Result<Outcome> {
+        let reply = timeout(limit, self.exchange(line)).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        Ok(serde_json::from_slice::<Reply>(&reply)?.outcome)
+    }
+
+    async fn exchange(&self, line: &[u8]) -> io::Result<Vec<u8>> {
+        let mut kept = self.connection.lock().await;
+        // Taken out for the call: one that is dropped half-way must not leave its reply to the next.
+        if let Some(mut old) = kept.take()
+            && let Ok(reply) = converse(&mut old, line).await
+        {
+            *kept = Some(old);
+            return Ok(reply);
+        }
+        let mut tries = 1;
+        loop {
+            let mut fresh = BufStream::new(UnixStream::connect(&self.socket).await?);
+            match converse(&mut fresh, line).await {
+                Ok(reply) => {
+                    *kept = Some(fresh);
+                    return Ok(reply);
+                }
+                Err(error) if tries == CONTROL_TRIES_MAX => return Err(error),
+                Err(_) => tries += 1,
+            }
+        }
+    }
+}
+
+/// Speaks to a running edge.
 #[derive(Debug)]
 pub struct EdgeClient {
-    control_socket: PathBuf,
-    connection: Mutex<Option<BufStream<UnixStream>>>,
+    caller: Caller,
 }
 
 impl EdgeClient {
     /// Makes a client for a control socket. Connects with the first call.
     pub fn new(control_socket: impl Into<PathBuf>) -> Self {
-        Self { control_socket: control_socket.into(), connection: Mutex::default() }
+        Self { caller: Caller::new(control_socket.into()) }
     }
 
     /// Returns how the finished requests of each service ended, by service.
@@ -59,36 +109,17 @@ impl EdgeClient {
         }
     }
 
-    /// Sends an order and reads the reply, within [`CONTROL_TIME_MAX`]. Every order may safely be given twice.
+    /// Sends an order and reads the reply, within [`CONTROL_TIME_MAX`].
     async fn call(&self, op: Op) -> Result<Outcome, PortError> {
-        let unreachable = |error: io::Error| {
-            let socket = self.control_socket.display();
+        let called = match line(op) {
+            Ok(line) => self.caller.call(&line, CONTROL_TIME_MAX).await,
+            Err(error) => Err(error),
+        };
+        called.map_err(|error| {
+            let socket = self.caller.socket().display();
             PortError::new(format!("cannot reach the edge at {socket}: {error}"))
                 .hint("check that `trackbed edge` runs")
-        };
-        let mut line = serde_json::to_vec(&Request { v: PROTOCOL, op }).map_err(|e| unreachable(e.into()))?;
-        line.push(b'\n');
-        let replied = timeout(CONTROL_TIME_MAX, self.exchange(&line)).await;
-        let reply = replied.map_err(|_| unreachable(io::ErrorKind::TimedOut.into()))?.map_err(unreachable)?;
-        match serde_json::from_slice::<Reply>(&reply) {
-            Ok(reply) => Ok(reply.outcome),
-            Err(error) => Err(unreachable(error.into())),
-        }
-    }
-
-    async fn exchange(&self, line: &[u8]) -> io::Result<Vec<u8>> {
-        let mut kept = self.connection.lock().await;
-        // Taken out for the call: one that is dropped half-way must not leave its reply to the next.
-        if let Some(mut old) = kept.take()
-            && let Ok(reply) = converse(&mut old, line).await
-        {
-            *kept = Some(old);
-            return Ok(reply);
-        }
-        let mut fresh = BufStream::new(UnixStream::connect(&self.control_socket).await?);
-        let reply = converse(&mut fresh, line).await?;
-        *kept = Some(fresh);
-        Ok(reply)
+        })
     }
 }
 

@@ -27,6 +27,12 @@ pub enum EdgeError {
         /// Its state directory.
         state_dir: PathBuf,
     },
+    /// The edge that runs was asked for its place and keeps it.
+    #[error("the edge that runs keeps its place: {reason}")]
+    NotHandedOver {
+        /// Its words, or what went wrong on the way.
+        reason: String,
+    },
     /// A file of the state directory or the control socket cannot be used.
     #[error("cannot use {path}")]
     State {
@@ -41,11 +47,13 @@ pub enum EdgeError {
 }
 
 impl EdgeError {
-    /// Returns the exit code of the process: 3 for a taken port, 4 for a second edge on the same state, else 1.
+    /// Returns the exit code of the process: 3 for a taken port, 4 for a second edge on the same state, 5 for
+    /// one that keeps its place, else 1.
     pub fn exit_code(&self) -> u8 {
         match self {
             EdgeError::PortTaken { .. } => 3,
             EdgeError::AlreadyRunning { .. } => 4,
+            EdgeError::NotHandedOver { .. } => 5,
             EdgeError::Listen { .. } | EdgeError::State { .. } | EdgeError::Worker(_) => 1,
         }
     }

@@ -2,40 +2,9 @@
 
 use std::borrow::Cow;
 
-use http::header::HOST;
-use http::request::Parts;
-
-/// Why a request names no usable host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum HostFault {
-    /// There is none.
-    Missing,
-    /// There is more than one, or it is not text.
-    Malformed,
-}
-
-/// Returns the host as the client wrote it, port included: the target's authority when it has one (RFC 9112 §3.2.2),
-/// else the `Host` header, of which there must be exactly one. It reaches the app, which may build links from it: only a
-/// name or bracketed address and a port pass, nothing that a link could be bent with.
-pub(crate) fn authority_of(parts: &Parts) -> Result<&str, HostFault> {
-    let mut hosts = parts.headers.get_all(HOST).iter();
-    let first = hosts.next();
-    if hosts.next().is_some() {
-        return Err(HostFault::Malformed);
-    }
-    let text = match parts.uri.authority() {
-        Some(authority) => authority.as_str(),
-        None => first.ok_or(HostFault::Missing)?.to_str().map_err(|_| HostFault::Malformed)?.trim(),
-    };
-    match text {
-        "" => Err(HostFault::Missing),
-        text if is_plain(text) => Ok(text),
-        _ => Err(HostFault::Malformed),
-    }
-}
-
-/// Returns whether a text is `name`, `name:port`, `[address]` or `[address]:port`.
-fn is_plain(text: &str) -> bool {
+/// Returns whether a text is `name`, `name:port`, `[address]` or `[address]:port`. It reaches the app, which may build
+/// links from it: nothing else passes that a link could be bent with.
+pub(crate) fn is_plain(text: &str) -> bool {
     let (name, port) = split_port(text);
     let is_port = port.is_none_or(|port| port.bytes().all(|byte| byte.is_ascii_digit()));
     let is_name = match name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
@@ -92,19 +61,5 @@ mod tests {
         for good in ["a_b.example", "a.example.", "a:", "127.0.0.1:8080", "[::1]:80"] {
             assert!(is_plain(good), "{good}");
         }
-    }
-
-    #[test]
-    fn two_hosts_or_none_are_faults() {
-        let parts = |hosts: &[&str]| {
-            let mut request = http::Request::builder().uri("/");
-            for host in hosts {
-                request = request.header(HOST, *host);
-            }
-            request.body(()).unwrap().into_parts().0
-        };
-        assert_eq!(authority_of(&parts(&[])), Err(HostFault::Missing));
-        assert_eq!(authority_of(&parts(&["a", "b"])), Err(HostFault::Malformed));
-        assert_eq!(authority_of(&parts(&["a:1"])), Ok("a:1"));
     }
 }

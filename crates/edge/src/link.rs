@@ -1,29 +1,42 @@
-//! One TCP connection to a target, shared between the task that reads and writes it and whoever may cut it.
+//! One TCP connection, to a client or a target, shared between the task that reads and writes it and whoever may cut it.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
-use std::pin::Pin;
-use std::sync::Arc;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
+use futures_util::task::AtomicWaker;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{MsgFlags, recv};
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
 
-/// The connection itself.
+/// The other side has said that it sends nothing more (poll(2)); `nix` has no name for it.
+const CLOSED: PollFlags = PollFlags::from_bits_retain(libc::POLLRDHUP);
+
+/// The connection itself. Its reading side and its writing side each belong to one task at a time.
 #[derive(Debug)]
 pub(crate) struct Link {
     stream: TcpStream,
     is_cut: AtomicBool,
-    cut: Notify,
+    /// Whoever must hear of a cut although it waits for something else.
+    on_cut: AtomicWaker,
+    /// The runtime was told that there is nothing to read although there may be: the kernel has to be asked.
+    may_have_bytes: AtomicBool,
 }
 
 impl Link {
-    pub(crate) fn new(stream: TcpStream) -> Arc<Self> {
-        Arc::new(Self { stream, is_cut: AtomicBool::new(false), cut: Notify::new() })
+    pub(crate) fn new(stream: TcpStream) -> Self {
+        Self {
+            stream,
+            is_cut: AtomicBool::new(false),
+            on_cut: AtomicWaker::new(),
+            may_have_bytes: AtomicBool::new(false),
+        }
     }
 
     /// Ends the connection from any thread: whoever reads sees its end, whoever writes an error.
@@ -31,7 +44,20 @@ impl Link {
         self.is_cut.store(true, Ordering::SeqCst);
         // An error means that it has ended already.
         let _ = SockRef::from(&self.stream).shutdown(Shutdown::Both);
-        self.cut.notify_waiters();
+        self.on_cut.wake();
+    }
+
+    /// Returns whether [`Link::cut`] ended it; wakes this task when it does.
+    pub(crate) fn poll_cut(&self, cx: &Context<'_>) -> bool {
+        self.on_cut.register(cx.waker());
+        self.is_cut()
+    }
+
+    /// The end, when it comes, is a reset: a reader that knows the end of a message by the end of the connection must
+    /// not take it for a good one.
+    pub(crate) fn end_badly(&self) {
+        // An error means that it has ended already.
+        let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
     }
 
     /// Returns whether [`Link::cut`] ended it: its end is no good end then.
@@ -39,86 +65,82 @@ impl Link {
         self.is_cut.load(Ordering::SeqCst)
     }
 
-    /// Waits for the cut. Cancel-safe.
-    pub(crate) async fn wait_cut(&self) {
-        let waiting = self.cut.notified();
-        if !self.is_cut() {
-            waiting.await;
+    /// Says that nothing more will be written.
+    pub(crate) fn finish(&self) {
+        // An error means that it has ended already.
+        let _ = SockRef::from(&self.stream).shutdown(Shutdown::Write);
+    }
+
+    /// Reads what there is, once. 0 is the end.
+    pub(crate) fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        if self.may_have_bytes.swap(false, Ordering::Relaxed) {
+            match recv(self.stream.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT).map_err(io::Error::from) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                read => {
+                    // A full buffer says nothing about what is behind it, and the kernel will not tell of it again.
+                    let is_full = matches!(read, Ok(count) if count == buffer.len());
+                    self.may_have_bytes.store(is_full, Ordering::Relaxed);
+                    return Poll::Ready(read);
+                }
+            }
+        }
+        loop {
+            ready!(self.stream.poll_read_ready(cx))?;
+            match self.stream.try_read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(count) if count > 0 && count < buffer.len() => {
+                    // The kernel had no more: said now, the next poll needs no system call to find out.
+                    self.forget_readiness(Interest::READABLE);
+                    return Poll::Ready(Ok(count));
+                }
+                read => return Poll::Ready(read),
+            }
         }
     }
 
-    /// Returns whether an idle connection can take a request: the target has neither closed it nor sent anything. Asks
-    /// the kernel, because readiness that the runtime has not yet collected would be missed.
+    /// Writes as much as the kernel takes now, once.
+    pub(crate) fn poll_write(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.stream.poll_write_ready(cx))?;
+            let written = match slices {
+                [one] => self.stream.try_write(one),
+                many => self.stream.try_write_vectored(many),
+            };
+            match written {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                written => return Poll::Ready(written),
+            }
+        }
+    }
+
+    /// Ready when the other side has closed, without reading what it sent before.
+    pub(crate) fn poll_closed(&self, cx: &mut Context<'_>) -> Poll<()> {
+        while let Ok(()) = ready!(self.stream.poll_read_ready(cx)) {
+            let mut ends = [PollFd::new(self.stream.as_fd(), CLOSED)];
+            // Asks without waiting; a connection that is reset or hung up is always told (poll(2)).
+            if !matches!(poll(&mut ends, PollTimeout::ZERO), Ok(0)) {
+                break;
+            }
+            self.may_have_bytes.store(true, Ordering::Relaxed);
+            self.forget_readiness(Interest::READABLE);
+        }
+        Poll::Ready(())
+    }
+
+    /// Returns whether an idle connection can take a request, as far as the runtime has heard: the target has neither
+    /// closed it nor sent anything.
+    pub(crate) fn seems_quiet(&self) -> bool {
+        self.stream.poll_read_ready(&mut Context::from_waker(Waker::noop())).is_pending()
+    }
+
+    /// As [`Link::seems_quiet`], but asks the kernel, which knows of what has happened since.
     pub(crate) fn is_quiet(&self) -> bool {
         let mut byte = [MaybeUninit::uninit()];
         matches!(SockRef::from(&self.stream).peek(&mut byte), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
-}
 
-/// The reading and writing side of a [`Link`]; there is one.
-#[derive(Debug)]
-pub(crate) struct LinkIo(pub(crate) Arc<Link>);
-
-impl AsyncRead for LinkIo {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let stream = &self.0.stream;
-        loop {
-            ready!(stream.poll_read_ready(cx))?;
-            match stream.try_read_buf(buf) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Ok(1..) if buf.remaining() > 0 => {
-                    // The kernel had no more: say so now, and the next poll needs no system call to find out.
-                    let empty = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
-                    let _ = stream.try_io(Interest::READABLE, empty);
-                    return Poll::Ready(Ok(()));
-                }
-                other => return Poll::Ready(other.map(drop)),
-            }
-        }
-    }
-}
-
-impl LinkIo {
-    fn poll_try_write(
-        &self,
-        cx: &mut Context<'_>,
-        write: impl Fn(&TcpStream) -> io::Result<usize>,
-    ) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.0.stream.poll_write_ready(cx))?;
-            match write(&self.0.stream) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                other => return Poll::Ready(other),
-            }
-        }
-    }
-}
-
-impl AsyncWrite for LinkIo {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_try_write(cx, |stream| stream.try_write(buf))
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.poll_try_write(cx, |stream| stream.try_write_vectored(bufs))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match SockRef::from(&self.0.stream).shutdown(Shutdown::Write) {
-            Err(error) if error.kind() != io::ErrorKind::NotConnected => Poll::Ready(Err(error)),
-            _ => Poll::Ready(Ok(())),
-        }
+    /// The runtime forgets that a side is ready; the end of the connection is never forgotten.
+    fn forget_readiness(&self, side: Interest) {
+        let _ = self.stream.try_io(side, || Err::<(), _>(io::ErrorKind::WouldBlock.into()));
     }
 }

@@ -1,8 +1,12 @@
 //! A request on its way, and the counters that it holds up.
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use crate::table::ServiceState;
+use trackbed_core::route::StreamFault;
+
+use crate::service::ServiceState;
+use crate::streams::OpenStream;
 use crate::target::TargetState;
 use crate::upstream::Upstream;
 
@@ -10,15 +14,25 @@ use crate::upstream::Upstream;
 /// [`OpenRequest::complete`] or [`OpenRequest::fail`] means that the client left (499 in nginx's words).
 pub(crate) struct OpenRequest {
     service: Arc<ServiceState>,
+    worker: usize,
+    began: Instant,
     target: Option<Arc<TargetState>>,
-    is_stream: bool,
     class: usize,
     ended: bool,
+    is_counted: bool,
 }
 
 impl OpenRequest {
-    pub(crate) fn new(service: Arc<ServiceState>) -> Self {
-        Self { service, target: None, is_stream: false, class: 0, ended: false }
+    pub(crate) fn new(service: Arc<ServiceState>, worker: usize) -> Self {
+        Self {
+            service,
+            worker,
+            began: Instant::now(),
+            target: None,
+            class: 0,
+            ended: false,
+            is_counted: true,
+        }
     }
 
     /// Counts the request in at a target. Returns false when the target has just left the table: look again.
@@ -34,25 +48,40 @@ impl OpenRequest {
         &self.service.name
     }
 
-    /// Notes the status of the answer.
-    pub(crate) fn answer(&mut self, status: http::StatusCode) {
-        self.class = usize::from(status.as_u16() / 100).min(5);
+    /// When the host was found.
+    pub(crate) fn began(&self) -> Instant {
+        self.began
     }
 
-    /// Counts the request as a stream.
-    pub(crate) fn become_stream(&mut self) {
-        if let Some(target) = &self.target
-            && !self.is_stream
-        {
-            target.begin_stream();
-            self.is_stream = true;
-        }
+    /// Notes the status of the answer, whose head has just come.
+    pub(crate) fn answer(&mut self, status: u16) {
+        self.class = usize::from(status / 100).min(5);
+        self.service.counters(self.worker).count_first_byte(self.began.elapsed());
     }
 
-    pub(crate) fn keep_idle(&self, worker: usize, upstream: Box<Upstream>) {
+    /// Counts the request as a stream, for as long as the returned value is held.
+    pub(crate) fn become_stream(&self, upstream: &Arc<Upstream>, is_websocket: bool) -> Arc<OpenStream> {
+        let stream = OpenStream::new(upstream, is_websocket);
         if let Some(target) = &self.target {
-            target.keep_idle(worker, upstream);
+            target.streams.add(&stream);
         }
+        stream
+    }
+
+    /// Notes what is wrong with a stream.
+    pub(crate) fn notice(&self, fault: StreamFault, path: &str) {
+        self.service.notice(fault, path);
+    }
+
+    pub(crate) fn keep_idle(&self, upstream: Arc<Upstream>) {
+        if let Some(target) = &self.target {
+            target.keep_idle(self.worker, upstream);
+        }
+    }
+
+    /// The request has not begun after all.
+    pub(crate) fn forget(mut self) {
+        self.is_counted = false;
     }
 
     /// Ends a request that was answered to the end.
@@ -70,11 +99,10 @@ impl OpenRequest {
 impl Drop for OpenRequest {
     fn drop(&mut self) {
         let class = if self.ended { self.class } else { 0 };
-        self.service.count_answer(class);
+        if self.is_counted {
+            self.service.counters(self.worker).count_answer(class);
+        }
         if let Some(target) = &self.target {
-            if self.is_stream {
-                target.end_stream();
-            }
             target.end_request();
         }
     }

@@ -1,11 +1,13 @@
 //! What the edge says itself: JSON for programs, a small page for people. Every inserted text is escaped.
 
-use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderValue, Response, StatusCode};
+use std::io::Write;
+use std::time::{Duration, UNIX_EPOCH};
+
+use http::StatusCode;
 use serde_json::json;
 
-use crate::limits::RETRY_AFTER_SECONDS;
+use crate::limits::{HEAD_BYTES_MAX, HEADERS_MAX, RETRY_AFTER_SECONDS};
+use crate::response::put_status_line;
 
 /// Why the edge answers instead of a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,7 +15,17 @@ pub(crate) enum Fault {
     /// No host, or an unusable one.
     BadHost,
     /// The head says in two ways where the body ends.
-    Framing,
+    TwoLengths,
+    /// A line of the head ends with a line feed alone.
+    BareLineEnd,
+    /// It is not HTTP/1.1, for this reason.
+    Malformed(&'static str),
+    /// The chunks of the body are broken.
+    BadChunks,
+    /// The head is longer than allowed, or has more fields.
+    HeadTooLarge,
+    /// Another version of HTTP.
+    Version,
     /// A tunnel to elsewhere was asked for.
     Connect,
     /// The host is not in the table.
@@ -32,6 +44,8 @@ pub(crate) enum Fault {
     TooManyParked { service: String },
     /// The target accepts no connection.
     Unreachable { service: String },
+    /// The target's answer cannot be passed on.
+    BadAnswer { service: String },
     /// The target closed before it answered.
     NoAnswer { service: String },
 }
@@ -45,12 +59,6 @@ struct Words {
 }
 
 impl Fault {
-    /// Returns the status of the answer.
-    #[cfg(test)]
-    fn status(&self) -> StatusCode {
-        self.words().status
-    }
-
     fn words(&self) -> Words {
         let words =
             |status, code, message: String, hint: String| Words { status, code, message, hint, retry: false };
@@ -65,11 +73,41 @@ impl Fault {
                 "The request names no host, or more than one.".into(),
                 "Send exactly one Host header.".into(),
             ),
-            Fault::Framing => words(
+            Fault::TwoLengths => words(
                 bad,
                 "conflicting_length",
-                "The request has both Content-Length and Transfer-Encoding.".into(),
-                "Send only one of them.".into(),
+                "The request says in two ways where its body ends.".into(),
+                "Send one Content-Length, or Transfer-Encoding: chunked.".into(),
+            ),
+            Fault::BareLineEnd => words(
+                bad,
+                "bare_line_end",
+                "A line of the request's head ends without a carriage return.".into(),
+                "End each line with CR LF, as RFC 9112 §2.1 says.".into(),
+            ),
+            Fault::Malformed(what) => words(
+                bad,
+                "malformed_request",
+                format!("The request cannot be understood: {what}."),
+                "Send a request as RFC 9112 describes it.".into(),
+            ),
+            Fault::BadChunks => words(
+                bad,
+                "malformed_chunks",
+                "The chunks of the request's body are broken.".into(),
+                "Send each chunk as RFC 9112 §7.1 describes it.".into(),
+            ),
+            Fault::HeadTooLarge => words(
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "head_too_large",
+                format!("The request's head has more than {HEAD_BYTES_MAX} bytes or {HEADERS_MAX} fields."),
+                "Send fewer or shorter cookies and headers.".into(),
+            ),
+            Fault::Version => words(
+                StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+                "version_not_supported",
+                "This port speaks HTTP/1.1.".into(),
+                "Send the request with HTTP/1.1.".into(),
             ),
             Fault::Connect => words(
                 StatusCode::METHOD_NOT_ALLOWED,
@@ -125,6 +163,12 @@ impl Fault {
                 format!("{service} runs but accepts no connection."),
                 "Run `trackbed status` to see its port and `trackbed logs` for what it says.".into(),
             ),
+            Fault::BadAnswer { service } => words(
+                broken,
+                "bad_answer",
+                format!("{service} answered with something that is not HTTP/1.1."),
+                "Run `trackbed logs` to see what happened.".into(),
+            ),
             Fault::NoAnswer { service } => words(
                 broken,
                 "no_answer",
@@ -134,35 +178,53 @@ impl Fault {
         }
     }
 
-    /// Makes the answer.
-    pub(crate) fn answer(&self, accept: Option<&HeaderValue>, request_id: &HeaderValue) -> Response<Bytes> {
+    /// Writes the answer, all of it.
+    pub(crate) fn write(&self, form: &Form<'_>, out: &mut Vec<u8>) -> u16 {
         let words = self.words();
-        let id = request_id.to_str().unwrap_or_default();
-        let (kind, body) = if wants_page(accept) {
-            ("text/html; charset=utf-8", page(&words, id))
+        let (kind, body) = if form.wants_page {
+            ("text/html; charset=utf-8", page(&words, form.id))
         } else {
+            let (code, id) = (words.code, form.id);
             let error =
-                json!({ "code": words.code, "message": words.message, "hint": words.hint, "request_id": id });
+                json!({ "code": code, "message": words.message, "hint": words.hint, "request_id": id });
             ("application/json", format!("{}\n", json!({ "error": error })))
         };
-        let mut response = Response::new(Bytes::from(body));
-        *response.status_mut() = words.status;
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        let since = Duration::from_millis(u64::try_from(trackbed_stdx::clock::now_ms()).unwrap_or_default());
+        let now = UNIX_EPOCH + since;
+        out.clear();
+        put_status_line(out, words.status.as_u16(), words.status.canonical_reason().unwrap_or_default());
+        // Writing into a vector cannot fail.
+        let _ = write!(
+            out,
+            "Date: {}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nCache-Control: no-store\r\nX-Request-Id: {}\r\n",
+            httpdate::fmt_http_date(now),
+            body.len(),
+            form.id
+        );
         if words.retry {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(RETRY_AFTER_SECONDS));
+            let _ = write!(out, "Retry-After: {RETRY_AFTER_SECONDS}\r\n");
         }
-        response
+        if form.closes {
+            out.extend_from_slice(b"Connection: close\r\n");
+        }
+        out.extend_from_slice(b"\r\n");
+        if !form.is_head {
+            out.extend_from_slice(body.as_bytes());
+        }
+        words.status.as_u16()
     }
 }
 
-/// Returns whether the client is a browser: it names HTML, and not after JSON.
-fn wants_page(accept: Option<&HeaderValue>) -> bool {
-    let accept = accept.and_then(|value| value.to_str().ok()).unwrap_or_default();
-    match (accept.find("text/html"), accept.find("application/json")) {
-        (Some(html), Some(json)) => html < json,
-        (html, _) => html.is_some(),
-    }
+/// How an answer of the edge's own looks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Form<'a> {
+    pub(crate) wants_page: bool,
+    /// Whether the request was HEAD.
+    pub(crate) is_head: bool,
+    /// Whether the connection ends with it.
+    pub(crate) closes: bool,
+    /// The request's id.
+    pub(crate) id: &'a str,
 }
 
 fn escape(text: &str) -> String {
@@ -206,21 +268,21 @@ fn page(words: &Words, request_id: &str) -> String {
 mod tests {
     use super::*;
 
-    fn answer(fault: &Fault, accept: &'static str) -> String {
-        let accept = HeaderValue::from_static(accept);
-        let response = fault.answer(Some(&accept), &HeaderValue::from_static("id-1"));
-        assert_eq!(response.status(), fault.status());
-        String::from_utf8(response.into_body().to_vec()).unwrap()
+    fn answer(fault: &Fault, wants_page: bool) -> String {
+        let mut out = Vec::new();
+        let status = fault.write(&Form { wants_page, is_head: false, closes: false, id: "id-1" }, &mut out);
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.starts_with(&format!("HTTP/1.1 {status} ")), "{text}");
+        text.split_once("\r\n\r\n").unwrap().1.to_owned()
     }
 
     #[test]
     fn a_program_gets_json_and_a_browser_a_page() {
         let fault = Fault::Crashed { service: "notes".into() };
-        let parsed: serde_json::Value = serde_json::from_str(&answer(&fault, "*/*")).unwrap();
+        let parsed: serde_json::Value = serde_json::from_str(&answer(&fault, false)).unwrap();
         assert_eq!(parsed["error"]["code"], "service_crashed");
         assert_eq!(parsed["error"]["request_id"], "id-1");
-        assert!(answer(&fault, "application/json, text/html").starts_with('{'));
-        let page = answer(&fault, "text/html,application/xhtml+xml,*/*;q=0.8");
+        let page = answer(&fault, true);
         assert!(page.contains("<code>trackbed logs</code>") && page.contains("notes has crashed"), "{page}");
         assert!(!page.contains("http://") && !page.contains("https://"), "no external asset");
     }
@@ -228,7 +290,7 @@ mod tests {
     #[test]
     fn a_hostile_host_is_escaped() {
         let fault = Fault::UnknownHost { host: "<script>alert(1)</script>{hint}".into() };
-        let page = answer(&fault, "text/html");
+        let page = answer(&fault, true);
         assert!(!page.contains("<script>") && page.contains("{hint}"), "{page}");
     }
 }

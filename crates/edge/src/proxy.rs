@@ -1,286 +1,279 @@
 //! One request: finds its service, waits while the service is parked, hands it to the target and brings the answer back.
 
-use std::convert::Infallible;
 use std::future::poll_fn;
+use std::io::IoSlice;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use http::header::{ACCEPT, CONNECTION, UPGRADE};
-use http::request::Parts;
-use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
-use http_body::Body;
-use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
 use trackbed_core::route::DownReason;
 
-use crate::answer::{Answer, Exchange};
-use crate::client_io::{Answering, RequestBody, Watch};
-use crate::headers::{self, ClientFacts};
+use crate::buffers::Kept;
+use crate::exchange::{Ended, Exchange};
 use crate::host;
 use crate::limits::SEND_TRIES_MAX;
 use crate::open_request::OpenRequest;
-use crate::pages::Fault;
+use crate::pages::{Fault, Form};
+use crate::request::{Refusal, Request, hex};
 use crate::table::{Routes, Way};
 use crate::target::TargetState;
-use crate::tunnel;
+use crate::tunnel::{Switched, Tunnel};
 use crate::upstream::Upstream;
-use crate::worker::spawn;
+use crate::watch::Watch;
 
-/// What the requests of one client connection have in common.
+/// What the connections of one worker have in common.
 pub(crate) struct Client {
     pub(crate) routes: Arc<Routes>,
-    pub(crate) watch: Arc<Watch>,
-    /// Which worker drives the connection; idle upstream connections are kept per worker.
+    /// Which worker drives them; idle upstream connections are kept per worker.
     pub(crate) worker: usize,
 }
 
-/// Answers a request. Dropping the future forgets the request everywhere, whatever it was waiting for.
-pub(crate) async fn handle(
-    client: Arc<Client>,
-    mut request: Request<Incoming>,
-) -> Result<Response<Answer>, Infallible> {
-    let answering = client.watch.begin_answer();
-    let request_id = headers::request_id_of(request.headers()).unwrap_or_else(|| {
-        // Hex digits are always a valid value.
-        HeaderValue::try_from(client.routes.next_request_id()).unwrap_or(HeaderValue::from_static("-"))
-    });
-    let upgrade = headers::upgrade_of(request.headers());
-    let on_client = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
-    // Kept for a page of our own: the head itself goes to the target.
-    let accept = request.headers().get(ACCEPT).cloned();
-    let (mut parts, body) = request.into_parts();
-    let page = |fault: &Fault, answering| refuse(&client, fault, accept.as_ref(), &request_id, answering);
-
-    let authority = match check(&client, &parts) {
-        Ok(authority) => authority,
-        Err(fault) => return Ok(page(&fault, answering)),
-    };
-    let host = host::normalize(authority.to_str().unwrap_or_default());
-    let (mut open, target) = match find_target(&client.routes, &host).await {
-        Found::Target(open, target) => (open, target),
-        Found::Nothing(fault, open) => {
-            let answer = page(&fault, answering);
-            if let Some(mut open) = open {
-                open.answer(answer.status());
-                open.complete();
-            }
-            return Ok(answer);
-        }
-    };
-    let service = || open.service_name().to_owned();
-    rewrite(&mut parts);
-    headers::prepare_request(
-        &mut parts.headers,
-        upgrade,
-        &ClientFacts {
-            peer: client.watch.peer(),
-            authority: &authority,
-            scheme: "http",
-            started_ms: trackbed_stdx::clock::now_ms(),
-            request_id: &request_id,
-        },
-    );
-    let request = Request::from_parts(parts, RequestBody::new(body, Arc::clone(&client.watch)));
-    let (upstream, answer) = match send(&target, client.worker, request).await {
-        Ok(answered) => answered,
-        Err(failure) => {
-            let answer = page(&failure.fault(service()), answering);
-            open.answer(answer.status());
-            open.complete();
-            return Ok(answer);
-        }
-    };
-    open.answer(answer.status());
-    if let (Some(on_client), StatusCode::SWITCHING_PROTOCOLS) = (on_client, answer.status()) {
-        return Ok(switch(upstream, answer, open, on_client, request_id, answering));
-    }
-    Ok(pass_on(&client, upstream, answer, open, request_id, answering).await)
+/// What becomes of the client's connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Another request may come.
+    Request,
+    /// It ends, once the client has seen the answer.
+    Linger,
+    /// It ends.
+    Close,
 }
 
-/// Looks at what must be right before anything else. Returns the host as the client wrote it.
-fn check(client: &Client, parts: &Parts) -> Result<HeaderValue, Fault> {
-    if client.watch.take_framing_conflict() {
-        return Err(Fault::Framing);
+/// A client's connection and its buffers.
+pub(crate) struct Side<'a> {
+    pub(crate) client: &'a Client,
+    pub(crate) watch: &'a Arc<Watch>,
+    /// Bytes read and not used yet.
+    pub(crate) inbuf: Vec<u8>,
+    /// The head for the target.
+    pub(crate) head: Vec<u8>,
+}
+
+impl Side<'_> {
+    /// Answers a request whose head is written. Dropping the future forgets the request everywhere, whatever it was
+    /// waiting for.
+    pub(crate) async fn answer(&mut self, request: &Request) -> Next {
+        let authority = String::from_utf8_lossy(&self.head[request.authority.clone()]);
+        let host = host::normalize(&authority);
+        let found = match self.find(&host) {
+            Some(found) => found,
+            None => {
+                let host = host.into_owned();
+                let waited = Box::pin(self.find_parked(&host));
+                let left = poll_fn(|cx| self.watch.link.poll_closed(cx));
+                tokio::select! {
+                    found = waited => found,
+                    // Forgotten: nothing was sent, nothing is answered.
+                    () = left => return Next::Close,
+                }
+            }
+        };
+        match found {
+            Found::Target(open, target) => self.forward(request, open, &target).await,
+            Found::Nothing(fault, open) => self.refuse(request, &fault, open).await,
+        }
     }
-    if parts.method == Method::CONNECT {
-        return Err(Fault::Connect);
+
+    /// Finds where requests for a host go now; none while they are parked.
+    fn find(&self, host: &str) -> Option<Found> {
+        let routes = &self.client.routes;
+        loop {
+            let table = routes.load();
+            let Some(entry) = table.find(host) else {
+                return Some(Found::Nothing(Fault::UnknownHost { host: host.to_owned() }, None));
+            };
+            let mut open = OpenRequest::new(Arc::clone(&entry.service), self.client.worker);
+            let service = || entry.service.name.clone();
+            let fault = match &entry.way {
+                Way::Serving(target) if open.enter(target) => {
+                    return Some(Found::Target(open, Arc::clone(target)));
+                }
+                // It has just left: the next look sees another table.
+                Way::Serving(_) => {
+                    open.forget();
+                    continue;
+                }
+                Way::Parked(_) => {
+                    open.forget();
+                    return None;
+                }
+                Way::Down(DownReason::Starting) => Fault::Starting { service: service() },
+                Way::Down(DownReason::Undeployed) => Fault::Undeployed { service: service() },
+                Way::Down(DownReason::Stopped) => Fault::Stopped { service: service() },
+                Way::Down(DownReason::Crashed) => Fault::Crashed { service: service() },
+            };
+            return Some(Found::Nothing(fault, Some(open)));
+        }
     }
-    let authority = host::authority_of(parts).map_err(|_| Fault::BadHost)?;
-    HeaderValue::from_str(authority).map_err(|_| Fault::BadHost)
+
+    /// Waits for as long as the requests of a host are parked, then finds where they go.
+    async fn find_parked(&self, host: &str) -> Found {
+        let routes = &self.client.routes;
+        let arrived = Instant::now();
+        let mut place = None;
+        loop {
+            if let Some(found) = self.find(host) {
+                return found;
+            }
+            let (service, limit) = {
+                let table = routes.load();
+                match table.find(host).map(|entry| (&entry.service, &entry.way)) {
+                    Some((service, Way::Parked(limit))) => (Arc::clone(service), *limit),
+                    _ => continue,
+                }
+            };
+            let name = || service.name.clone();
+            let open = || Some(OpenRequest::new(Arc::clone(&service), self.client.worker));
+            if place.is_none() {
+                place = service.park(self.head.len() + self.inbuf.len());
+                if place.is_none() {
+                    return Found::Nothing(Fault::TooManyParked { service: name() }, open());
+                }
+            }
+            let mut changed = pin!(service.changed.notified());
+            changed.as_mut().enable();
+            // A table that came between the look and the wait would otherwise be slept through.
+            let still = routes.load().find(host).is_some_and(|entry| matches!(entry.way, Way::Parked(_)));
+            if still && tokio::time::timeout_at(arrived + limit, changed).await.is_err() {
+                if let Some(place) = place.take() {
+                    place.refuse();
+                }
+                return Found::Nothing(Fault::ParkedTooLong { service: name() }, open());
+            }
+        }
+    }
+
+    /// Hands the request to the target. It is sent a second time only when nothing of it can have been done.
+    async fn forward(&mut self, request: &Request, mut open: OpenRequest, target: &TargetState) -> Next {
+        let worker = self.client.worker;
+        for attempt in 1..=SEND_TRIES_MAX {
+            let idle = if attempt == 1 { target.take_idle(worker, request.is_repeatable) } else { None };
+            let upstream = match idle {
+                Some(upstream) => upstream,
+                None => match Box::pin(target.dial()).await {
+                    Ok(upstream) => upstream,
+                    Err(error) => {
+                        tracing::debug!(instance = %target.target().instance, %error, "cannot connect to target");
+                        let fault = Fault::Unreachable { service: open.service_name().to_owned() };
+                        return self.refuse(request, &fault, Some(open)).await;
+                    }
+                },
+            };
+            let (ended, switched) = {
+                let Side { client, watch, inbuf, head } = self;
+                let mut exchange =
+                    Exchange::new(&client.routes, watch, &upstream, request, &mut open, inbuf, head);
+                let ended = poll_fn(|cx| exchange.poll(cx)).await;
+                (ended, exchange.into_switched())
+            };
+            let service = open.service_name().to_owned();
+            let fault = match ended {
+                Ended::Answered { reusable, keeps_client, unread } => {
+                    if reusable {
+                        open.keep_idle(upstream);
+                    }
+                    open.complete();
+                    return match (keeps_client, unread) {
+                        (true, _) => Next::Request,
+                        (false, true) => Next::Linger,
+                        (false, false) => Next::Close,
+                    };
+                }
+                Ended::Switched => return self.tunnel(&upstream, open, switched).await,
+                Ended::ClientLeft => return Next::Close,
+                Ended::Broken { unnoticed } => {
+                    open.fail();
+                    if unnoticed {
+                        self.watch.link.end_badly();
+                    }
+                    return Next::Close;
+                }
+                Ended::NoAnswer { untouched: true } if attempt < SEND_TRIES_MAX => continue,
+                Ended::NoAnswer { .. } => Fault::NoAnswer { service },
+                Ended::BadAnswer => Fault::BadAnswer { service },
+                Ended::BadBody => Fault::BadChunks,
+            };
+            tracing::debug!(instance = %target.target().instance, ?ended, "no answer to pass on");
+            return self.refuse(request, &fault, Some(open)).await;
+        }
+        let fault = Fault::NoAnswer { service: open.service_name().to_owned() };
+        self.refuse(request, &fault, Some(open)).await
+    }
+
+    /// Lets both sides talk without us.
+    async fn tunnel(
+        &mut self,
+        upstream: &Arc<Upstream>,
+        open: OpenRequest,
+        switched: Option<Switched>,
+    ) -> Next {
+        let Some(switched) = switched else { return Next::Close };
+        self.head = Vec::new();
+        let early = std::mem::take(&mut self.inbuf);
+        let mut tunnel = Tunnel::new(self.watch, upstream, switched, &early);
+        drop(early);
+        poll_fn(|cx| tunnel.poll(cx)).await;
+        open.complete();
+        Next::Close
+    }
+
+    /// Answers with a page of our own.
+    async fn refuse(&mut self, request: &Request, fault: &Fault, open: Option<OpenRequest>) -> Next {
+        let mut next = Next::Request;
+        if !request.body.is_done() || matches!(fault, Fault::BadChunks) {
+            next = Next::Linger;
+        } else if !request.keeps_alive || self.client.routes.is_closing() {
+            next = Next::Close;
+        }
+        let id = String::from_utf8_lossy(&self.head[request.id.clone()]).into_owned();
+        let form = Form {
+            wants_page: request.wants_page,
+            is_head: request.is_head,
+            closes: next != Next::Request || request.is_http10,
+            id: &id,
+        };
+        let mut page = Vec::new();
+        let status = fault.write(&form, &mut page);
+        if let Some(mut open) = open {
+            open.answer(status);
+            open.complete();
+        }
+        if self.say(&page).await && request.is_http10 && next == Next::Request { Next::Close } else { next }
+    }
+
+    /// Answers a request that is none, or that must not be forwarded.
+    pub(crate) async fn refuse_head(&mut self, refusal: &Refusal) {
+        let id = hex(self.client.routes.next_request_id());
+        let id = String::from_utf8_lossy(&id);
+        let form = Form { wants_page: refusal.wants_page, is_head: refusal.is_head, closes: true, id: &id };
+        let mut page = Vec::new();
+        refusal.fault.write(&form, &mut page);
+        self.say(&page).await;
+    }
+
+    /// Writes all of it, or finds that the client has gone.
+    async fn say(&mut self, bytes: &[u8]) -> bool {
+        let mut kept = Kept::default();
+        let mut begun = false;
+        let link = &self.watch.link;
+        poll_fn(|cx| {
+            if !begun {
+                begun = true;
+                if kept.write(link, cx, &[IoSlice::new(bytes)]).is_err() {
+                    return Poll::Ready(false);
+                }
+            }
+            let left = kept.left();
+            let flushed = kept.poll_flush(link, cx);
+            self.watch.note_progress(left, kept.left());
+            flushed.map(|flushed| flushed.is_ok())
+        })
+        .await
+    }
 }
 
 enum Found {
     Target(OpenRequest, Arc<TargetState>),
     Nothing(Fault, Option<OpenRequest>),
-}
-
-/// Finds where requests for a host go now; waits for as long as they are parked.
-async fn find_target(routes: &Routes, host: &str) -> Found {
-    let arrived = Instant::now();
-    let mut open: Option<OpenRequest> = None;
-    let mut parked = None;
-    loop {
-        let (service, limit) = {
-            let table = routes.load();
-            let Some(entry) = table.find(host) else {
-                return Found::Nothing(Fault::UnknownHost { host: host.to_owned() }, open);
-            };
-            let request = open.get_or_insert_with(|| OpenRequest::new(Arc::clone(&entry.service)));
-            let service = entry.service.name.clone();
-            match &entry.way {
-                Way::Serving(target) if request.enter(target) => {
-                    let target = Arc::clone(target);
-                    return match open {
-                        Some(open) => Found::Target(open, target),
-                        None => Found::Nothing(Fault::NoAnswer { service }, None),
-                    };
-                }
-                // It has just left: the next look sees another table.
-                Way::Serving(_) => continue,
-                Way::Down(reason) => {
-                    let fault = match reason {
-                        DownReason::Starting => Fault::Starting { service },
-                        DownReason::Undeployed => Fault::Undeployed { service },
-                        DownReason::Stopped => Fault::Stopped { service },
-                        DownReason::Crashed => Fault::Crashed { service },
-                    };
-                    return Found::Nothing(fault, open);
-                }
-                Way::Parked(limit) => (Arc::clone(&entry.service), *limit),
-            }
-        };
-        if parked.is_none() {
-            parked = service.park();
-            if parked.is_none() {
-                return Found::Nothing(Fault::TooManyParked { service: service.name.clone() }, open);
-            }
-        }
-        let mut changed = pin!(service.changed.notified());
-        changed.as_mut().enable();
-        // A table that came between the look and the wait would otherwise be slept through.
-        let still_parked = routes.load().find(host).is_some_and(|entry| matches!(entry.way, Way::Parked(_)));
-        if still_parked && tokio::time::timeout_at(arrived + limit, changed).await.is_err() {
-            return Found::Nothing(Fault::ParkedTooLong { service: service.name.clone() }, open);
-        }
-    }
-}
-
-/// Makes the request line one for an origin server (RFC 9112 §3.2.1).
-fn rewrite(parts: &mut Parts) {
-    parts.version = Version::HTTP_11;
-    if parts.uri.authority().is_some() {
-        let path = parts.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
-        parts.uri = Uri::from(path);
-    }
-}
-
-enum Failure {
-    Unreachable,
-    NoAnswer,
-}
-
-impl Failure {
-    fn fault(&self, service: String) -> Fault {
-        match self {
-            Failure::Unreachable => Fault::Unreachable { service },
-            Failure::NoAnswer => Fault::NoAnswer { service },
-        }
-    }
-}
-
-/// Hands the request to the target. It is sent a second time only when nothing of it was written the first time.
-async fn send(
-    target: &TargetState,
-    worker: usize,
-    mut request: Request<RequestBody>,
-) -> Result<(Box<Upstream>, Response<Incoming>), Failure> {
-    for attempt in 1..=SEND_TRIES_MAX {
-        let idle = if attempt == 1 { target.take_idle(worker) } else { None };
-        let mut upstream = match idle {
-            Some(upstream) => upstream,
-            None => target.dial().await.map_err(|error| {
-                tracing::debug!(instance = %target.target().instance, %error, "cannot connect to target");
-                Failure::Unreachable
-            })?,
-        };
-        match upstream.send(request).await {
-            Ok(answer) => return Ok((upstream, answer)),
-            Err(mut error) => {
-                let Some(unsent) = error.take_message() else {
-                    tracing::debug!(instance = %target.target().instance, error = %error.error(), "no answer");
-                    return Err(Failure::NoAnswer);
-                };
-                request = unsent;
-            }
-        }
-    }
-    Err(Failure::NoAnswer)
-}
-
-/// Brings a target's answer to the client, body and all.
-async fn pass_on(
-    client: &Client,
-    upstream: Box<Upstream>,
-    answer: Response<Incoming>,
-    mut open: OpenRequest,
-    request_id: HeaderValue,
-    answering: Answering,
-) -> Response<Answer> {
-    let (mut parts, incoming) = answer.into_parts();
-    if headers::is_event_stream(&parts.headers) {
-        open.become_stream();
-    }
-    parts.version = Version::HTTP_11;
-    headers::prepare_answer(&mut parts.headers, request_id, client.routes.is_closing());
-    let ended = incoming.is_end_stream();
-    let mut exchange = Exchange::new(upstream, incoming, open, client.worker);
-    let body = if ended {
-        poll_fn(|cx| {
-            exchange.complete(cx);
-            Poll::Ready(())
-        })
-        .await;
-        Answer::empty(answering)
-    } else {
-        Answer::upstream(exchange, answering)
-    };
-    Response::from_parts(parts, body)
-}
-
-/// Lets both sides talk without us: the answer goes to the client, and a tunnel takes over once it has.
-fn switch(
-    upstream: Box<Upstream>,
-    answer: Response<Incoming>,
-    mut open: OpenRequest,
-    on_client: OnUpgrade,
-    request_id: HeaderValue,
-    answering: Answering,
-) -> Response<Answer> {
-    open.become_stream();
-    let (mut parts, _) = answer.into_parts();
-    let protocol = parts.headers.get(UPGRADE).cloned();
-    headers::prepare_answer(&mut parts.headers, request_id, false);
-    if let Some(protocol) = protocol {
-        parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        parts.headers.insert(UPGRADE, protocol);
-    }
-    spawn(tunnel::run(on_client, upstream, open, answering.watch()));
-    Response::from_parts(parts, Answer::empty(answering))
-}
-
-/// Answers with a page of our own.
-fn refuse(
-    client: &Client,
-    fault: &Fault,
-    accept: Option<&HeaderValue>,
-    request_id: &HeaderValue,
-    answering: Answering,
-) -> Response<Answer> {
-    let (mut parts, page) = fault.answer(accept, request_id).into_parts();
-    let closing = client.routes.is_closing() || *fault == Fault::Framing;
-    headers::prepare_answer(&mut parts.headers, request_id.clone(), closing);
-    Response::from_parts(parts, Answer::page(page, answering))
 }

@@ -6,13 +6,36 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
+use crate::limits::{CLOSE_NOTICE, ELDER_LIFE_MAX, ELDER_NOTICE};
+
 /// What a worker is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
+    /// Accept nothing yet: another edge still does, on the same socket.
+    Waiting,
     /// Go on.
     Running,
-    /// Accept no more, finish what is open within the limit, end.
-    Draining(Duration),
+    /// Accept no more, finish what is open, end. May be said again with other limits, which count from then.
+    Draining(Drain),
+}
+
+/// How long a drain may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Drain {
+    /// How long answers ask clients to go before idle connections are closed.
+    pub(crate) notice: Duration,
+    /// How long open requests may go on.
+    pub(crate) limit: Duration,
+}
+
+impl Drain {
+    /// That of an edge which is replaced.
+    pub(crate) const ELDER: Drain = Drain { notice: ELDER_NOTICE, limit: ELDER_LIFE_MAX };
+
+    /// That of an edge which ends.
+    pub(crate) fn within(limit: Duration) -> Self {
+        Self { notice: CLOSE_NOTICE.min(limit), limit }
+    }
 }
 
 /// Tells one worker's connections to end after their current request.
@@ -33,10 +56,15 @@ impl Closing {
     }
 }
 
-/// Waits until draining starts; returns its limit. A sender that is gone means: at once.
-pub(crate) async fn draining(stage: &mut watch::Receiver<Stage>) -> Duration {
+/// Waits until work may start. A sender that is gone means that it never does; [`draining`] tells it then.
+pub(crate) async fn started(stage: &mut watch::Receiver<Stage>) {
+    let _ = stage.wait_for(|stage| *stage != Stage::Waiting).await;
+}
+
+/// Waits until draining starts. A sender that is gone means: at once.
+pub(crate) async fn draining(stage: &mut watch::Receiver<Stage>) -> Drain {
     match stage.wait_for(|stage| matches!(stage, Stage::Draining(_))).await.as_deref() {
-        Ok(Stage::Draining(limit)) => *limit,
-        _ => Duration::ZERO,
+        Ok(Stage::Draining(drain)) => *drain,
+        _ => Drain::within(Duration::ZERO),
     }
 }

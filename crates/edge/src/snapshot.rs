@@ -1,8 +1,10 @@
 //! What survives the process: the table in force and the address that was bound, so that a restarted edge goes on
 //! exactly there while nobody talks to it.
 
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use trackbed_core::route::RouteTable;
@@ -15,7 +17,7 @@ use crate::error::EdgeError;
 pub(crate) struct Snapshot {
     routes: PathBuf,
     listen: PathBuf,
-    pub(crate) lock: PathBuf,
+    lock: PathBuf,
 }
 
 impl Snapshot {
@@ -30,6 +32,31 @@ impl Snapshot {
             listen: state_dir.join("listen"),
             lock: state_dir.join("lock"),
         })
+    }
+
+    /// Takes the lock of the directory; none when another edge has it. It belongs to the open file, not to the process
+    /// (flock(2)): it lasts until every copy of the returned file is closed, in whichever process.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub(crate) fn try_lock(&self) -> Result<Option<File>, EdgeError> {
+        let locked = (|| {
+            let mut options = OpenOptions::new();
+            let file =
+                options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&self.lock)?;
+            match file.try_lock() {
+                Ok(()) => Ok(Some(file)),
+                Err(TryLockError::WouldBlock) => Ok(None),
+                Err(TryLockError::Error(error)) => Err(error),
+            }
+        })();
+        locked.map_err(|error| EdgeError::state(&self.lock, error))
+    }
+
+    /// Returns whether a file is the lock of this directory.
+    pub(crate) fn is_lock(&self, file: &File) -> bool {
+        let (Ok(here), Ok(there)) = (std::fs::metadata(&self.lock), file.metadata()) else { return false };
+        (here.dev(), here.ino()) == (there.dev(), there.ino())
     }
 
     /// Returns the last table; an empty one at the very first start. A file that cannot be read is told and left alone

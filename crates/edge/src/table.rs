@@ -7,20 +7,26 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::Notify;
-use tokio::time::Instant;
-use trackbed_core::route::{DownReason, ParkedStats, RouteTable, TargetStats, UpstreamState};
+use trackbed_core::route::{DownReason, ParkedStats, RouteTable, StreamNotice, TargetStats, UpstreamState};
 use trackbed_core::{InstanceId, ServiceId};
 
-use crate::limits::PARKED_COUNT_MAX;
+use crate::service::ServiceState;
+use crate::sources::Sources;
+use crate::streams::{OpenStream, end_evenly};
 use crate::target::TargetState;
+use crate::trust::Network;
+use crate::watch::Watches;
 use crate::wire::Answers;
 
 /// What all workers share.
 pub(crate) struct Routes {
     table: ArcSwap<Table>,
     kept: Mutex<Kept>,
-    workers: usize,
+    /// Client connections, by worker.
+    pub(crate) watches: Box<[Watches]>,
+    pub(crate) sources: Arc<Sources>,
+    /// Proxies in front of the box whose word about their clients is taken.
+    pub(crate) trusted: Vec<Network>,
     /// Set when the edge is about to end: answers then ask clients not to come back on the same connection.
     pub(crate) closing: AtomicBool,
     request_seed: u64,
@@ -47,14 +53,12 @@ pub(crate) enum Way {
     Down(DownReason),
 }
 
-/// What the edge keeps per service.
-pub(crate) struct ServiceState {
-    pub(crate) name: String,
-    /// Wakes parked requests when there is a new table.
-    pub(crate) changed: Notify,
-    parked: AtomicU64,
-    /// Finished requests: 1xx to 5xx by their first digit, at 0 those whose client left.
-    answers: [AtomicU64; 6],
+/// What is told of services, by their id.
+#[derive(Default)]
+pub(crate) struct ServiceStats {
+    pub(crate) parked: BTreeMap<String, ParkedStats>,
+    pub(crate) answers: BTreeMap<String, Answers>,
+    pub(crate) notices: BTreeMap<String, Vec<StreamNotice>>,
 }
 
 #[derive(Default)]
@@ -71,11 +75,14 @@ impl Table {
 }
 
 impl Routes {
-    pub(crate) fn new(workers: usize) -> Self {
+    /// Makes an empty table for this many workers.
+    pub(crate) fn new(workers: usize, trusted: Vec<Network>, connections_per_source: usize) -> Self {
         Self {
             table: ArcSwap::default(),
             kept: Mutex::default(),
-            workers,
+            watches: (0..workers).map(|_| Watches::default()).collect(),
+            sources: Sources::new(connections_per_source),
+            trusted,
             closing: AtomicBool::new(false),
             request_seed: u64::from_le_bytes(trackbed_stdx::random::bytes()),
             request_count: AtomicU64::new(0),
@@ -102,6 +109,8 @@ impl Routes {
         if wanted.sequence < in_force {
             return in_force;
         }
+        let workers = self.watches.len();
+        let before = self.load();
         let mut services = HashMap::new();
         let mut current: Vec<Arc<TargetState>> = Vec::new();
         let mut hosts = HashMap::with_capacity(wanted.routes.len());
@@ -110,19 +119,25 @@ impl Routes {
                 kept.services
                     .get(&route.service)
                     .filter(|state| state.name == route.name)
-                    .map_or_else(|| ServiceState::new(route.name.clone()), Arc::clone)
+                    .map_or_else(|| ServiceState::new(route.name.clone(), workers), Arc::clone)
             }));
             let way = match &route.upstream {
                 UpstreamState::Serving { target } => {
                     let same = |state: &&Arc<TargetState>| state.target() == target;
                     let known = current.iter().find(same).or_else(|| kept.targets.iter().find(same));
-                    let state = known.map_or_else(|| TargetState::new(target, self.workers), Arc::clone);
+                    let state = known.map_or_else(|| TargetState::new(target, workers), Arc::clone);
                     if !current.iter().any(|other| Arc::ptr_eq(other, &state)) {
                         current.push(Arc::clone(&state));
                     }
                     Way::Serving(state)
                 }
-                UpstreamState::Parked { limit } => Way::Parked(*limit),
+                UpstreamState::Parked { limit } => {
+                    let was = before.find(host.as_str()).map(|entry| &entry.way);
+                    if !matches!(was, Some(Way::Parked(_))) {
+                        service.begin_pause();
+                    }
+                    Way::Parked(*limit)
+                }
                 UpstreamState::Down { reason } => Way::Down(*reason),
             };
             hosts.insert(host.as_str().into(), Entry { service, way });
@@ -135,7 +150,7 @@ impl Routes {
         for target in std::mem::take(&mut kept.targets) {
             if !current.iter().any(|other| Arc::ptr_eq(other, &target)) {
                 target.retire();
-                if target.stats().in_flight > 0 {
+                if target.in_flight() > 0 {
                     current.push(target);
                 }
             }
@@ -164,6 +179,9 @@ impl Routes {
                 let sum = all.entry(target.target().instance.to_string()).or_default();
                 sum.in_flight += stats.in_flight;
                 sum.streams += stats.streams;
+                sum.websockets += stats.websockets;
+                sum.oldest_stream_ms = sum.oldest_stream_ms.max(stats.oldest_stream_ms);
+                sum.longest_silence_ms = sum.longest_silence_ms.max(stats.longest_silence_ms);
                 sum.requests += stats.requests;
             }
             stays
@@ -171,81 +189,66 @@ impl Routes {
         all
     }
 
-    /// Returns how many requests are parked and how the finished ones ended, by service.
-    pub(crate) fn service_stats(&self) -> (BTreeMap<String, ParkedStats>, BTreeMap<String, Answers>) {
+    /// Returns what is kept of each service that is in the table.
+    pub(crate) fn service_stats(&self) -> ServiceStats {
         let kept = self.kept();
-        let parked = |(id, state): (&ServiceId, &Arc<ServiceState>)| {
-            let now = state.parked.load(Ordering::SeqCst);
-            (id.to_string(), ParkedStats { now, ..ParkedStats::default() })
-        };
-        let answers = |(id, state): (&ServiceId, &Arc<ServiceState>)| (id.to_string(), state.answers());
-        (kept.services.iter().map(parked).collect(), kept.services.iter().map(answers).collect())
+        let mut stats = ServiceStats::default();
+        for (id, service) in &kept.services {
+            stats.parked.insert(id.to_string(), service.parked());
+            stats.answers.insert(id.to_string(), service.answers());
+            let notices = service.notices();
+            if !notices.is_empty() {
+                stats.notices.insert(id.to_string(), notices);
+            }
+        }
+        stats
+    }
+
+    /// Returns the work of ending the streams of an instance politely, spread over a time. Nothing happens before it is
+    /// polled.
+    pub(crate) fn end_streams(
+        &self,
+        instance: &InstanceId,
+        over: Duration,
+    ) -> impl Future<Output = ()> + use<> {
+        let streams: Vec<Arc<OpenStream>> =
+            self.targets_of(instance).iter().flat_map(|target| target.streams.open()).collect();
+        end_evenly(streams, over)
+    }
+
+    fn targets_of(&self, instance: &InstanceId) -> Vec<Arc<TargetState>> {
+        let kept = self.kept();
+        kept.targets.iter().filter(|target| target.target().instance == *instance).map(Arc::clone).collect()
     }
 
     /// Ends every open request to an instance.
     pub(crate) fn cut(&self, instance: &InstanceId) {
-        for target in self.kept().targets.iter().filter(|target| target.target().instance == *instance) {
+        for target in self.targets_of(instance) {
             target.cut();
         }
     }
 
-    /// Drops upstream connections that have been idle for too long.
-    pub(crate) fn sweep_idle(&self) {
-        let now = Instant::now();
+    /// Drops upstream connections that have been idle for too long, and clients that are over a limit.
+    pub(crate) fn sweep(&self) {
         for target in &self.kept().targets {
-            target.sweep_idle(now);
+            target.sweep_idle();
+        }
+        for watches in &self.watches {
+            watches.cut_overdue();
         }
     }
 
     /// Returns a request id: unique on this box, and not a secret.
-    pub(crate) fn next_request_id(&self) -> String {
+    pub(crate) fn next_request_id(&self) -> u64 {
         let count = self.request_count.fetch_add(1, Ordering::Relaxed);
         // The finalizer of splitmix64 is a bijection, so ids never repeat within one run.
         let mut bits = self.request_seed.wrapping_add(count.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        format!("{:016x}", bits ^ (bits >> 31))
+        bits ^ (bits >> 31)
     }
 
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Relaxed)
-    }
-}
-
-impl ServiceState {
-    fn new(name: String) -> Arc<Self> {
-        Arc::new(Self {
-            name,
-            changed: Notify::new(),
-            parked: AtomicU64::new(0),
-            answers: Default::default(),
-        })
-    }
-
-    /// Counts a request as parked until the returned value is dropped; none when too many are.
-    pub(crate) fn park(self: &Arc<Self>) -> Option<ParkedRequest> {
-        let before = self.parked.fetch_add(1, Ordering::SeqCst);
-        let parked = ParkedRequest(Arc::clone(self));
-        (before < PARKED_COUNT_MAX).then_some(parked)
-    }
-
-    /// Counts a finished request by the first digit of its status, or as left by its client at 0.
-    pub(crate) fn count_answer(&self, class: usize) {
-        self.answers[class].fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn answers(&self) -> Answers {
-        let [left, _, ok, redirects, client_errors, server_errors] =
-            [0, 1, 2, 3, 4, 5].map(|class| self.answers[class].load(Ordering::Relaxed));
-        Answers { ok, redirects, client_errors, server_errors, left }
-    }
-}
-
-/// A request that waits.
-pub(crate) struct ParkedRequest(Arc<ServiceState>);
-
-impl Drop for ParkedRequest {
-    fn drop(&mut self) {
-        self.0.parked.fetch_sub(1, Ordering::SeqCst);
     }
 }

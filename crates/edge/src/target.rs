@@ -5,13 +5,13 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use tokio::time::Instant;
 use trackbed_core::route::{Target, TargetStats};
 
 use crate::dial::Dialler;
-use crate::limits::{UPSTREAM_IDLE_COUNT_MAX, UPSTREAM_IDLE_MAX};
-use crate::link::Link;
+use crate::limits::UPSTREAM_IDLE_COUNT_MAX;
+use crate::streams::Streams;
 use crate::upstream::Upstream;
+use crate::watch::coarse_ms;
 
 /// Links looked through for dead ones first at this count, then whenever the count has doubled.
 const LINKS_SWEPT_FROM: usize = 64;
@@ -23,21 +23,17 @@ pub(crate) struct TargetState {
     /// Not in the table in force: no request may begin.
     retired: AtomicBool,
     in_flight: AtomicU64,
-    streams: AtomicU64,
+    pub(crate) streams: Streams,
     requests: AtomicU64,
     cuts: AtomicU64,
     /// One list per worker, newest last.
-    #[allow(
-        clippy::vec_box,
-        reason = "an idle connection moves as one pointer, here and through each exchange"
-    )]
-    idle: Box<[Mutex<Vec<Box<Upstream>>>]>,
+    idle: Box<[Mutex<Vec<Arc<Upstream>>>]>,
     links: Mutex<Links>,
 }
 
 #[derive(Default)]
 struct Links {
-    open: Vec<Weak<Link>>,
+    open: Vec<Weak<Upstream>>,
     sweep_at: usize,
 }
 
@@ -52,7 +48,7 @@ impl TargetState {
             dialler: Dialler::new(&target.address),
             retired: AtomicBool::new(false),
             in_flight: AtomicU64::new(0),
-            streams: AtomicU64::new(0),
+            streams: Streams::default(),
             requests: AtomicU64::new(0),
             cuts: AtomicU64::new(0),
             idle: (0..workers).map(|_| Mutex::default()).collect(),
@@ -80,14 +76,6 @@ impl TargetState {
         self.in_flight.fetch_sub(1, Ordering::SeqCst);
     }
 
-    pub(crate) fn begin_stream(&self) {
-        self.streams.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn end_stream(&self) {
-        self.streams.fetch_sub(1, Ordering::Relaxed);
-    }
-
     /// Takes the target out of use: requests in flight go on, idle connections are dropped now.
     pub(crate) fn retire(&self) {
         self.retired.store(true, Ordering::SeqCst);
@@ -107,26 +95,32 @@ impl TargetState {
         self.cuts.fetch_add(1, Ordering::SeqCst);
         let open = std::mem::take(&mut lock(&self.links).open);
         for link in open {
-            if let Some(link) = link.upgrade() {
-                link.cut();
+            if let Some(upstream) = link.upgrade() {
+                upstream.link.cut();
             }
         }
     }
 
+    /// Returns how many requests are open.
+    pub(crate) fn in_flight(&self) -> u64 {
+        self.in_flight.load(Ordering::SeqCst)
+    }
+
     pub(crate) fn stats(&self) -> TargetStats {
-        TargetStats {
-            in_flight: self.in_flight.load(Ordering::SeqCst),
-            streams: self.streams.load(Ordering::Relaxed),
-            requests: self.requests.load(Ordering::Relaxed),
-            ..TargetStats::default()
-        }
+        let requests = self.requests.load(Ordering::Relaxed);
+        let mut stats = TargetStats { requests, ..TargetStats::default() };
+        // Streams first: one that ends between the two readings must not look like a stream without its request.
+        self.streams.count_into(&mut stats);
+        stats.in_flight = self.in_flight();
+        stats.streams = stats.streams.min(stats.in_flight);
+        stats
     }
 
     /// Returns an idle connection that can take a request now.
-    pub(crate) fn take_idle(&self, worker: usize) -> Option<Box<Upstream>> {
+    pub(crate) fn take_idle(&self, worker: usize, is_repeatable: bool) -> Option<Arc<Upstream>> {
         let mut idle = lock(&self.idle[worker]);
         while let Some(upstream) = idle.pop() {
-            if upstream.is_usable() {
+            if upstream.is_usable(is_repeatable) {
                 return Some(upstream);
             }
         }
@@ -134,7 +128,8 @@ impl TargetState {
     }
 
     /// Keeps a connection for a later request, if there may be one.
-    pub(crate) fn keep_idle(&self, worker: usize, upstream: Box<Upstream>) {
+    pub(crate) fn keep_idle(&self, worker: usize, upstream: Arc<Upstream>) {
+        upstream.rest();
         let mut idle = lock(&self.idle[worker]);
         // Looked at under the lock that `retire` takes after it has set it.
         if !self.retired.load(Ordering::SeqCst) && idle.len() < UPSTREAM_IDLE_COUNT_MAX {
@@ -143,9 +138,10 @@ impl TargetState {
     }
 
     /// Drops connections that have been idle for too long.
-    pub(crate) fn sweep_idle(&self, now: Instant) {
+    pub(crate) fn sweep_idle(&self) {
+        let now = coarse_ms();
         for idle in &self.idle {
-            lock(idle).retain(|upstream| upstream.idle_for(now) < UPSTREAM_IDLE_MAX);
+            lock(idle).retain(|upstream| upstream.is_fresh_at(now));
         }
     }
 
@@ -153,24 +149,24 @@ impl TargetState {
     ///
     /// # Errors
     /// When the target does not accept, or is cut meanwhile.
-    pub(crate) async fn dial(&self) -> io::Result<Box<Upstream>> {
+    pub(crate) async fn dial(&self) -> io::Result<Arc<Upstream>> {
         let cuts = self.cuts.load(Ordering::SeqCst);
         let dialler =
             self.dialler.as_ref().map_err(|error| io::Error::new(error.kind(), error.to_string()))?;
-        let link = Link::new(dialler.connect().await?);
-        self.remember(&link);
+        let upstream = Arc::new(Upstream::new(dialler.connect().await?));
+        self.remember(&upstream);
         if self.cuts.load(Ordering::SeqCst) != cuts {
             return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the target was cut"));
         }
-        Upstream::over(link).await
+        Ok(upstream)
     }
 
-    fn remember(&self, link: &Arc<Link>) {
+    fn remember(&self, upstream: &Arc<Upstream>) {
         let mut links = lock(&self.links);
         if links.open.len() >= links.sweep_at.max(LINKS_SWEPT_FROM) {
             links.open.retain(|link| link.strong_count() > 0);
             links.sweep_at = links.open.len() * 2;
         }
-        links.open.push(Arc::downgrade(link));
+        links.open.push(Arc::downgrade(upstream));
     }
 }

@@ -20,7 +20,7 @@ pub(crate) struct Request {
 }
 
 /// What to do.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub(crate) enum Op {
     /// Put a table in force.
@@ -33,6 +33,30 @@ pub(crate) enum Op {
     Cut { instance: InstanceId },
     /// End, after at most so many milliseconds.
     Shutdown { drain_ms: u64 },
+    /// Hand sockets and lock to the asking process, which wants to take this edge's place.
+    TakeOver,
+    /// The asking process has all it needs: it takes the place with the reply to this.
+    Ready,
+}
+
+impl Op {
+    /// Returns whether an order to the newest edge is one to the earlier ones too, which still finish requests.
+    pub(crate) fn is_for_elders(&self) -> bool {
+        match self {
+            Op::Apply { .. } | Op::EndStreams { .. } | Op::Cut { .. } | Op::Shutdown { .. } => true,
+            Op::Stats | Op::TakeOver | Op::Ready => false,
+        }
+    }
+}
+
+/// Returns an order as a line.
+///
+/// # Errors
+/// Never in practice: every order has a JSON form.
+pub(crate) fn line(op: Op) -> std::io::Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(&Request { v: PROTOCOL, op })?;
+    line.push(b'\n');
+    Ok(line)
 }
 
 /// A line from the edge.
@@ -53,6 +77,9 @@ pub(crate) enum Outcome {
     Applied { sequence: u64 },
     /// The counters.
     Stats { stats: EdgeStats, answers: BTreeMap<String, Answers> },
+    /// Sockets and lock come with this line, in the order listening socket, control socket, lock. The process that
+    /// gives them goes on as if nothing had happened unless it hears [`Op::Ready`] in time.
+    Handed { pid: u32 },
     /// Done.
     Done,
     /// Not done.
@@ -60,7 +87,7 @@ pub(crate) enum Outcome {
 }
 
 /// How the finished requests of a service ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Answers {
     /// Status 200 to 299.
     pub ok: u64,
@@ -72,4 +99,7 @@ pub struct Answers {
     pub server_errors: u64,
     /// The client left before the end (499 in nginx's words).
     pub left: u64,
+    /// How long the heads of answers took: place `n` counts those that took less than 2^n microseconds.
+    #[serde(default)]
+    pub first_byte: Vec<u64>,
 }

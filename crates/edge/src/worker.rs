@@ -7,11 +7,10 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
-use crate::client_io::Watch;
 use crate::connection;
-use crate::limits::{ACCEPT_PAUSE, CLOSE_NOTICE, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL};
+use crate::limits::{ACCEPT_PAUSE, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL};
 use crate::proxy::Client;
-use crate::shutdown::{Closing, Stage, draining};
+use crate::shutdown::{Closing, Drain, Stage, draining, started};
 use crate::table::Routes;
 
 /// What a worker is made of.
@@ -59,16 +58,20 @@ impl Worker {
         let permits = Arc::new(Semaphore::new(self.connections_max));
         let closing = Closing::default();
         let mut stage = self.stage.clone();
-        let limit = tokio::select! {
-            limit = draining(&mut stage) => limit,
-            () = self.accept(&listener, &permits, &closing) => Duration::ZERO,
+        started(&mut stage).await;
+        let drain = tokio::select! {
+            // First, so that a worker which was never started accepts nothing.
+            biased;
+            drain = draining(&mut stage) => drain,
+            () = self.accept(&listener, &permits, &closing) => Drain::within(Duration::ZERO),
         };
-        // The other workers drop theirs now too: with the last one, the kernel refuses.
+        // The other workers drop theirs now too: with the last one the kernel refuses, or a successor has a copy.
         drop(listener);
-        self.drain(&permits, &closing, limit).await;
+        self.drain(&permits, &closing, drain, stage).await;
     }
 
     async fn accept(&self, listener: &TcpListener, permits: &Arc<Semaphore>, closing: &Closing) {
+        let client = Arc::new(Client { routes: Arc::clone(&self.routes), worker: self.number });
         loop {
             // At the limit new connections wait in the kernel's queue.
             let Ok(permit) = Arc::clone(permits).acquire_owned().await else { return };
@@ -83,27 +86,41 @@ impl Worker {
             // Fails only for a client that has left already.
             let _ = stream.set_nodelay(true);
             let _ = socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive());
-            let client = Client {
-                routes: Arc::clone(&self.routes),
-                watch: Watch::new(peer.ip().to_canonical(), permit),
-                worker: self.number,
-            };
-            spawn(connection::serve(stream, Arc::new(client), closing.clone()));
+            let client = Arc::clone(&client);
+            spawn(connection::serve(stream, peer.ip().to_canonical(), permit, client, closing.clone()));
         }
     }
 
-    /// Answers say `Connection: close` for a moment, so that clients go by themselves; then idle connections are closed
+    /// Answers say `Connection: close` for a while, so that clients go by themselves; then idle connections are closed
     /// and open requests have the rest of the limit.
-    async fn drain(&self, permits: &Semaphore, closing: &Closing, limit: Duration) {
+    async fn drain(
+        &self,
+        permits: &Semaphore,
+        closing: &Closing,
+        mut drain: Drain,
+        mut stage: watch::Receiver<Stage>,
+    ) {
         let all = u32::try_from(self.connections_max).unwrap_or(u32::MAX);
-        let gone = async {
-            let _ = tokio::time::timeout(CLOSE_NOTICE.min(limit), permits.acquire_many(all)).await;
-            closing.announce();
-            let _ = permits.acquire_many(all).await;
-        };
-        if tokio::time::timeout(limit, gone).await.is_err() {
-            let open = self.connections_max - permits.available_permits();
-            tracing::warn!(worker = self.number, open, "connections are cut at the drain limit");
+        loop {
+            let gone = async {
+                let _ = tokio::time::timeout(drain.notice, permits.acquire_many(all)).await;
+                closing.announce();
+                let _ = permits.acquire_many(all).await;
+            };
+            tokio::select! {
+                ended = tokio::time::timeout(drain.limit, gone) => {
+                    if ended.is_err() {
+                        let open = self.connections_max - permits.available_permits();
+                        tracing::warn!(worker = self.number, open, "connections are cut at the drain limit");
+                    }
+                    return;
+                }
+                Ok(()) = stage.changed() => {
+                    if let Stage::Draining(again) = *stage.borrow_and_update() {
+                        drain = again;
+                    }
+                }
+            }
         }
     }
 }

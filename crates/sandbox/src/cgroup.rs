@@ -12,6 +12,8 @@ use trackbed_core::settings::Limits;
 const MOUNT: &str = "/sys/fs/cgroup";
 /// Controllers that we use on v1. `unified` is the v2 tree of a hybrid box: it has no controllers, but `cgroup.kill`.
 const V1: [&str; 6] = ["memory", "cpu", "cpuacct", "pids", "freezer", "unified"];
+/// The unit that `trackbed install` makes for the control groups of apps.
+const APPS_UNIT: &str = "trackbed-apps.service";
 const PERIOD_US: u64 = 100_000;
 
 /// The directories of one group, by controller. On v2 all are the same.
@@ -189,14 +191,19 @@ impl Cgroup {
     }
 }
 
-/// On v2 the box's group lies in our own delegated subtree; processes of ours step aside into a leaf first, because a
-/// group with controllers for its children may hold no process itself.
+/// On v2 the box's group lies in a subtree that is ours: that of the unit which systemd keeps for apps, if one stands
+/// beside our own unit, else in our own group. There, processes of ours step aside into a leaf first, because a group
+/// with controllers for its children may hold no process itself; for the same reason systemd could not start our own
+/// unit again while apps live in it.
 fn ensure_v2(name: &str) -> Cgroup {
     let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let own = own.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
     let own = own.trim_end_matches("/supervisor").trim_start_matches('/');
     let mut base = Path::new(MOUNT).join(own);
-    if !own.is_empty() {
+    let apps = base.with_file_name(APPS_UNIT);
+    if own.ends_with(".service") && apps.is_dir() {
+        base = apps;
+    } else if !own.is_empty() {
         let leaf = base.join("supervisor");
         let pid = std::process::id().to_string();
         let moved = fs::create_dir_all(&leaf).and_then(|()| write_file(&leaf.join("cgroup.procs"), &pid));

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -52,9 +53,15 @@ impl Engine for Sandbox {
         self.inner.network.is_none()
     }
 
+    /// When the future is dropped, a start that has not begun never will; one that has goes on, and
+    /// [`Engine::stop`] waits for it.
     async fn start(&self, spec: &InstanceSpec) -> Result<(), PortError> {
         let spec = spec.clone();
-        self.blocking(move |inner| inner.start(&spec)).await
+        let wanted = Arc::new(());
+        let asked = Arc::downgrade(&wanted);
+        let started = self.blocking(move |inner| inner.start(&spec, &asked)).await;
+        drop(wanted);
+        started
     }
 
     async fn stop(&self, id: &InstanceId, grace: Duration) -> Result<(), PortError> {
@@ -153,8 +160,9 @@ impl Engine for Sandbox {
 }
 
 impl Inner {
-    pub(crate) fn start(&self, spec: &InstanceSpec) -> Result<(), PortError> {
-        if self.life(&spec.id).is_some() || !self.memory().starting.insert(spec.id.clone()) {
+    /// Starts an instance, or finds it started. Does nothing when `asked` shows that whoever asked is gone.
+    pub(crate) fn start(&self, spec: &InstanceSpec, asked: &Weak<()>) -> Result<(), PortError> {
+        if self.life(&spec.id).is_some() || !self.begin(&spec.id, asked)? {
             self.await_start(&spec.id)?;
         } else {
             let launched = self.launch(spec, self.isolation.level);
@@ -170,6 +178,16 @@ impl Inner {
         }
     }
 
+    /// Marks a start as under way. Returns false when it is already.
+    fn begin(&self, id: &InstanceId, asked: &Weak<()>) -> Result<bool, PortError> {
+        let mut memory = self.memory();
+        // Under the lock: a stop that comes after the caller has gone finds it marked, or never to come.
+        if asked.strong_count() == 0 {
+            return Err(PortError::new(format!("nobody waits for the start of instance {id} any more")));
+        }
+        Ok(memory.starting.insert(id.clone()))
+    }
+
     /// Leaves a record of a start that failed before or beside its shim.
     pub(crate) fn give_up(&self, id: &InstanceId, error: PortError) -> Result<(), PortError> {
         let folder = self.folder(id);
@@ -179,7 +197,7 @@ impl Inner {
                 folder.clear_variables_at_end(&order);
             }
         }
-        self.kill(id)?;
+        self.end_begun(id, Duration::ZERO)?;
         Err(error)
     }
 

@@ -34,11 +34,13 @@ impl JobRunner for Sandbox {
     ) -> Result<JobEnd, PortError> {
         let id = spec.id.clone();
         let left = Arc::new(AtomicBool::new(false));
+        let wanted = Arc::new(());
+        let asked = Arc::downgrade(&wanted);
         let mut leash = Leash { sandbox: self.clone(), id: id.clone(), holds: true, left: left.clone() };
         self.inner.memory().jobs.insert(id.clone());
         let deadline = tokio::time::Instant::now() + time_limit;
         let started = self.blocking(move |inner| {
-            let started = inner.start(&spec);
+            let started = inner.start(&spec, &asked);
             if left.load(Ordering::SeqCst) {
                 // The caller went away before this thread came to it.
                 inner.kill(&spec.id).and_then(|()| inner.remove(&spec.id))?;
@@ -46,6 +48,7 @@ impl JobRunner for Sandbox {
             started
         });
         started.await?;
+        drop(wanted);
         let mut from = LogCursor::START;
         let end = loop {
             let (looked, life) = (id.clone(), id.clone());

@@ -96,8 +96,9 @@ impl Inner {
         if let Some((state, _)) = folder.living_shim() {
             return Some(Life::Living { state });
         }
-        let fresh =
-            now_ms() - order.started_at.0 < i64::try_from(SPAWN_LIMIT.as_millis()).unwrap_or(i64::MAX);
+        // Either way, because a clock that was set back must not keep it beginning for ever.
+        let age = now_ms().abs_diff(order.started_at.0);
+        let fresh = u128::from(age) < SPAWN_LIMIT.as_millis();
         if folder.find_state().is_none() && fresh && folder.find_end().is_none() {
             return Some(Life::Beginning);
         }
@@ -148,6 +149,17 @@ impl Inner {
 
     /// Ends an instance and waits until nothing of it lives.
     pub(crate) fn end(&self, id: &InstanceId, grace: Duration) -> Result<(), PortError> {
+        // One whose start is just being written down, because whoever asked for it has gone.
+        let deadline = std::time::Instant::now() + START_LIMIT;
+        let is_unwritten = || self.memory().starting.contains(id) && self.life(id).is_none();
+        while is_unwritten() && std::time::Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.end_begun(id, grace)
+    }
+
+    /// As [`Inner::end`], for one that is on record or never will be.
+    pub(crate) fn end_begun(&self, id: &InstanceId, grace: Duration) -> Result<(), PortError> {
         let folder = self.folder(id);
         let deadline = std::time::Instant::now() + START_LIMIT;
         while matches!(self.life(id), Some(Life::Beginning)) && std::time::Instant::now() < deadline {

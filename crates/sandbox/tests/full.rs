@@ -405,6 +405,32 @@ async fn a_job_dropped_at_any_moment_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn a_start_dropped_at_any_moment_and_stopped_leaves_nothing_alive() {
+    let Some(world) = World::full() else { return };
+    let mut began = 0;
+    // From before its thread has come to it until it runs.
+    for delay_us in (0..20_000).step_by(400) {
+        let app = world.spec("echo up; sleep 1000");
+        let start = world.sandbox.start(&app);
+        let _ = tokio::time::timeout(Duration::from_micros(delay_us), start).await;
+        world.sandbox.stop(&app.id, Duration::ZERO).await.unwrap();
+        let stopped = world.sandbox.inspect(&app.id).await.unwrap();
+        // What was not begun by now never will be: what belongs to it would be found when the world is closed.
+        assert!(
+            stopped.as_ref().is_none_or(|status| matches!(status.state, InstanceState::Ended { .. })),
+            "{delay_us} µs: {stopped:?}"
+        );
+        began += usize::from(stopped.is_some());
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    for status in world.sandbox.list().await.unwrap() {
+        assert!(matches!(status.state, InstanceState::Ended { .. }), "{status:?}");
+    }
+    assert!(began > 0, "some of them had begun");
+    world.close().await;
+}
+
+#[tokio::test]
 async fn a_command_beside_the_app_neither_hears_its_signals_nor_holds_up_its_end() {
     let Some(world) = World::full() else { return };
     let app = world.spec("trap 'sleep 0.5; exit 3' TERM; echo up; while :; do sleep 0.05; done");

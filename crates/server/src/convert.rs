@@ -2,7 +2,9 @@
 
 use trackbed_api as wire;
 use trackbed_control::{Control, ServiceState, ServiceStatus};
-use trackbed_core::deployment::{Deployment, DeploymentKind, DeploymentState, Event, EventKind, Failure};
+use trackbed_core::deployment::{
+    Deployment, DeploymentKind, DeploymentState, Event, EventKind, Failure, Withdrawal,
+};
 use trackbed_core::instance::{LogLine, LogStream};
 use trackbed_core::isolation::Isolation;
 use trackbed_core::plan::Plan;
@@ -35,6 +37,7 @@ pub(crate) fn deployment(
             DeploymentState::Success => "success",
             DeploymentState::Failed => "failed",
             DeploymentState::Superseded => "superseded",
+            DeploymentState::Cancelled => "cancelled",
         }
         .into(),
         step: deployment.step.as_str().into(),
@@ -47,6 +50,10 @@ pub(crate) fn deployment(
             .into()
         }),
         failure: deployment.failure.as_ref().map(failure),
+        superseded_by: match &deployment.withdrawal {
+            Some(Withdrawal::Superseded { by }) => Some(by.to_string()),
+            Some(Withdrawal::Cancelled) | None => None,
+        },
         live: deployment.state == DeploymentState::Success
             && live.is_some()
             && live == deployment.release.as_ref(),
@@ -153,7 +160,7 @@ pub(crate) fn service(control: &Control, status: ServiceStatus, around: Around) 
             ServiceState::Crashed => "crashed",
         }
         .into(),
-        detail: live.and_then(|live| live.given_up.clone()),
+        detail: status.detail,
         url: control.url(&status.service.host),
         release: status.release.map(|release| wire::Release {
             version: release.version,

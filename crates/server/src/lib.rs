@@ -9,4 +9,5 @@ mod peer;
 mod routes;
 mod serve;
 
+pub use edge_keeper::reload_edge;
 pub use serve::{ServeConfig, serve};

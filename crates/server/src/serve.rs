@@ -47,6 +47,8 @@ pub struct ServeConfig {
     pub domain: String,
     /// Forces an isolation level; none means the best that works here.
     pub isolation: Option<String>,
+    /// The systemd unit that runs the edge; none means that `serve` starts it.
+    pub edge_unit: Option<String>,
     /// The environment of the process, from which the builder takes what it knows by name (certificates, proxies).
     pub environment: Vec<(String, String)>,
     /// For tests of crash safety, see [`AbortPoint`]: `before:start`.
@@ -91,6 +93,7 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<()> {
         data_dir: data_dir.clone(),
         socket: run_dir.join("edge.sock"),
         listen: listen.to_string(),
+        unit: config.edge_unit,
     };
     let edge = Arc::new(EdgeClient::new(edge_place.socket.clone()));
     let edge_stats = match edge_keeper::ensure(&edge_place, &edge).await {
@@ -153,6 +156,7 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<()> {
     // The API answers until the very end, so that whoever asked the box to stop sees when it has.
     let api_tasks = Tasks::default();
     api::serve(&api_tasks, api, listener);
+    trackbed_stdx::notify::ready();
     tracing::info!(data_dir = %data_dir.display(), edge = %edge_address, isolation = sandbox.isolation().level.as_str(), "trackbed serves");
 
     let mut terminate = signal(SignalKind::terminate())?;

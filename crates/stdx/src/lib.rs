@@ -4,6 +4,8 @@
 pub mod backoff;
 pub mod clock;
 pub mod files;
+pub mod notify;
 pub mod paths;
+pub mod program;
 pub mod random;
 pub mod tasks;

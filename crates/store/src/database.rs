@@ -10,8 +10,11 @@ use tokio::sync::Mutex;
 use crate::seal::{Key, SealError};
 
 /// Every migration, in order. They only add; a later one may contract what nobody reads any more.
-const MIGRATIONS: [&str; 2] =
-    [include_str!("../migrations/1-first.sql"), include_str!("../migrations/2-stopped.sql")];
+const MIGRATIONS: [&str; 3] = [
+    include_str!("../migrations/1-first.sql"),
+    include_str!("../migrations/2-stopped.sql"),
+    include_str!("../migrations/3-order.sql"),
+];
 
 /// How long to wait for another process that holds the database: only a second `serve`, which the data directory's
 /// lock already refuses, or a person with the `sqlite3` shell.
@@ -194,6 +197,9 @@ mod tests {
              INSERT INTO environments VALUES ('env_0000000000000000', 'prj_0000000000000000', 'production');
              INSERT INTO services VALUES ('svc_0000000000000000', 'env_0000000000000000', 'web', 'web.localhost',
                  1, 'stopped', NULL, 1);
+             INSERT INTO deployments VALUES
+                 ('dep_0000000000000002', 'svc_0000000000000000', 'queued', '{}', 20, 0),
+                 ('dep_0000000000000001', 'svc_0000000000000000', 'success', '{}', 10, 1);
              PRAGMA user_version = 1;",
         )
         .unwrap();
@@ -201,10 +207,17 @@ mod tests {
         let store = Store::open(&path, Key::for_tests()).unwrap();
         let services = store.with(|db| db.list_services()).await.unwrap();
         assert_eq!(services[0].name.as_str(), "web");
-        let id = services[0].id.clone();
-        let before = trackbed_core::Timestamp(0);
-        assert!(!store.with(move |db| db.was_stopped_after(&id, before)).await.unwrap());
-        assert!(path.with_extension("before-format-2").exists());
+        let newest = store
+            .with(|db| {
+                let sql = "SELECT id FROM deployments ORDER BY number DESC LIMIT 1";
+                Ok(db.sql.query_row(sql, [], |row| row.get::<_, String>(0))?)
+            })
+            .await
+            .unwrap();
+        assert_eq!(newest, "dep_0000000000000002", "in the order in which they were asked for");
+        let asked_later = newest.parse().unwrap();
+        assert!(!store.with(move |db| db.was_stopped_after(&asked_later)).await.unwrap());
+        assert!(path.with_extension("before-format-3").exists());
     }
 
     #[tokio::test]

@@ -14,7 +14,8 @@ impl Db<'_> {
     /// When its id is taken.
     pub fn add_deployment(&self, deployment: &Deployment) -> Result<(), StoreError> {
         self.sql.execute(
-            "INSERT INTO deployments (id, service, state, body, created_at) VALUES (?1, ?2, ?3, ?4, ?5)",
+            "INSERT INTO deployments (id, service, state, body, created_at, number)
+             VALUES (?1, ?2, ?3, ?4, ?5, (SELECT coalesce(max(number), 0) + 1 FROM deployments))",
             params![
                 deployment.id.as_str(),
                 deployment.service.as_str(),
@@ -77,7 +78,7 @@ impl Db<'_> {
     /// When the database refuses.
     pub fn list_deployments(&self, service: &ServiceId, limit: u32) -> Result<Vec<Deployment>, StoreError> {
         self.deployments(
-            "SELECT body FROM deployments WHERE service = ?1 ORDER BY created_at DESC, rowid DESC LIMIT ?2",
+            "SELECT body FROM deployments WHERE service = ?1 ORDER BY number DESC LIMIT ?2",
             params![service.as_str(), limit],
         )
     }
@@ -88,9 +89,44 @@ impl Db<'_> {
     /// When the database refuses.
     pub fn list_unfinished(&self, service: &ServiceId) -> Result<Vec<Deployment>, StoreError> {
         self.deployments(
-            "SELECT body FROM deployments WHERE service = ?1 AND finished = 0 ORDER BY created_at, rowid",
+            "SELECT body FROM deployments WHERE service = ?1 AND finished = 0 ORDER BY number",
             params![service.as_str()],
         )
+    }
+
+    /// Returns the newest deployment of the same service that was asked for after this one and may still become live.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn find_newer(&self, id: &DeploymentId) -> Result<Option<Deployment>, StoreError> {
+        let newer = self.deployments(
+            "SELECT newer.body FROM deployments newer JOIN deployments this ON this.service = newer.service
+             WHERE this.id = ?1 AND newer.number > this.number AND newer.finished = 0 AND newer.cancelled = 0
+             ORDER BY newer.number DESC",
+            params![id.as_str()],
+        )?;
+        Ok(newer.into_iter().find(|newer| !newer.is_given_up()))
+    }
+
+    /// Stores that a deployment shall be cancelled.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn ask_cancel(&self, id: &DeploymentId) -> Result<(), StoreError> {
+        self.sql.execute("UPDATE deployments SET cancelled = 1 WHERE id = ?1", [id.as_str()])?;
+        Ok(())
+    }
+
+    /// Returns whether a deployment shall be cancelled.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn is_cancel_asked(&self, id: &DeploymentId) -> Result<bool, StoreError> {
+        Ok(self.sql.query_row(
+            "SELECT EXISTS (SELECT 1 FROM deployments WHERE id = ?1 AND cancelled = 1)",
+            [id.as_str()],
+            |row| row.get(0),
+        )?)
     }
 
     fn deployments(&self, sql: &str, params: impl rusqlite::Params) -> Result<Vec<Deployment>, StoreError> {

@@ -3,7 +3,7 @@
 use rusqlite::{OptionalExtension, Row, params};
 use trackbed_core::ids::ID_BYTES;
 use trackbed_core::service::{Live, Service, Wanted};
-use trackbed_core::{EnvironmentId, Host, Name, ProjectId, ServiceId, Timestamp};
+use trackbed_core::{DeploymentId, EnvironmentId, Host, Name, ProjectId, ServiceId, Timestamp};
 use trackbed_stdx::random;
 
 use crate::database::{Db, StoreError, optional};
@@ -145,24 +145,29 @@ impl Db<'_> {
         Ok(())
     }
 
-    /// Stores that the owner wants a service stopped, and since when.
+    /// Stores that the owner wants a service stopped, after every deployment asked for so far.
     ///
     /// # Errors
     /// When the database refuses.
-    pub fn set_stopped(&self, id: &ServiceId, now: Timestamp) -> Result<(), StoreError> {
+    pub fn set_stopped(&self, id: &ServiceId) -> Result<(), StoreError> {
         self.set_wanted(id, Wanted::Stopped)?;
-        self.sql.execute("UPDATE services SET stopped_at = ?2 WHERE id = ?1", params![id.as_str(), now.0])?;
+        self.sql.execute(
+            "UPDATE services SET stopped_after = (SELECT coalesce(max(number), 0) FROM deployments) WHERE id = ?1",
+            [id.as_str()],
+        )?;
         Ok(())
     }
 
-    /// Returns whether the owner has stopped a service after a time, and it shall be stopped still.
+    /// Returns whether the owner has stopped the service after asking for this deployment of it, and it shall be stopped
+    /// still. By the order in which things were asked for, which no clock can change.
     ///
     /// # Errors
     /// When the database refuses.
-    pub fn was_stopped_after(&self, id: &ServiceId, time: Timestamp) -> Result<bool, StoreError> {
+    pub fn was_stopped_after(&self, deployment: &DeploymentId) -> Result<bool, StoreError> {
         Ok(self.sql.query_row(
-            "SELECT EXISTS (SELECT 1 FROM services WHERE id = ?1 AND wanted = ?2 AND stopped_at > ?3)",
-            params![id.as_str(), word(&Wanted::Stopped)?, time.0],
+            "SELECT EXISTS (SELECT 1 FROM deployments d JOIN services s ON s.id = d.service
+             WHERE d.id = ?1 AND s.wanted = ?2 AND s.stopped_after >= d.number)",
+            params![deployment.as_str(), word(&Wanted::Stopped)?],
             |row| row.get(0),
         )?)
     }

@@ -10,14 +10,20 @@ use trackbed_server::ServeConfig;
 fn main() -> ExitCode {
     // The shim comes first, before anything is allocated or any thread runs: there is one for each instance.
     let mut arguments = std::env::args_os().skip(1);
-    match (arguments.next(), arguments.next(), arguments.next()) {
-        (Some(role), Some(folder), None) if role == "shim" => {
+    match (arguments.next(), arguments.next(), arguments.next(), arguments.next()) {
+        (Some(role), Some(folder), None, None) if role == "shim" => {
             let code = trackbed_sandbox::shim_main(Path::new(&folder));
             ExitCode::from(u8::try_from(code).unwrap_or(1))
         }
-        (Some(role), Some(data_dir), Some(listen)) if role == "edge" => {
+        (Some(role), Some(data_dir), Some(listen), mode) if role == "edge" => {
             start_log();
-            edge(Path::new(&data_dir), &listen.to_string_lossy())
+            let (data_dir, listen) = (Path::new(&data_dir), listen.to_string_lossy());
+            match mode.as_deref().map(|mode| mode.to_string_lossy()).as_deref() {
+                None => edge(data_dir, &listen, trackbed_edge::run),
+                Some("--take-over") => edge(data_dir, &listen, trackbed_edge::run_successor),
+                Some("--reload") => reload_edge(data_dir, &listen),
+                Some(mode) => report(Err(anyhow::anyhow!("`trackbed edge` knows no `{mode}`"))),
+            }
         }
         _ => match trackbed_cli::parse() {
             Invocation::Command(command) => trackbed_cli::execute(command),
@@ -28,6 +34,7 @@ fn main() -> ExitCode {
                     listen: arguments.listen,
                     domain: arguments.domain,
                     isolation: arguments.isolation,
+                    edge_unit: arguments.edge_unit,
                     environment: environment(),
                     abort_at: std::env::var("TRACKBED_ABORT_AT").ok(),
                 })
@@ -53,7 +60,11 @@ fn serve(config: ServeConfig) -> ExitCode {
     report(served)
 }
 
-fn edge(data_dir: &Path, listen: &str) -> ExitCode {
+fn edge(
+    data_dir: &Path,
+    listen: &str,
+    run: fn(&trackbed_edge::Config) -> Result<(), trackbed_edge::EdgeError>,
+) -> ExitCode {
     // A session of its own: the edge outlives whoever started it.
     let _ = nix::unistd::setsid();
     let config = (|| {
@@ -61,12 +72,14 @@ fn edge(data_dir: &Path, listen: &str) -> ExitCode {
             listen: listen.parse().with_context(|| format!("`{listen}` is not an address"))?,
             control_socket: trackbed_stdx::paths::ensure_run_dir(data_dir)?.join("edge.sock"),
             state_dir: data_dir.join("edge"),
+            trusted_proxies: Vec::new(),
+            connections_per_source: 0,
             workers: 0,
         })
     })();
     match config {
         Err(error) => report(Err(error)),
-        Ok(config) => match trackbed_edge::run(&config) {
+        Ok(config) => match run(&config) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 let code = error.exit_code();
@@ -75,6 +88,16 @@ fn edge(data_dir: &Path, listen: &str) -> ExitCode {
             }
         },
     }
+}
+
+/// Starts a successor of the edge, waits until it has taken over, and ends.
+fn reload_edge(data_dir: &Path, listen: &str) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let reloaded = runtime.context("cannot start the runtime").and_then(|runtime| {
+        let binary = std::env::current_exe().context("cannot find this program's own file")?;
+        runtime.block_on(trackbed_server::reload_edge(binary, data_dir.to_owned(), listen.to_owned()))
+    });
+    report(reloaded)
 }
 
 fn report(outcome: anyhow::Result<()>) -> ExitCode {

@@ -54,6 +54,6 @@ fn note(deployment: &Deployment) -> String {
     match &deployment.failure {
         _ if deployment.live => "live".to_owned(),
         Some(failure) => format!("{}: {}", failure.stage, headline(&failure.reason)),
-        None => String::new(),
+        None => deployment.superseded_by.as_ref().map(|by| format!("by {by}")).unwrap_or_default(),
     }
 }

@@ -1,8 +1,10 @@
 //! One file per command: its flags, what it asks the box, and how it prints the answer.
 
+pub(crate) mod cancel;
 pub(crate) mod completions;
 pub(crate) mod deployments;
 pub(crate) mod down;
+pub(crate) mod install;
 pub(crate) mod logs;
 pub(crate) mod open;
 pub(crate) mod plan;
@@ -31,10 +33,12 @@ pub(crate) async fn run(session: &Session, verb: Verb) -> u8 {
         Verb::Rollback(args) => Box::pin(rollback::run(session, &args)).await,
         Verb::Redeploy(args) => Box::pin(redeploy::run(session, &args)).await,
         Verb::Restart(args) => Box::pin(restart::run(session, &args)).await,
+        Verb::Cancel(args) => cancel::run(session, &args).await,
         Verb::Down(args) => down::run(session, &args).await,
         Verb::Run(args) => run::run(session, args).await,
         Verb::Plan(args) => Box::pin(plan::run(session, &args)).await,
         Verb::Open(args) => open::run(session, &args).await,
+        Verb::Install(args) => install::run(session, &args).await,
         Verb::Completions(args) => completions::run(session, &args),
     };
     match done {

@@ -1,7 +1,6 @@
 //! `trackbed restart`: the live release again, as it is.
 
 use anyhow::Result;
-use trackbed_api::DeploymentRequest;
 
 use crate::deploy::{self, Follow};
 use crate::session::Session;
@@ -18,15 +17,5 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(session: &Session, args: &Args) -> Result<u8> {
-    let client = session.client();
-    let names = args.target.find(session, &client).await?;
-    let request = DeploymentRequest {
-        project: names.project,
-        service: names.service,
-        kind: "restart".to_owned(),
-        source: None,
-        version: None,
-        overrides: Vec::new(),
-    };
-    deploy::deploy(session, &client, &request, args.follow).await
+    deploy::again(session, &args.target, "restart", None, args.follow).await
 }

@@ -1,7 +1,6 @@
 //! `trackbed rollback`: an earlier release again.
 
 use anyhow::Result;
-use trackbed_api::DeploymentRequest;
 
 use crate::deploy::{self, Follow};
 use crate::session::Session;
@@ -27,17 +26,7 @@ fn parse_version(text: &str) -> Result<u32, String> {
 }
 
 pub(crate) async fn run(session: &Session, args: &Args) -> Result<u8> {
-    let client = session.client();
-    let names = args.target.find(session, &client).await?;
-    let request = DeploymentRequest {
-        project: names.project,
-        service: names.service,
-        kind: "rollback".to_owned(),
-        source: None,
-        version: args.version,
-        overrides: Vec::new(),
-    };
-    deploy::deploy(session, &client, &request, args.follow).await
+    deploy::again(session, &args.target, "rollback", args.version, args.follow).await
 }
 
 #[cfg(test)]

@@ -102,7 +102,13 @@ fn service_name(service: &Service) -> String {
 
 fn box_lines(info: &BoxInfo) -> Vec<String> {
     let edge = match &info.edge {
-        Some(edge) => format!("serving *.{} on {}, {}", info.domain, edge.listen, size(edge.resident_bytes)),
+        Some(edge) => {
+            let earlier = match edge.draining {
+                0 => String::new(),
+                count => format!(", {count} replaced and finishing what is open"),
+            };
+            format!("serving *.{} on {}, {}{earlier}", info.domain, edge.listen, size(edge.resident_bytes))
+        }
         None => "not answering".to_owned(),
     };
     let mut lines = vec![

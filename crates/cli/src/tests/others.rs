@@ -312,3 +312,58 @@ async fn down_waits_until_the_service_has_stopped() {
     let ran = fake.run(&["down", "-s", "web"]).await;
     assert_eq!((ran.code, ran.talk.contains("web is stopped")), (0, true), "{}", ran.talk);
 }
+
+fn cancelled(status: &str) -> Value {
+    json!({ "id": "dep_1", "project": "web", "service": "web", "kind": "up", "status": status, "step": "build",
+            "release": null, "handover": null, "failure": null, "live": false, "url": "http://web.localhost",
+            "created_at": 0, "finished_at": null })
+}
+
+#[tokio::test]
+async fn cancel_waits_until_it_is_undone_and_says_what_serves() {
+    let fake = web_box(|line| match line {
+        "POST /v1/services/web/web/cancel" | "POST /v1/deployments/dep_1/cancel" => {
+            Some(cancelled("building"))
+        }
+        "GET /v1/deployments/dep_1/events?after=0" => Some(
+            json!({ "events": [{ "sequence": 4, "at": 0, "step": "build", "kind": "note", "message": "x" }],
+                         "deployment": cancelled("building") }),
+        ),
+        "GET /v1/deployments/dep_1/events?after=4" => {
+            Some(json!({ "events": [], "deployment": cancelled("cancelled") }))
+        }
+        "GET /v1/services/web/web" => {
+            let mut service = serde_json::to_value(service("web", "web")).unwrap();
+            service["release"] =
+                json!({ "version": 1, "provider": "python", "source": "s", "created_at": 0 });
+            Some(service)
+        }
+        _ => None,
+    });
+    for line in [&["cancel", "web"][..], &["cancel", "-s", "web"], &["cancel", "--deployment", "dep_1"]] {
+        let ran = fake.run(line).await;
+        assert_eq!(ran.code, 0, "{}", ran.talk);
+        assert_eq!(
+            ran.talk,
+            "✓ dep_1 of web is cancelled; it was at build\n\
+             the previous release v1 keeps serving at http://web.localhost:8080\n"
+        );
+    }
+    let last = fake.run(&["cancel", "web", "--json"]).await.json_lines().pop().unwrap();
+    assert_eq!((&last["status"], &last["deployment"]), (&json!("cancelled"), &json!("dep_1")));
+}
+
+#[tokio::test]
+async fn a_refused_cancel_says_what_to_do() {
+    let fake = FakeBox::start(|line, _| match line {
+        "GET /v1/services" => (200, json!([service("web", "web")]).to_string()),
+        "POST /v1/services/web/web/cancel" => {
+            let error = json!({ "code": "conflict", "message": "it is live", "hint": "trackbed rollback" });
+            (409, json!({ "error": error }).to_string())
+        }
+        _ => not_found(),
+    });
+    let ran = fake.run(&["cancel", "web", "--json"]).await;
+    assert_eq!((ran.code, ran.json_lines()[0]["hint"].as_str()), (1, Some("trackbed rollback")));
+    assert!(ran.talk.contains("hint: trackbed rollback"), "{}", ran.talk);
+}

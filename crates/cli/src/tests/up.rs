@@ -172,6 +172,15 @@ async fn superseded_is_no_success() {
 }
 
 #[tokio::test]
+async fn cancelled_is_no_success_and_says_what_serves() {
+    let fake = FakeBox::start(ends("cancelled", &Value::Null));
+    let ran = fake.run(&["up"]).await;
+    assert_eq!(ran.code, 1);
+    assert!(ran.talk.contains("✗ cancelled at health"), "{}", ran.talk);
+    assert!(ran.talk.contains("the previous release v1 keeps serving"), "{}", ran.talk);
+}
+
+#[tokio::test]
 async fn detach_prints_the_id_and_does_not_follow() {
     let fake = FakeBox::start(ends("success", &Value::Null));
     let ran = fake.run(&["up", "--detach"]).await;

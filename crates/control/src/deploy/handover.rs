@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 use trackbed_core::InstanceId;
-use trackbed_core::deployment::{Deployment, DeploymentEvent, DeploymentState, EventKind, Failure, Step};
+use trackbed_core::deployment::{Deployment, DeploymentEvent, EventKind, Failure, Step};
 use trackbed_core::ports::PortError;
 use trackbed_core::route::TargetStats;
 use trackbed_core::service::{Live, Service, Wanted};
@@ -19,9 +19,6 @@ const DRAIN_POLL: Duration = Duration::from_millis(20);
 /// How long short requests in flight may take once new ones are parked; a longer one is cut with its instance. Well
 /// below the park limit, because every caller waits for them.
 pub(crate) const FINISH_LIMIT: Duration = Duration::from_secs(10);
-/// How long a deployment may wait for its health although a newer one waits behind it. Long enough for most apps to
-/// start, so that deploys in quick succession do not starve each other.
-const OVERTAKEN_AFTER: Duration = Duration::from_secs(10);
 
 impl Control {
     /// Streams come first, while the old release still serves everything: nobody waits for somebody else's stream.
@@ -88,18 +85,7 @@ impl Control {
             host: service.host.as_str(),
             timeout: config.health.timeout,
         };
-        let verdict = tokio::select! {
-            verdict = self.await_healthy(&gate) => verdict?,
-            () = self.overtaken(service) => {
-                let reason = format!(
-                    "a newer deployment took its place: this one was not healthy after {} s",
-                    OVERTAKEN_AFTER.as_secs()
-                );
-                let log_tail = self.log_tail(&gate).await;
-                let failure = Failure { stage: Step::Health, reason, hint: None, log_tail };
-                return Err(StepError::Failed(Box::new(failure)));
-            }
-        };
+        let verdict = self.await_healthy(&gate).await?;
         match verdict {
             Verdict::Healthy { port, warning, timeline } => {
                 deployment.port = Some(port);
@@ -112,25 +98,6 @@ impl Control {
             verdict @ (Verdict::Ended(_) | Verdict::TimedOut { .. }) => {
                 let failure = self.explain(Step::Health, &gate, &verdict).await;
                 Err(StepError::Failed(Box::new(failure)))
-            }
-        }
-    }
-
-    /// Returns when this deployment has had time to become healthy and a newer one waits its turn: most likely the mend
-    /// of this one, which must not wait for the whole health timeout.
-    async fn overtaken(&self, service: &Service) {
-        tokio::time::sleep(OVERTAKEN_AFTER).await;
-        let mut news = self.news();
-        loop {
-            let id = service.id.clone();
-            let unfinished = self.inner.store.with(move |db| db.list_unfinished(&id)).await;
-            let waits = |deployment: &Deployment| deployment.state == DeploymentState::Queued;
-            if unfinished.is_ok_and(|all| all.iter().any(waits)) {
-                return;
-            }
-            if news.changed().await.is_err() {
-                // The box ends, and this future with it.
-                std::future::pending::<()>().await;
             }
         }
     }
@@ -153,10 +120,14 @@ impl Control {
             .apply(DeploymentEvent::BecameLive)
             .map_err(|refused| trackbed_store::StoreError::Conflict(refused.to_string()))?;
         let id = service.id.clone();
-        *deployment = self
+        let switched = self
             .inner
             .store
             .with(move |db| {
+                // Whoever was told that it is cancelled must not see it live.
+                if db.is_cancel_asked(&changed.id)? {
+                    return Ok(None);
+                }
                 let before = db.load_service(&id)?.live.and_then(|before| before.instance);
                 if before != live.instance {
                     // An old instance that crashed beside the new one's start may have been replaced since step `check`.
@@ -164,13 +135,15 @@ impl Control {
                     db.set_live(&id, &live)?;
                 }
                 // The last word counts: a stop that came during the deployment stops the new release.
-                if !db.was_stopped_after(&id, changed.created_at)? {
+                if !db.was_stopped_after(&changed.id)? {
                     db.set_wanted(&id, Wanted::Running)?;
                 }
                 db.update_deployment(&changed)?;
-                Ok(changed)
+                Ok(Some(changed))
             })
             .await?;
+        let Some(switched) = switched else { return Err(StepError::Recalled) };
+        *deployment = switched;
         self.announce();
         // From here only forward: an edge that cannot be reached is told by the next pass.
         if let Err(error) = self.sync_routes().await {

@@ -1,37 +1,53 @@
 //! Drives a deployment through its steps: forward until the route has switched, or back to where it began.
 //!
 //! Each step is stored before it is taken and may be taken again. What a step needs from an earlier one is in the
-//! deployment itself, never in memory, so that another `serve` can go on in the middle.
+//! deployment itself, never in memory, so that another `serve` can go on in the middle. Each has a deadline
+//! ([`deadlines`]), and each that can be undone ends when the deployment is recalled ([`recall`]).
 
+mod deadlines;
 mod handover;
 mod preparing;
+mod recall;
+mod records;
 mod undo;
 
 pub(crate) use handover::FINISH_LIMIT;
 
 use std::time::Duration;
 
+use tokio::time::{Instant, sleep, sleep_until};
 use trackbed_core::deployment::{
-    Deployment, DeploymentEvent, DeploymentState, Event, EventKind, Failure, Step,
+    Deployment, DeploymentEvent, DeploymentState, EventKind, Failure, Step, Stopwatch, Withdrawal,
 };
 use trackbed_core::ports::PortError;
 use trackbed_core::service::Service;
 use trackbed_core::settings::Handover;
-use trackbed_core::{ServiceId, Timestamp};
 use trackbed_store::StoreError;
 
 use crate::control::{Control, ControlError, Moment};
+use recall::{Recall, Verdict};
 
-/// Pause between attempts at a step that can no longer be undone.
-const FORWARD_RETRY: Duration = Duration::from_secs(1);
+/// Pause between attempts at something that did not work for a reason of our own, or that can no longer be undone.
+const RETRY: Duration = Duration::from_secs(1);
 
-/// A step that failed for a reason that the owner should read. Errors of our own (disk, database) stay
-/// [`ControlError`]s: the pass ends and is tried again.
+/// Why a step was not done.
 pub(crate) enum StepError {
-    /// The deployment fails with this.
+    /// The deployment fails with this, which its owner should read.
     Failed(Box<Failure>),
-    /// Not the deployment's fault.
+    /// Not the deployment's fault (disk, database, edge): the step is tried again until its deadline.
     Ours(ControlError),
+    /// The deployment was recalled at the last moment.
+    Recalled,
+}
+
+/// How a step came out.
+enum Outcome {
+    /// It is done.
+    Done,
+    /// Its deadline is over after the point of no return: what is left of it is owed to whoever keeps things in order.
+    Owed,
+    /// The deployment is given up.
+    GivenUp,
 }
 
 impl From<ControlError> for StepError {
@@ -46,15 +62,6 @@ impl From<StoreError> for StepError {
     }
 }
 
-fn stopped(stage: Step) -> Failure {
-    Failure {
-        stage,
-        reason: "the service was stopped before this deployment was live".into(),
-        hint: Some("deploy it again: trackbed up".into()),
-        log_tail: Vec::new(),
-    }
-}
-
 /// Makes a failure from what a port said.
 pub(crate) fn failed(stage: Step, error: PortError, log_tail: Vec<String>) -> StepError {
     StepError::Failed(Box::new(Failure { stage, reason: error.message, hint: error.hint, log_tail }))
@@ -63,56 +70,129 @@ pub(crate) fn failed(stage: Step, error: PortError, log_tail: Vec<String>) -> St
 impl Control {
     /// Takes a deployment to its end. Safe to drop at any await and to call again.
     pub(crate) async fn drive(&self, mut deployment: Deployment) -> Result<(), ControlError> {
+        self.take_up(&mut deployment).await?;
         loop {
-            if deployment.failure.is_some() {
+            if deployment.is_given_up() {
                 return self.undo(deployment).await;
             }
-            let step = deployment.step;
-            if step.can_undo() && self.is_stopped(&deployment.service, deployment.created_at).await? {
-                self.fail(&mut deployment, stopped(step)).await?;
+            let is_ours = match self.recalled(&deployment).await? {
+                Some(recall) => self.give_up(&mut deployment, recall).await?,
+                None => self.enter(&mut deployment).await?,
+            };
+            if !is_ours {
+                return Ok(());
+            }
+            if deployment.is_given_up() {
                 continue;
             }
-            self.enter(&mut deployment, step).await?;
+            let step = deployment.step;
             self.reach(step, Moment::Before);
-            let service = self.load_service(&deployment).await?;
-            // A build, a slow start or a drain may take long; what is live is looked after meanwhile, unless it is the
-            // very thing that the step moves.
-            let beside = match step {
-                Step::Plan | Step::Build | Step::Release | Step::Retire => true,
-                Step::Start | Step::Health => deployment.handover == Some(Handover::Overlap),
-                Step::Check | Step::Drain | Step::Park | Step::Stop | Step::Switch => false,
-            };
-            let gives_way = matches!(step, Step::Build | Step::Drain | Step::Health);
-            let asked_at = deployment.created_at;
-            let taken = tokio::select! {
-                taken = self.take(&service, &mut deployment, step) => taken,
-                () = self.keep_supervising(&service.id), if beside => continue,
-                () = self.until_stopped(&service.id, asked_at), if gives_way => continue,
-            };
-            match taken {
-                Ok(()) => {}
-                Err(StepError::Failed(failure)) if step.can_undo() => {
-                    self.fail(&mut deployment, *failure).await?;
-                    continue;
-                }
-                Err(StepError::Failed(failure)) => {
-                    tracing::warn!(deployment = %deployment.id, step = step.as_str(), reason = failure.reason, "trying again");
-                    tokio::time::sleep(FORWARD_RETRY).await;
-                    continue;
-                }
-                Err(StepError::Ours(error)) => return Err(error),
+            let outcome = self.take_in_time(&mut deployment).await?;
+            if matches!(outcome, Outcome::GivenUp) {
+                continue;
             }
             self.reach(step, Moment::After);
-            let done = self.news_of(step, EventKind::Done, step.as_str());
             let next = step.next(deployment.handover.unwrap_or(Handover::Overlap));
             match next {
                 Some(next) => deployment.step = next,
                 None => deployment.finished_at = Some(self.now()),
             }
-            self.save_with(&deployment, done).await?;
+            match outcome {
+                Outcome::Done => {
+                    let done = self.news_of(step, EventKind::Done, step.as_str());
+                    self.save_with(&deployment, done).await?;
+                }
+                Outcome::Owed | Outcome::GivenUp => self.save(&deployment).await?,
+            }
             if next.is_none() {
                 return Ok(());
             }
+        }
+    }
+
+    /// Counts that a step, or the undoing, which was begun before is taken up again: its deadline depends on it.
+    async fn take_up(&self, deployment: &mut Deployment) -> Result<(), ControlError> {
+        if deployment.entered != Some(deployment.step) && !deployment.is_given_up() {
+            return Ok(());
+        }
+        let stopwatch = deployment.stopwatch.get_or_insert(Stopwatch::begin(self.now()));
+        stopwatch.resumed = stopwatch.resumed.saturating_add(1);
+        self.save(deployment).await
+    }
+
+    /// Returns the moment at which the step, or the undoing, has taken too long, and the whole limit.
+    async fn deadline(&self, deployment: &Deployment) -> Result<(Instant, Duration), ControlError> {
+        let limit = self.time_limit(deployment).await?;
+        let now = self.now();
+        let stopwatch = deployment.stopwatch.unwrap_or(Stopwatch::begin(now));
+        Ok((Instant::now() + stopwatch.left(limit, now), limit))
+    }
+
+    /// Takes a step, again and again until it is done, fails, is recalled, or has no time left.
+    async fn take_in_time(&self, deployment: &mut Deployment) -> Result<Outcome, ControlError> {
+        let step = deployment.step;
+        let (deadline, limit) = self.deadline(deployment).await?;
+        // A build, a slow start or a drain may take long; what is live is looked after meanwhile, unless it is the very
+        // thing that the step moves.
+        let beside = match step {
+            Step::Plan | Step::Build | Step::Release | Step::Retire => true,
+            Step::Start | Step::Health => deployment.handover == Some(Handover::Overlap),
+            Step::Check | Step::Drain | Step::Park | Step::Stop | Step::Switch => false,
+        };
+        // An order to stop cannot be taken back, so it is carried out.
+        let gives_way = step.can_undo() && step != Step::Stop;
+        let mut last = None;
+        loop {
+            let service = self.load_service(deployment).await?;
+            let as_begun = deployment.clone();
+            let mut recall = None;
+            let taken = tokio::select! {
+                taken = self.take(&service, deployment, step) => taken,
+                () = self.keep_supervising(&service.id), if beside => continue,
+                due = self.until_recalled(&as_begun), if gives_way => {
+                    recall = Some(due);
+                    Err(StepError::Recalled)
+                }
+                () = sleep_until(deadline) => {
+                    let failure = deadlines::overrun(step, limit, last);
+                    *deployment = self.reload(deployment).await?;
+                    if deployment.state != DeploymentState::Success {
+                        self.fail(deployment, failure).await?;
+                        return Ok(Outcome::GivenUp);
+                    }
+                    let owed = format!("{}; the box goes on trying", failure.reason);
+                    tracing::error!(deployment = %deployment.id, owed, "a step is left to be finished");
+                    self.owe_routes();
+                    self.event(deployment, EventKind::Warning, &owed).await?;
+                    return Ok(Outcome::Owed);
+                }
+            };
+            let error = match taken {
+                Ok(()) => return Ok(Outcome::Done),
+                Err(StepError::Recalled) => {
+                    // What was handed to the database before is stored by now.
+                    *deployment = self.reload(deployment).await?;
+                    if recall.is_none() {
+                        recall = self.recalled(deployment).await?;
+                    }
+                    let Some(recall) = recall else { continue };
+                    self.give_up(deployment, recall).await?;
+                    return Ok(Outcome::GivenUp);
+                }
+                Err(StepError::Failed(failure)) if deployment.state != DeploymentState::Success => {
+                    self.fail(deployment, *failure).await?;
+                    return Ok(Outcome::GivenUp);
+                }
+                Err(StepError::Failed(failure)) => failure.reason,
+                Err(StepError::Ours(error)) => chain(&error),
+            };
+            tracing::warn!(deployment = %deployment.id, step = step.as_str(), error, "trying again");
+            if last.is_none() {
+                let text = format!("step {} does not get on, and is tried again: {error}", step.as_str());
+                self.event(deployment, EventKind::Warning, &text).await?;
+            }
+            last = Some(error);
+            sleep(RETRY).await;
         }
     }
 
@@ -120,31 +200,37 @@ impl Control {
     async fn fail(&self, deployment: &mut Deployment, failure: Failure) -> Result<(), ControlError> {
         let news = self.news_of(deployment.step, EventKind::Failed, &failure.reason);
         deployment.failure = Some(failure);
+        deployment.stopwatch = Some(Stopwatch::begin(self.now()));
         self.save_with(deployment, news).await
     }
 
-    /// Returns whether the owner has stopped the service after a deployment was asked for.
-    async fn is_stopped(&self, id: &ServiceId, since: Timestamp) -> Result<bool, ControlError> {
-        let id = id.clone();
-        Ok(self.inner.store.with(move |db| db.was_stopped_after(&id, since)).await?)
-    }
-
-    /// Returns when the owner stops the service.
-    async fn until_stopped(&self, id: &ServiceId, since: Timestamp) {
-        let mut news = self.news();
-        while !self.is_stopped(id, since).await.unwrap_or(false) {
-            if news.changed().await.is_err() {
-                return std::future::pending().await;
+    /// Stores that a deployment is given up because it was recalled, and says so. Returns false when it has ended already.
+    async fn give_up(&self, deployment: &mut Deployment, recall: Recall) -> Result<bool, ControlError> {
+        let news = match recall.verdict(deployment.step) {
+            Verdict::Fails(failure) => {
+                let news = self.news_of(deployment.step, EventKind::Failed, &failure.reason);
+                deployment.failure = Some(failure);
+                news
             }
-        }
+            Verdict::Withdrawn(withdrawal) => {
+                let text = told(&withdrawal);
+                deployment.withdrawal = Some(withdrawal);
+                self.news_of(deployment.step, EventKind::Note, &text)
+            }
+        };
+        deployment.stopwatch = Some(Stopwatch::begin(self.now()));
+        self.save_unless_ended(deployment, news).await
     }
 
-    /// Marks the beginning of a step, and moves the state along with it.
-    async fn enter(&self, deployment: &mut Deployment, step: Step) -> Result<(), ControlError> {
+    /// Marks the beginning of a step, and moves the state along with it. Returns false when the deployment has ended: one
+    /// that waits may be ended by whoever asks for that.
+    async fn enter(&self, deployment: &mut Deployment) -> Result<bool, ControlError> {
+        let step = deployment.step;
         if deployment.entered == Some(step) {
-            return Ok(());
+            return Ok(true);
         }
         deployment.entered = Some(step);
+        deployment.stopwatch = Some(Stopwatch::begin(self.now()));
         let event = match step {
             Step::Plan | Step::Build | Step::Release => DeploymentEvent::BuildBegan,
             Step::Check | Step::Drain | Step::Park | Step::Stop | Step::Start | Step::Health => {
@@ -159,7 +245,8 @@ impl Control {
                 .apply(event)
                 .map_err(|refused| ControlError::Conflict { message: refused.to_string(), hint: None })?;
         }
-        self.save_with(deployment, self.news_of(step, EventKind::Started, step.as_str())).await
+        let news = self.news_of(step, EventKind::Started, step.as_str());
+        self.save_unless_ended(deployment, news).await
     }
 
     async fn take(
@@ -182,42 +269,18 @@ impl Control {
             Step::Retire => self.retire_old(deployment).await,
         }
     }
+}
 
-    pub(crate) async fn load_service(&self, deployment: &Deployment) -> Result<Service, ControlError> {
-        let id = deployment.service.clone();
-        Ok(self.inner.store.with(move |db| db.load_service(&id)).await?)
+/// Says why a deployment was withdrawn.
+pub(crate) fn told(withdrawal: &Withdrawal) -> String {
+    match withdrawal {
+        Withdrawal::Cancelled => "cancelled".to_owned(),
+        Withdrawal::Superseded { by } => format!("superseded by {by}, which is newer"),
     }
+}
 
-    /// Stores a deployment and an event of it in one transaction: it never fails twice, nor fails and goes on; and each
-    /// transaction is a wait for the disk that somebody's parked request may be part of.
-    async fn save_with(&self, deployment: &Deployment, event: Event) -> Result<(), ControlError> {
-        let copy = deployment.clone();
-        self.inner
-            .store
-            .with(move |db| {
-                db.update_deployment(&copy)?;
-                db.add_event(&copy.id, event)
-            })
-            .await?;
-        self.announce();
-        Ok(())
-    }
-
-    /// Adds an event for whoever watches.
-    pub(crate) async fn event(
-        &self,
-        deployment: &Deployment,
-        kind: EventKind,
-        message: &str,
-    ) -> Result<(), ControlError> {
-        let event = self.news_of(deployment.step, kind, message);
-        let id = deployment.id.clone();
-        self.inner.store.with(move |db| db.add_event(&id, event)).await?;
-        self.announce();
-        Ok(())
-    }
-
-    fn news_of(&self, step: Step, kind: EventKind, message: &str) -> Event {
-        Event { sequence: 0, at: self.now(), step, kind, message: message.to_owned() }
-    }
+/// Returns an error with its causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

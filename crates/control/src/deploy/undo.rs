@@ -1,29 +1,25 @@
-//! Undoing a deployment that failed before its switch. Repeating it is fine.
+//! Undoing a deployment that ended before its switch. Repeating it is fine.
 
 use std::time::Duration;
 
-use trackbed_core::deployment::{Deployment, DeploymentEvent, EventKind};
+use tokio::time::{Instant, sleep, timeout_at};
+use trackbed_core::deployment::{Deployment, DeploymentEvent, EventKind, Withdrawal};
 use trackbed_core::service::Wanted;
 
+use super::{RETRY, chain};
 use crate::control::{Control, ControlError};
 
 /// A release that failed gets little time to end: callers of the old one may be waiting.
 const UNDO_GRACE: Duration = Duration::from_secs(2);
 
 impl Control {
-    /// Stops the new instance and marks the deployment failed. The old release was either never touched, or has been
-    /// stopped by a `held` handover: then `live` still names it, and [`Control::supervise`] starts it again, with the
-    /// requests parked until it is healthy.
+    /// Stops the new instance and marks the deployment with how it ended. The old release was either never touched, or
+    /// has been stopped by a `held` handover: then `live` still names it, and [`Control::supervise`] starts it again,
+    /// with the requests parked until it is healthy.
     pub(super) async fn undo(&self, mut deployment: Deployment) -> Result<(), ControlError> {
-        if let Some(instance) = &deployment.instance {
-            self.inner.engine.stop(instance, UNDO_GRACE).await?;
-        }
+        let was_stopped = self.put_back_in_time(&deployment).await?;
         let service = self.load_service(&deployment).await?;
         let mut live = service.live.clone();
-        let was_stopped = match &deployment.old_instance {
-            Some(old) => self.ended(old).await?.is_some(),
-            None => false,
-        };
         if let Some(live) = &mut live
             && was_stopped
             && live.instance == deployment.old_instance
@@ -32,9 +28,14 @@ impl Control {
             live.port = None;
             live.restarts = 0;
         }
+        let event = match &deployment.withdrawal {
+            _ if deployment.failure.is_some() => DeploymentEvent::WasUndone,
+            Some(Withdrawal::Superseded { .. }) => DeploymentEvent::WasSuperseded,
+            Some(Withdrawal::Cancelled) | None => DeploymentEvent::WasCancelled,
+        };
         deployment.state = deployment
             .state
-            .apply(DeploymentEvent::WasUndone)
+            .apply(event)
             .map_err(|refused| ControlError::Conflict { message: refused.to_string(), hint: None })?;
         deployment.finished_at = Some(self.now());
         let (id, copy) = (service.id.clone(), deployment.clone());
@@ -58,5 +59,60 @@ impl Control {
             (Some(_), true) => "the previous release is started again; requests wait for it",
         };
         self.event(&deployment, EventKind::Note, text).await
+    }
+
+    /// Ends what the deployment has started, and returns whether the old release is stopped. What cannot be ended within
+    /// the limit is left to the sweeper: the old release comes back as soon as its volumes are free.
+    async fn put_back_in_time(&self, deployment: &Deployment) -> Result<bool, ControlError> {
+        let (deadline, limit) = self.deadline(deployment).await?;
+        let mut last = None;
+        loop {
+            let error = match timeout_at(deadline, self.put_back(deployment)).await {
+                Ok(Ok(was_stopped)) => return Ok(was_stopped),
+                Ok(Err(error)) => chain(&error),
+                Err(_) => break,
+            };
+            tracing::warn!(deployment = %deployment.id, error, "undoing is tried again");
+            if last.is_none() {
+                let text = format!("undoing does not get on, and is tried again: {error}");
+                self.event(deployment, EventKind::Warning, &text).await?;
+            }
+            last = Some(error);
+            if Instant::now() >= deadline {
+                break;
+            }
+            sleep(RETRY).await;
+        }
+        let last = last.map(|last| format!(" ({last})")).unwrap_or_default();
+        let text = format!(
+            "undoing was not done within {} s{last}; the box goes on ending what is left",
+            limit.as_secs()
+        );
+        tracing::error!(deployment = %deployment.id, text, "an undo is left to be finished");
+        self.event(deployment, EventKind::Warning, &text).await?;
+        let Some(old) = &deployment.old_instance else { return Ok(false) };
+        // When even that cannot be told, whoever looks after the live release will find out.
+        Ok(self.ended(old).await.is_ok_and(|end| end.is_some()))
+    }
+
+    async fn put_back(&self, deployment: &Deployment) -> Result<bool, ControlError> {
+        if let Some(instance) = &deployment.instance {
+            self.inner.engine.stop(instance, UNDO_GRACE).await?;
+        }
+        let Some(old) = &deployment.old_instance else { return Ok(false) };
+        if deployment.has_touched_old() {
+            // It may have been told to stop and live still: requests must not go to what is about to end.
+            let grace = self.grace_of_previous(deployment).await?;
+            if let Err(error) = self.inner.engine.stop(old, grace).await {
+                // Callers have been waiting long: what cannot be ended serves on.
+                tracing::warn!(instance = %old, %error, "the old release could not be ended");
+            }
+        }
+        Ok(self.ended(old).await?.is_some())
+    }
+
+    async fn grace_of_previous(&self, deployment: &Deployment) -> Result<Duration, ControlError> {
+        let Some(release) = deployment.previous.clone() else { return Ok(UNDO_GRACE) };
+        Ok(self.inner.store.with(move |db| db.load_release(&release)).await?.config.stop_grace)
     }
 }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use trackbed_control::DeploymentWish;
-use trackbed_core::deployment::DeploymentState;
+use trackbed_core::deployment::{DeploymentState, Step};
 use trackbed_core::instance::Exit;
 use trackbed_core::service::Wanted;
 use trackbed_testkit::faults::every_call;
@@ -22,6 +22,10 @@ struct Scenario {
 enum Ask {
     Up(Box<App>),
     Wish(DeploymentWish),
+    /// A deployment is cancelled at a step.
+    Cancel(Box<App>, Step),
+    /// A deployment is overtaken at a step.
+    Overtake(Box<App>, Step, Box<App>),
     Down,
     /// The live instance is killed.
     Kill,
@@ -45,6 +49,20 @@ impl Scenario {
             Ask::Wish(wish) => {
                 let id = rig.wish("web", wish.clone()).await.unwrap().id;
                 rig.finish(&id).await;
+            }
+            Ask::Cancel(app, step) => {
+                let id = rig.up(app).await;
+                rig.reach_or_end(&id, *step).await;
+                // Refused when a fault has ended it before.
+                let _ = rig.cancel().await;
+                rig.finish(&id).await;
+            }
+            Ask::Overtake(first, step, second) => {
+                let first = rig.up(first).await;
+                rig.reach_or_end(&first, *step).await;
+                let second = rig.up(second).await;
+                rig.finish(&first).await;
+                rig.finish(&second).await;
             }
             Ask::Down => rig.down().await,
             Ask::Kill => {
@@ -70,6 +88,7 @@ impl Scenario {
             assert_eq!(live, newest.previous.or(live.clone()), "the release before is live");
         }
         let fits = newest.state == outcome || may_fail && newest.state == DeploymentState::Failed;
+        assert!(outcome != DeploymentState::Cancelled || may_fail || !rig.cancelled.is_empty());
         assert!(fits, "{outcome:?} was expected\n{}", rig.story().await);
     }
 
@@ -202,4 +221,58 @@ fn a_stop_survives_every_fault() {
 fn a_crash_of_the_app_survives_every_fault() {
     let before = vec![App::new("one").with_volume()];
     Scenario { before, ask: Ask::Kill, outcome: None }.survive_everything();
+}
+
+/// A live release and another one, both slow enough to be caught at every step.
+fn slow_pair(has_volume: bool) -> [App; 3] {
+    ["one", "two", "three"].map(|name| {
+        let mut app = App::new(name);
+        app.listens_after = Some(Duration::from_millis(200));
+        app.stop_takes = Duration::from_millis(120);
+        if has_volume { app.with_volume() } else { app }
+    })
+}
+
+fn cancelled_at(step: Step, has_volume: bool) {
+    let [one, two, _] = slow_pair(has_volume);
+    let (before, ask) = (vec![one], Ask::Cancel(Box::new(two), step));
+    Scenario { before, ask, outcome: Some(DeploymentState::Cancelled) }.survive_everything();
+}
+
+fn overtaken_at(step: Step, has_volume: bool) {
+    let [one, two, three] = slow_pair(has_volume);
+    let (before, ask) = (vec![one], Ask::Overtake(Box::new(two), step, Box::new(three)));
+    Scenario { before, ask, outcome: Some(DeploymentState::Success) }.survive_everything();
+}
+
+#[test]
+fn a_cancelled_build_survives_every_fault() {
+    cancelled_at(Step::Build, true);
+}
+
+#[test]
+fn a_cancelled_stop_survives_every_fault() {
+    cancelled_at(Step::Stop, true);
+}
+
+#[test]
+fn a_cancelled_health_survives_every_fault() {
+    cancelled_at(Step::Health, true);
+    cancelled_at(Step::Health, false);
+}
+
+#[test]
+fn an_overtaken_build_survives_every_fault() {
+    overtaken_at(Step::Build, true);
+}
+
+#[test]
+fn an_overtaken_stop_survives_every_fault() {
+    overtaken_at(Step::Stop, true);
+}
+
+#[test]
+fn an_overtaken_health_survives_every_fault() {
+    overtaken_at(Step::Health, true);
+    overtaken_at(Step::Health, false);
 }

@@ -70,6 +70,33 @@ async fn on_failure_gives_up_after_its_retries_with_growing_waits() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_crashes_within_a_minute_of_its_health_is_reported_with_the_way_back() {
+    let mut rig = Rig::new().await;
+    rig.deploy_well(&App::new("one")).await;
+    let bad = App::new("two")
+        .restarts(RestartMode::OnFailure, 3)
+        .ends(Duration::from_secs(20), CRASH)
+        .prints(&["ModuleNotFoundError: No module named 'lazy'"]);
+    rig.deploy_well(&bad).await;
+    rig.until("a restart", async |rig| state(rig).await == ServiceState::Restarting).await;
+    rig.until("the second end", async |rig| rig.service().await.live.unwrap().restarts == 2).await;
+    rig.until("a restart", async |rig| state(rig).await == ServiceState::Restarting).await;
+    let detail = rig.control.status(rig.service().await).await.unwrap().detail.unwrap();
+    assert!(detail.ends_with("and is started again; to go back: trackbed rollback v1"), "{detail}");
+    rig.until("giving up", async |rig| state(rig).await == ServiceState::Crashed).await;
+    let detail = rig.control.status(rig.service().await).await.unwrap().detail.unwrap();
+    assert!(
+        detail.starts_with("it exited with code 1, after 3 restarts in a row: ModuleNotFound"),
+        "{detail}"
+    );
+    assert!(detail.ends_with("; to go back: trackbed rollback v1"), "{detail}");
+    rig.wish("web", trackbed_control::DeploymentWish::Rollback(Some(1))).await.unwrap();
+    rig.until("release 1", async |rig| rig.live().await.0.version == 1).await;
+    rig.settle().await;
+    assert_eq!(rig.control.status(rig.service().await).await.unwrap().detail, None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_minute_of_steady_running_forgives_earlier_restarts() {
     let mut rig = Rig::new().await;
     let app = App::new("one").restarts(RestartMode::OnFailure, 2).ends(Duration::from_secs(70), CRASH);

@@ -31,6 +31,8 @@ pub(crate) struct Rig {
     pub(crate) crashes: u32,
     /// Ends the control plane once this many changes of the state have been stored and announced.
     pub(crate) crash_after_changes: Option<u64>,
+    /// Deployments of which it was said that they are cancelled: they must never be live.
+    pub(crate) cancelled: Vec<DeploymentId>,
     /// Outcomes seen so far; they must never change.
     pub(crate) outcomes: BTreeMap<DeploymentId, DeploymentState>,
     store: Store,
@@ -55,7 +57,7 @@ fn parts(store: Store, folder: &TempDir, world: &World, faults: &Faults) -> Part
         engine: Arc::new(FakeEngine::new(world.clone(), faults.clone())),
         edge: Arc::new(FakeEdge::new(world.clone(), faults.clone())),
         volumes: Arc::new(FakeVolumes::new(faults.clone())),
-        clock: clock::now,
+        clock: clock::wall,
         config: Config {
             data_dir: folder.path().to_owned(),
             domain: "localhost".parse().unwrap(),
@@ -90,6 +92,7 @@ impl Rig {
             control,
             crashes: 0,
             crash_after_changes: None,
+            cancelled: Vec::new(),
             outcomes,
             store,
             tasks,
@@ -117,6 +120,25 @@ impl Rig {
                 _ = self.ends.changed() => {}
             }
         }
+    }
+
+    /// Ends the control plane and starts none.
+    pub(crate) async fn end(&mut self) {
+        self.tasks.stop(Duration::ZERO).await;
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// A deployment as the state has it.
+    pub(crate) async fn stored(&self, id: &DeploymentId) -> Deployment {
+        let id = id.clone();
+        self.store.with(move |db| db.load_deployment(&id)).await.unwrap()
+    }
+
+    /// Changes what the state says of a deployment.
+    pub(crate) async fn store_as(&self, deployment: Deployment) {
+        self.store.with(move |db| db.update_deployment(&deployment)).await.unwrap();
     }
 
     /// Lets virtual time pass, and the control plane crash when a fault says so.
@@ -182,6 +204,35 @@ impl Rig {
     /// Waits for a step of a deployment to begin.
     pub(crate) async fn reach(&mut self, id: &DeploymentId, step: Step) {
         self.until(step.as_str(), async |rig| rig.control.deployment(id).await.unwrap().step >= step).await;
+    }
+
+    /// Waits for a step of a deployment to begin, or for its end before that.
+    pub(crate) async fn reach_or_end(&mut self, id: &DeploymentId, step: Step) {
+        self.until(step.as_str(), async |rig| {
+            let deployment = rig.control.deployment(id).await.unwrap();
+            deployment.step >= step || deployment.finished_at.is_some()
+        })
+        .await;
+    }
+
+    /// Catches the moment in which a step of a deployment is stored as begun, however short it is. False when it never is.
+    pub(crate) async fn catch(&mut self, id: &DeploymentId, step: Step) -> bool {
+        let mut news = self.control.news();
+        loop {
+            news.mark_unchanged();
+            let deployment = self.control.deployment(id).await.unwrap();
+            if deployment.entered == Some(step) || deployment.finished_at.is_some() {
+                return deployment.entered == Some(step) && deployment.finished_at.is_none();
+            }
+            news.changed().await.unwrap();
+        }
+    }
+
+    /// Cancels whatever is under way, and remembers what was promised.
+    pub(crate) async fn cancel(&mut self) -> Result<Deployment, ControlError> {
+        let cancelled = self.control.request_cancel(&name("web"), &name("web")).await?;
+        self.cancelled.push(cancelled.id.clone());
+        Ok(cancelled)
     }
 
     pub(crate) async fn down(&self) {

@@ -90,7 +90,9 @@ async fn play(seed: u64, has_volume: bool) {
     let mut rig = Rig::new().await;
     let mut asked = vec![rig.up(&app(&mut dice, has_volume)).await];
     for _ in 0..4 + dice.below(12) {
-        match dice.below(8) {
+        match dice.below(9) {
+            // Refused when nothing is under way.
+            8 => drop(rig.cancel().await),
             0..3 => ask(&rig, &mut dice, &mut asked, has_volume).await,
             3 => rig.down().await,
             4 => rig.crash().await,

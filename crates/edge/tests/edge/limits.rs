@@ -58,3 +58,44 @@ async fn a_client_that_trickles_its_head_is_cut_and_an_idle_one_is_not() {
     trickle.abort();
     assert_eq!(idle.get("/").await.text(), "hello", "idle for ten seconds is fine");
 }
+
+#[tokio::test]
+async fn one_source_gets_its_share_of_connections_and_no_more() {
+    let target = Upstream::saying("hello").await;
+    let folder = std::sync::Arc::new(tempfile::tempdir().unwrap());
+    let edge = TestEdge::start_so(folder, |config| config.connections_per_source = 3).await;
+    edge.serve(1, target.address).await;
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let mut client = edge.connect().await;
+        assert_eq!(client.get("/").await.text(), "hello");
+        held.push(client);
+    }
+    let mut refused = edge.connect().await;
+    assert!(refused.wait_closed().await.is_empty());
+    held.pop();
+    until(|| async {
+        let mut client = edge.connect().await;
+        let _ = client.stream.write_all(b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n").await;
+        String::from_utf8_lossy(&client.read_once().await).contains("hello")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_proxy_in_front_is_believed_only_when_it_is_named() {
+    let mirror = Upstream::mirror().await;
+    let ask = "GET / HTTP/1.1\r\nHost: a.test\r\nX-Forwarded-For: 6.6.6.6, 1.2.3.4\r\nX-Forwarded-Proto: https\r\n\r\n";
+    for (trusted, wanted) in
+        [(vec![], ("127.0.0.1", "http")), (vec!["127.0.0.0/8".parse().unwrap()], ("1.2.3.4", "https"))]
+    {
+        let folder = std::sync::Arc::new(tempfile::tempdir().unwrap());
+        let edge = TestEdge::start_so(folder, |config| config.trusted_proxies = trusted).await;
+        edge.serve(1, mirror.address).await;
+        let mut client = edge.connect().await;
+        client.send(ask).await;
+        let seen = Message { head: client.message().await.text().to_owned(), body: Vec::new() };
+        let told = (seen.header("x-forwarded-for").unwrap(), seen.header("x-forwarded-proto").unwrap());
+        assert_eq!(told, wanted, "{}", seen.head);
+    }
+}

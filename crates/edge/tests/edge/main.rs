@@ -4,7 +4,9 @@
 
 mod conformance;
 mod control;
+mod ends;
 mod headers;
+mod hostile;
 mod limits;
 mod namespaces;
 mod parking;
@@ -13,4 +15,6 @@ mod routing;
 mod streaming;
 mod support;
 mod swap;
+mod takeover;
+mod takeover_kills;
 mod upgrade;

@@ -49,13 +49,25 @@ impl TestEdge {
     }
 
     pub(crate) async fn start_in(folder: Arc<tempfile::TempDir>) -> Self {
+        Self::start_so(folder, |_| {}).await
+    }
+
+    /// One worker has one set of idle upstream connections.
+    pub(crate) async fn start_with_workers(workers: usize) -> Self {
+        Self::start_so(Arc::new(tempfile::tempdir().unwrap()), |config| config.workers = workers).await
+    }
+
+    pub(crate) async fn start_so(folder: Arc<tempfile::TempDir>, change: impl FnOnce(&mut Config)) -> Self {
         let control_socket = folder.path().join("control.sock");
-        let config = Config {
+        let mut config = Config {
             listen: "127.0.0.1:0".parse().unwrap(),
             control_socket: control_socket.clone(),
             state_dir: folder.path().join("state"),
             workers: 2,
+            trusted_proxies: Vec::new(),
+            connections_per_source: 0,
         };
+        change(&mut config);
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::spawn(move || serve(&config, stopped));
         let client = Arc::new(EdgeClient::new(control_socket));
@@ -111,7 +123,14 @@ pub(crate) fn serve(config: &Config, stopped: oneshot::Receiver<()>) -> Result<(
 
 pub(crate) fn config_in(folder: &tempfile::TempDir, listen: SocketAddr) -> Config {
     let path = |name: &str| -> PathBuf { folder.path().join(name) };
-    Config { listen, control_socket: path("control.sock"), state_dir: path("state"), workers: 1 }
+    Config {
+        listen,
+        control_socket: path("control.sock"),
+        state_dir: path("state"),
+        workers: 1,
+        trusted_proxies: Vec::new(),
+        connections_per_source: 0,
+    }
 }
 
 pub(crate) fn instance(number: u8) -> InstanceId {

@@ -36,7 +36,7 @@ async fn a_websocket_echoes_and_each_side_may_finish_first() {
     let mut client = edge.connect().await;
     client.send(SWITCH).await;
     let head = client.read_to("\r\n\r\n").await;
-    assert!(head.starts_with("HTTP/1.1 101 ") && head.contains("sec-websocket-accept: xyz"), "{head}");
+    assert!(head.starts_with("HTTP/1.1 101 ") && head.contains("Sec-WebSocket-Accept: xyz"), "{head}");
     assert_eq!(client.read_exact(6).await, b"hello,");
     for number in 0..50 {
         let frame = format!("\u{1}frame {number}");

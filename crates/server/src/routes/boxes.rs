@@ -14,6 +14,8 @@ pub(crate) async fn show(State(api): State<Api>) -> Json<BoxInfo> {
     let edge = api.edge.stats().await.ok().map(|stats| EdgeInfo {
         pid: stats.pid,
         listen: stats.listen,
+        version: stats.version,
+        draining: stats.draining,
         resident_bytes: resident_bytes(&stats.pid.to_string()),
     });
     Json(BoxInfo {

@@ -46,6 +46,23 @@ pub(crate) async fn show(
     Ok(Json(to_wire(&api, &deployment).await?))
 }
 
+pub(crate) async fn cancel(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+) -> Result<(StatusCode, Json<wire::Deployment>), ApiError> {
+    let cancelled = api.control.request_cancel_of(&id.parse()?).await?;
+    Ok((StatusCode::ACCEPTED, Json(to_wire(&api, &cancelled).await?)))
+}
+
+/// Cancels what is under way of a service.
+pub(crate) async fn cancel_all(
+    State(api): State<Api>,
+    Path((project, service)): Path<(String, String)>,
+) -> Result<(StatusCode, Json<wire::Deployment>), ApiError> {
+    let cancelled = api.control.request_cancel(&project.parse()?, &service.parse()?).await?;
+    Ok((StatusCode::ACCEPTED, Json(to_wire(&api, &cancelled).await?)))
+}
+
 #[derive(Deserialize)]
 pub(crate) struct After {
     #[serde(default)]

@@ -85,12 +85,12 @@ async fn run(
         let named = deviations.iter().find(|known| known.suite == suite && known.case == case.name);
         rows.push((case.name.clone(), verdict, named.map(|known| known.reason)));
     }
-    for stale in deviations.iter().filter(|known| known.suite == suite) {
-        let needed = rows.iter().any(|(name, verdict, _)| name == stale.case && *verdict != Verdict::Agreed);
-        if !needed {
-            eprintln!("{suite}: `{}` is listed as a deviation but agrees", stale.case);
-        }
-    }
+    let needed = |known: &&Deviation| {
+        rows.iter().any(|(name, verdict, _)| name == known.case && *verdict != Verdict::Agreed)
+    };
+    let stale: Vec<_> = deviations.iter().filter(|known| known.suite == suite && !needed(known)).collect();
+    let stale: Vec<_> = stale.iter().map(|known| known.case).collect();
+    assert!(stale.is_empty(), "{suite}: listed as deviations, but they agree: {stale:?}");
     edge.stop().await;
     let outcome = Outcome { rows };
     leave_rows(suite, source, left_out, &outcome);

@@ -181,7 +181,7 @@ fn chunks(bytes: &[u8]) -> Result<Option<(Vec<u8>, usize)>, &'static str> {
         let Some(end) = find(&bytes[at..], b"\r\n") else { return Ok(None) };
         let line = &bytes[at..at + end];
         let size = line.split(|byte| *byte == b';').next().unwrap_or_default();
-        if size.is_empty() || size.len() > 8 || !size.iter().all(u8::is_ascii_hexdigit) {
+        if size.is_empty() || size.len() > 16 || !size.iter().all(u8::is_ascii_hexdigit) {
             return Err("a chunk size that is none");
         }
         if line.contains(&b'\n') || line.contains(&b'\r') {

@@ -1,0 +1,150 @@
+//! The ports with a limit on every call: one that does not answer is an error like any other, and never holds up what
+//! waits behind it.
+//!
+//! These limits only catch what hangs: they lie above everything that the adapters themselves wait for, and how long a
+//! step of a deployment may take is decided by the step (`deploy/deadlines.rs`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::timeout;
+use trackbed_core::instance::{
+    Exit, InstanceSpec, InstanceStats, InstanceStatus, Listener, LogCursor, LogPage,
+};
+use trackbed_core::isolation::Isolation;
+use trackbed_core::ports::{BuildLog, Edge, Engine, PortError, Probe, VolumePlace, Volumes};
+use trackbed_core::route::{Address, EdgeStats, RouteTable, Target};
+use trackbed_core::volume::Volume;
+use trackbed_core::{InstanceId, Secret};
+
+/// Calls that only look, or tell the edge something: a message and its answer on this box, also when its disk is busy.
+const CALL: Duration = Duration::from_secs(15);
+/// Making a directory and a lock file, or removing the files of an instance, which may be many.
+const FILES: Duration = Duration::from_secs(60);
+/// A start that hands over a big volume or copies a big image. Above the limit of step `start`, which says it better.
+const START: Duration = Duration::from_secs(12 * 60);
+/// What ending an instance may take beyond its grace: signals to app, init and supervisor, with some seconds each.
+const STOP: Duration = Duration::from_secs(100);
+/// What a probe may take beyond its own limit.
+const PROBE: Duration = Duration::from_secs(5);
+
+/// Waits for a call, within a limit.
+async fn bound<T>(
+    what: &str,
+    limit: Duration,
+    call: impl Future<Output = Result<T, PortError>>,
+) -> Result<T, PortError> {
+    timeout(limit, call).await.unwrap_or_else(|_| {
+        Err(PortError::new(format!("{what} gave no answer within {} s", limit.as_secs())).hint(
+            "a disk or a process of the box may hang; `journalctl` and `dmesg` of the box may say which",
+        ))
+    })
+}
+
+/// An engine whose calls end.
+pub(crate) struct BoundedEngine(pub(crate) Arc<dyn Engine>);
+
+#[async_trait]
+impl Engine for BoundedEngine {
+    fn isolation(&self) -> Isolation {
+        self.0.isolation()
+    }
+
+    fn shares_ports(&self) -> bool {
+        self.0.shares_ports()
+    }
+
+    async fn start(&self, spec: &InstanceSpec) -> Result<(), PortError> {
+        bound("the start of an instance", START, self.0.start(spec)).await
+    }
+
+    async fn stop(&self, id: &InstanceId, grace: Duration) -> Result<(), PortError> {
+        bound("the end of an instance", grace.saturating_add(STOP), self.0.stop(id, grace)).await
+    }
+
+    async fn remove(&self, id: &InstanceId) -> Result<(), PortError> {
+        bound("the removal of an instance", FILES, self.0.remove(id)).await
+    }
+
+    async fn list(&self) -> Result<Vec<InstanceStatus>, PortError> {
+        bound("the list of instances", CALL, self.0.list()).await
+    }
+
+    async fn inspect(&self, id: &InstanceId) -> Result<Option<InstanceStatus>, PortError> {
+        bound("a look at an instance", CALL, self.0.inspect(id)).await
+    }
+
+    async fn wait(&self, id: &InstanceId) {
+        self.0.wait(id).await;
+    }
+
+    async fn logs(&self, id: &InstanceId, from: LogCursor, limit: usize) -> Result<LogPage, PortError> {
+        bound("the log of an instance", CALL, self.0.logs(id, from, limit)).await
+    }
+
+    async fn stats(&self, id: &InstanceId) -> Result<InstanceStats, PortError> {
+        bound("the figures of an instance", CALL, self.0.stats(id)).await
+    }
+
+    async fn listeners(&self, id: &InstanceId) -> Result<Vec<Listener>, PortError> {
+        bound("the ports of an instance", CALL, self.0.listeners(id)).await
+    }
+
+    async fn address(&self, id: &InstanceId, port: u16) -> Result<Address, PortError> {
+        bound("the address of an instance", CALL, self.0.address(id, port)).await
+    }
+
+    async fn free_port(&self) -> Result<u16, PortError> {
+        bound("the search for a free port", CALL, self.0.free_port()).await
+    }
+
+    /// Runs as long as its caller listens.
+    async fn exec(
+        &self,
+        id: &InstanceId,
+        command: &[String],
+        env: &[(String, Secret<String>)],
+        log: &dyn BuildLog,
+    ) -> Result<Exit, PortError> {
+        self.0.exec(id, command, env, log).await
+    }
+}
+
+/// An edge whose calls end.
+pub(crate) struct BoundedEdge(pub(crate) Arc<dyn Edge>);
+
+#[async_trait]
+impl Edge for BoundedEdge {
+    async fn apply(&self, table: &RouteTable) -> Result<(), PortError> {
+        bound("the edge", CALL, self.0.apply(table)).await
+    }
+
+    async fn stats(&self) -> Result<EdgeStats, PortError> {
+        bound("the edge", CALL, self.0.stats()).await
+    }
+
+    async fn end_streams(&self, instance: &InstanceId, over: Duration) -> Result<(), PortError> {
+        bound("the edge", CALL, self.0.end_streams(instance, over)).await
+    }
+
+    async fn cut(&self, instance: &InstanceId) -> Result<(), PortError> {
+        bound("the edge", CALL, self.0.cut(instance)).await
+    }
+
+    async fn probe(&self, target: &Target, path: Option<&str>, host: &str, limit: Duration) -> Probe {
+        let probe = self.0.probe(target, path, host, limit);
+        let late = || Probe::Broken { detail: "the probe itself gave no answer".into() };
+        timeout(limit.saturating_add(PROBE), probe).await.unwrap_or_else(|_| late())
+    }
+}
+
+/// Volumes whose calls end.
+pub(crate) struct BoundedVolumes(pub(crate) Arc<dyn Volumes>);
+
+#[async_trait]
+impl Volumes for BoundedVolumes {
+    async fn ensure(&self, volume: &Volume) -> Result<VolumePlace, PortError> {
+        bound(&format!("making volume `{}`", volume.name), FILES, self.0.ensure(volume)).await
+    }
+}
