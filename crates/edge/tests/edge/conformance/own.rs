@@ -2,6 +2,8 @@
 //! lines; `Host: a.test` is the first field unless a case is about it.
 
 use super::judge::{Case, Ending, Expected};
+use super::own_bodies::{chunks, codings, framing};
+use super::own_heads::{hosts, lines, targets, versions};
 use super::run;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -15,22 +17,22 @@ async fn nothing_is_smuggled_and_nothing_well_formed_is_refused() {
 }
 
 /// What is put behind a message that ends early for one reader and late for another.
-const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: a.test\r\n\r\n";
+pub(super) const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: a.test\r\n\r\n";
 
 /// Lines of a POST to `/p` with these fields, and what follows the head.
-fn post(fields: &str, rest: &str) -> Vec<u8> {
+pub(super) fn post(fields: &str, rest: &str) -> Vec<u8> {
     format!("POST /p HTTP/1.1\r\nHost: a.test\r\n{fields}\r\n{rest}").into_bytes()
 }
 
-fn chunked(rest: &str) -> Vec<u8> {
+pub(super) fn chunked(rest: &str) -> Vec<u8> {
     post("Transfer-Encoding: chunked\r\n", rest)
 }
 
-fn get(fields: &str) -> Vec<u8> {
+pub(super) fn get(fields: &str) -> Vec<u8> {
     format!("GET /g HTTP/1.1\r\nHost: a.test\r\n{fields}\r\n").into_bytes()
 }
 
-fn case(name: &str, raw: impl AsRef<[u8]>, ending: Ending, requests: Vec<Expected>) -> Case {
+pub(super) fn case(name: &str, raw: impl AsRef<[u8]>, ending: Ending, requests: Vec<Expected>) -> Case {
     Case {
         name: name.to_owned(),
         raw: raw.as_ref().to_vec(),
@@ -41,34 +43,36 @@ fn case(name: &str, raw: impl AsRef<[u8]>, ending: Ending, requests: Vec<Expecte
     }
 }
 
-fn refused(name: &str, raw: impl AsRef<[u8]>) -> Case {
+pub(super) fn refused(name: &str, raw: impl AsRef<[u8]>) -> Case {
     case(name, raw, Ending::Error, Vec::new())
 }
 
-fn refused_with(name: &str, status: u16, raw: impl AsRef<[u8]>) -> Case {
+pub(super) fn refused_with(name: &str, status: u16, raw: impl AsRef<[u8]>) -> Case {
     Case { status: Some(status), ..refused(name, raw) }
 }
 
-fn silent(name: &str, raw: impl AsRef<[u8]>) -> Case {
+pub(super) fn silent(name: &str, raw: impl AsRef<[u8]>) -> Case {
     Case { silence_will_do: true, ..refused(name, raw) }
 }
 
-fn passed(name: &str, raw: impl AsRef<[u8]>, requests: Vec<Expected>) -> Case {
+pub(super) fn passed(name: &str, raw: impl AsRef<[u8]>, requests: Vec<Expected>) -> Case {
     case(name, raw, Ending::Clean, requests)
 }
 
-fn either(name: &str, raw: impl AsRef<[u8]>, request: Expected) -> Case {
+pub(super) fn either(name: &str, raw: impl AsRef<[u8]>, request: Expected) -> Case {
     case(name, raw, Ending::Either, vec![request])
 }
 
-fn wants(method: &str, target: &str, body: &str) -> Expected {
+pub(super) fn wants(method: &str, target: &str, body: &str) -> Expected {
     Expected { method: method.into(), target: target.into(), headers: Vec::new(), body: body.into() }
 }
 
-fn wants_with(method: &str, target: &str, name: &str, value: &str) -> Expected {
+pub(super) fn wants_with(method: &str, target: &str, name: &str, value: &str) -> Expected {
     Expected { headers: vec![(name.into(), value.into())], ..wants(method, target, "") }
 }
 
+<<<<<<< HEAD
+=======
 /// Lengths, and lengths beside codings.
 fn framing() -> Vec<Case> {
     let both = "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n";
@@ -437,6 +441,7 @@ fn versions() -> Vec<Case> {
     ]
 }
 
+>>>>>>> main
 /// Beyond the limits.
 fn sizes() -> Vec<Case> {
     let long = |count: usize| "x".repeat(count);
