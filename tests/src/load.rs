@@ -238,7 +238,8 @@ impl Client {
         let (mut line, mut next) = (String::new(), 0);
         while !self.is_over() {
             line.clear();
-            if !matches!(connection.read_line(&mut line), Ok(1..)) {
+            // Broken off, or ended in good order: by the last chunk, after which the connection stays open.
+            if !matches!(connection.read_line(&mut line), Ok(1..)) || line == "0\r\n" {
                 return;
             }
             // What was cut in its middle has no end of line.

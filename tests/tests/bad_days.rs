@@ -61,6 +61,17 @@ impl Scene {
         });
     }
 
+    /// Waits until requests are parked. The step is on record a moment before that, so one is sent after the other until
+    /// the first waits; it is answered when the others are.
+    fn await_parking(&self) {
+        self.await_step("park");
+        wait_for("a request is parked", PATIENCE, || {
+            let probe = self.ask("GET", "/identity", "");
+            wait_for("it is answered or parked", PATIENCE, || probe.is_finished() || self.parked() > 0);
+            self.parked() > 0
+        });
+    }
+
     fn parked(&self) -> u64 {
         let stats = edge_stats(&self.town.data_dir());
         let parked = stats["parked"].as_object().cloned().unwrap_or_default();
@@ -147,7 +158,7 @@ fn supervisor_of_the_old_killed(user: User) {
     // Keeps the old release from ending.
     let unfinished = scene.ask("GET", "/wait?never", "");
     let deploy = scene.deploy();
-    scene.await_step("park");
+    scene.await_parking();
     let parked = scene.park("kept", 8);
     let instances = Instance::all(&scene.town.data_dir());
     let old: Vec<&Instance> = instances.iter().filter(|instance| instance.is_alive()).collect();
@@ -188,7 +199,7 @@ fn a_serve_that_hangs_while_the_old_release_finishes_makes_callers_wait_and_fail
     let load = Load::start(scene.port, &[SERVICE]);
     let finishing = scene.ask("GET", "/wait?answer", "");
     let deploy = scene.deploy();
-    scene.await_step("park");
+    scene.await_parking();
     let parked = scene.park("kept", 4);
     stop_serve_for(&scene, STOPPED, || {
         scene.put("answer");
