@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use trackbed_core::instance::Exit;
 use trackbed_core::plan::Warning;
-use trackbed_core::ports::PortError;
+use trackbed_core::ports::{PortError, Preflight};
 use trackbed_core::settings::{
     DRAIN_TIMEOUT_DEFAULT, HealthCheck, Limits, RestartMode, RestartPolicy, STOP_GRACE_DEFAULT,
     ServiceConfig, VolumeRequest,
@@ -41,6 +41,8 @@ pub struct App {
     pub plan_error: Option<PortError>,
     /// What the plan warns of.
     pub warnings: Vec<Warning>,
+    /// What a look at its image before it is started comes to.
+    pub preflight: Preflight,
     /// How long its build takes.
     pub build_takes: Duration,
     /// Why it cannot be built, after the time it takes.
@@ -70,6 +72,7 @@ impl App {
             name: name.to_owned(),
             plan_error: None,
             warnings: Vec::new(),
+            preflight: Preflight::Passed { found: "it is a fake".into(), warnings: Vec::new() },
             build_takes: Duration::from_millis(100),
             build_error: None,
             config: ServiceConfig {
@@ -82,6 +85,9 @@ impl App {
                 required_mount: None,
                 stop_grace: STOP_GRACE_DEFAULT,
                 drain_timeout: DRAIN_TIMEOUT_DEFAULT,
+                hold_window: None,
+                handover: None,
+                shared: false,
             },
             listens_after: Some(Duration::from_millis(60)),
             other_ports: Vec::new(),

@@ -1,15 +1,23 @@
 //! A builder that does what a source's script says.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use trackbed_core::Timestamp;
 use trackbed_core::image::Image;
 use trackbed_core::instance::LogStream;
 use trackbed_core::plan::Plan;
-use trackbed_core::ports::{BuildLog, BuildRequest, Builder, PlanRequest, PortError, Source};
+use trackbed_core::ports::{
+    BuildLog, BuildRequest, Builder, PlanRequest, PortError, Preflight, PreflightRequest, Source, Suspect,
+};
+use trackbed_core::route::StreamFault;
 
 use crate::app::App;
 use crate::faults::Faults;
 use crate::world::{Happening, World};
+
+/// How long a look at an image takes.
+const PREFLIGHT_TAKES: Duration = Duration::from_millis(50);
 
 /// Plans and builds the sources of a world.
 pub struct FakeBuilder {
@@ -73,6 +81,26 @@ impl FakeBuilder {
 impl Builder for FakeBuilder {
     async fn plan(&self, request: PlanRequest) -> Result<Plan, PortError> {
         self.faults.pass("builder.plan", Err, || self.make_plan(&request)).await
+    }
+
+    async fn preflight(&self, request: PreflightRequest) -> Preflight {
+        let look = || async {
+            tokio::time::sleep(PREFLIGHT_TAKES).await;
+            let state = self.world.lock();
+            match state.apps.get(&request.image.digest) {
+                Some(app) => app.preflight.clone(),
+                None => Preflight::NotRun("the image's layers are missing".into()),
+            }
+        };
+        self.faults.pass("builder.preflight", |error| Preflight::NotRun(error.message), look).await
+    }
+
+    async fn suspects(&self, source: &Source, _fault: StreamFault) -> Result<Vec<Suspect>, PortError> {
+        let look = || async {
+            self.app(source)?;
+            Ok(self.world.lock().suspects.clone())
+        };
+        self.faults.pass("builder.suspects", Err, look).await
     }
 
     async fn build(&self, request: BuildRequest, log: &dyn BuildLog) -> Result<Image, PortError> {

@@ -34,7 +34,12 @@ impl FakeEdge {
             return Ok(());
         }
         note_dead_targets(&mut state, table);
+        let now = clock::now();
+        state.move_callers(now);
+        let was_parked = state.parked_services();
         state.table = table.clone();
+        state.begin_pauses(&was_parked);
+        state.move_callers(now);
         state.note(Happening::Applied(table.clone()));
         Ok(())
     }
@@ -86,8 +91,10 @@ impl Edge for FakeEdge {
 
     async fn stats(&self) -> Result<EdgeStats, PortError> {
         let read = || async {
-            let state = self.world.lock();
-            let mut targets = state.traffic.clone();
+            let mut state = self.world.lock();
+            let now = clock::now();
+            state.move_callers(now);
+            let mut targets = state.traffic_now(now);
             for route in state.table.routes.values() {
                 if let UpstreamState::Serving { target } = &route.upstream {
                     targets.entry(target.instance.clone()).or_default();
@@ -97,6 +104,8 @@ impl Edge for FakeEdge {
                 listen: "127.0.0.1:8080".into(),
                 pid: 7,
                 sequence: state.table.sequence,
+                notices: state.notices.iter().map(|(id, all)| (id.to_string(), all.clone())).collect(),
+                parked: state.parked_stats(now),
                 targets: targets.into_iter().map(|(id, stats)| (id.to_string(), stats)).collect(),
                 ..EdgeStats::default()
             })
@@ -107,11 +116,11 @@ impl Edge for FakeEdge {
     async fn end_streams(&self, instance: &InstanceId, over: Duration) -> Result<(), PortError> {
         let end = || async {
             let mut state = self.world.lock();
-            if let Some(stats) = state.traffic.get_mut(instance) {
-                stats.in_flight -= stats.streams;
-                stats.streams = 0;
-                stats.websockets = 0;
+            let now = clock::now();
+            if let Some(open) = state.traffic_now(now).remove(instance) {
+                state.traffic.insert(instance.clone(), open);
             }
+            state.ending.insert(instance.clone(), (now, over));
             state.note(Happening::StreamsEnded(instance.clone(), over));
             Ok(())
         };
@@ -122,6 +131,7 @@ impl Edge for FakeEdge {
         let cut = || async {
             let mut state = self.world.lock();
             state.traffic.insert(instance.clone(), TargetStats::default());
+            state.ending.remove(instance);
             state.note(Happening::Cut(instance.clone()));
             Ok(())
         };

@@ -8,7 +8,7 @@ use trackbed_core::instance::{
     AppTree, Exit, InstanceSpec, InstanceState, InstanceStats, InstanceStatus, Listener, LogCursor, LogPage,
 };
 use trackbed_core::isolation::{Isolation, IsolationLevel};
-use trackbed_core::ports::{BuildLog, Engine, PortError};
+use trackbed_core::ports::{BuildLog, Engine, LeaseHolder, PortError, VolumeLease, VolumePlace};
 use trackbed_core::route::{Address, UpstreamState};
 use trackbed_core::{InstanceId, Secret};
 
@@ -49,7 +49,7 @@ impl FakeEngine {
                     return Ok(());
                 }
                 let held = spec.volumes.iter().find_map(|mount| {
-                    let holder = state.holder(&mount.volume, &spec.id)?;
+                    let holder = state.holder(mount, &spec.id)?;
                     Some((mount.volume.clone(), holder))
                 });
                 match held {
@@ -144,7 +144,7 @@ impl FakeEngine {
 #[async_trait]
 impl Engine for FakeEngine {
     fn isolation(&self) -> Isolation {
-        Isolation { level: IsolationLevel::Plain, missing: vec!["everything: this is a fake".into()] }
+        Isolation { level: IsolationLevel::Userns, missing: vec!["everything: this is a fake".into()] }
     }
 
     async fn start(&self, spec: &InstanceSpec) -> Result<(), PortError> {
@@ -214,6 +214,25 @@ impl Engine for FakeEngine {
             Ok(state.next_port)
         };
         self.faults.pass("engine.free_port", Err, free).await
+    }
+
+    async fn lease(&self, place: &VolumePlace) -> Result<VolumeLease, PortError> {
+        let lease = || async {
+            let lock = place.lock.to_string_lossy().into_owned();
+            let mut instances = self.world.living();
+            instances.sort_by_key(|instance| std::cmp::Reverse(instance.started_at));
+            let holders: Vec<_> = instances
+                .into_iter()
+                .filter_map(|instance| {
+                    let mount = instance.spec.volumes.iter().find(|mount| mount.lock_path == lock)?;
+                    let shared = mount.shared;
+                    Some(LeaseHolder { instance: instance.spec.id, title: instance.spec.title, shared })
+                })
+                .collect();
+            let fence = self.world.fence(&lock);
+            Ok(VolumeLease { fence, is_held: !holders.is_empty(), holders })
+        };
+        self.faults.pass("engine.lease", Err, lease).await
     }
 
     async fn exec(

@@ -72,16 +72,19 @@ pub const CALLS: [&str; 18] = [
 ];
 
 /// Calls without an effect.
-const READS: [&str; 9] = [
+const READS: [&str; 12] = [
     "edge.probe",
     "edge.stats",
     "engine.address",
     "engine.inspect",
+    "engine.lease",
     "engine.list",
     "engine.listeners",
     "engine.logs",
     "engine.stats",
     "builder.plan",
+    "builder.preflight",
+    "builder.suspects",
 ];
 
 /// A fault to come.

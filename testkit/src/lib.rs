@@ -6,6 +6,7 @@
 
 pub mod app;
 pub mod builder;
+pub mod callers;
 pub mod clock;
 pub mod contract;
 pub mod edge;
@@ -16,6 +17,7 @@ pub mod world;
 
 pub use app::{Answer, App, Ending};
 pub use builder::FakeBuilder;
+pub use callers::{Answered, Caller};
 pub use edge::FakeEdge;
 pub use engine::FakeEngine;
 pub use faults::{Call, Fault, Faults, Mode};

@@ -6,11 +6,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use trackbed_core::instance::{Exit, InstanceKind, InstanceSpec, LogLine, LogStream};
-use trackbed_core::route::{RouteTable, TargetStats, UpstreamState};
-use trackbed_core::{Digest, Host, InstanceId, Timestamp, VolumeId};
+use trackbed_core::instance::{Exit, InstanceKind, InstanceSpec, LogLine, LogStream, VolumeMount};
+use trackbed_core::ports::Suspect;
+use trackbed_core::route::{RouteTable, StreamFault, StreamNotice, TargetStats, UpstreamState};
+use trackbed_core::{Digest, Host, InstanceId, ServiceId, Timestamp};
 
 use crate::app::App;
+use crate::callers::Callers;
 use crate::clock;
 
 /// Something that happened, for tests that ask for an order.
@@ -45,8 +47,13 @@ pub(crate) struct State {
     pub(crate) next_port: u16,
     pub(crate) table: RouteTable,
     pub(crate) traffic: BTreeMap<InstanceId, TargetStats>,
+    /// Streams that were asked to end: since when, and over which time.
+    pub(crate) ending: BTreeMap<InstanceId, (Timestamp, Duration)>,
     pub(crate) journal: Vec<(Timestamp, Happening)>,
     pub(crate) violations: Vec<String>,
+    pub(crate) callers: Callers,
+    pub(crate) notices: BTreeMap<ServiceId, Vec<StreamNotice>>,
+    pub(crate) suspects: Vec<Suspect>,
 }
 
 /// A run of an app.
@@ -108,8 +115,12 @@ impl World {
             next_port: 20_000,
             table: RouteTable::default(),
             traffic: BTreeMap::new(),
+            ending: BTreeMap::new(),
             journal: Vec::new(),
             violations: Vec::new(),
+            callers: Callers::default(),
+            notices: BTreeMap::new(),
+            suspects: Vec::new(),
         };
         Self { state: Arc::new(Mutex::new(state)) }
     }
@@ -168,7 +179,30 @@ impl World {
 
     /// Sets the requests that are open to an instance.
     pub fn set_traffic(&self, id: &InstanceId, in_flight: u64, streams: u64) {
-        self.lock().traffic.insert(id.clone(), TargetStats { in_flight, streams, ..TargetStats::default() });
+        let mut state = self.lock();
+        state.ending.remove(id);
+        state.traffic.insert(id.clone(), TargetStats { in_flight, streams, ..TargetStats::default() });
+    }
+
+    /// Lets the edge notice a fault of a service's streams once more.
+    pub fn notice(&self, service: &ServiceId, fault: StreamFault, path: &str) {
+        let mut state = self.lock();
+        let notices = state.notices.entry(service.clone()).or_default();
+        let count = notices.iter().find(|notice| notice.fault == fault).map_or(0, |notice| notice.count);
+        notices.retain(|notice| notice.fault != fault);
+        notices.push(StreamNotice { fault, path: path.to_owned(), count: count + 1 });
+    }
+
+    /// Says what a look into any source finds.
+    pub fn set_suspects(&self, suspects: Vec<Suspect>) {
+        self.lock().suspects = suspects;
+    }
+
+    /// Returns how many instances have held a lock so far.
+    pub(crate) fn fence(&self, lock: &str) -> u64 {
+        let state = self.lock();
+        let holds = |instance: &&Instance| instance.spec.volumes.iter().any(|mount| mount.lock_path == lock);
+        state.instances.values().filter(holds).count() as u64
     }
 
     /// Returns the table in force.
@@ -197,10 +231,27 @@ impl State {
         self.journal.push((clock::now(), happening));
     }
 
-    /// Returns a living instance other than `asker` that holds a volume.
-    pub(crate) fn holder(&self, volume: &VolumeId, asker: &InstanceId) -> Option<InstanceId> {
+    /// Returns the requests that are open to instances now: streams that were asked to end do so one after the other,
+    /// evenly, the last at the end of the time they were given.
+    pub(crate) fn traffic_now(&self, now: Timestamp) -> BTreeMap<InstanceId, TargetStats> {
+        let mut traffic = self.traffic.clone();
+        for (id, (since, over)) in &self.ending {
+            let Some(stats) = traffic.get_mut(id) else { continue };
+            let left = over.saturating_sub(now.since(*since)).as_millis();
+            let share = u128::from(stats.streams) * left;
+            let open = u64::try_from(share.div_ceil(over.as_millis().max(1))).unwrap_or(u64::MAX);
+            stats.in_flight -= stats.streams - open;
+            stats.websockets = stats.websockets.min(open);
+            stats.streams = open;
+        }
+        traffic
+    }
+
+    /// Returns a living instance other than `asker` that holds a volume and does not share it with it.
+    pub(crate) fn holder(&self, wanted: &VolumeMount, asker: &InstanceId) -> Option<InstanceId> {
         let now = clock::now();
-        let holds = |instance: &&Instance| instance.spec.volumes.iter().any(|mount| mount.volume == *volume);
+        let excludes = |held: &VolumeMount| held.volume == wanted.volume && !(held.shared && wanted.shared);
+        let holds = |instance: &&Instance| instance.spec.volumes.iter().any(excludes);
         let mut living = self.instances.values().filter(|instance| instance.lives(now)).filter(holds);
         living.find(|instance| instance.spec.id != *asker).map(|instance| instance.spec.id.clone())
     }

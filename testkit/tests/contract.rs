@@ -39,6 +39,7 @@ impl Fixture for Fake {
             lock_path: format!("/volumes/{volume}.lock"),
             volume,
             mount: "/data".parse().expect("it is a mount path"),
+            shared: false,
         };
         let image = Image {
             digest: self.world.push(&app),

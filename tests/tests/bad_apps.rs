@@ -41,7 +41,8 @@ fn an_app_that_ends_at_once_is_quoted_and_the_old_release_serves_on() {
         town.assert_serves_on("shop");
         up
     };
-    start("gunicornn app:app", &["code 127", "not found"]).hints(&["requirements"]);
+    // Behind another command, where nobody can tell beforehand.
+    start("test -e app.py || exit; gunicornn app:app", &["code 127", "not found"]).hints(&["requirements"]);
     start("python -c 'import nosuchmodule'", &["No module named 'nosuchmodule'"])
         .hints(&["add `nosuchmodule`"]);
     start("python -c 'import os; os.environ[\"STRIPE_KEY\"]'", &["KeyError: 'STRIPE_KEY'"])

@@ -5,8 +5,9 @@
 use std::fs::{self, File};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::Command;
+use std::time::Duration;
 
-use trackbed_tests::{App, TestBox, User, is_root};
+use trackbed_tests::{App, TestBox, Traffic, User, is_root, wait_for};
 
 #[test]
 fn a_broken_settings_file_is_named_with_its_line_and_what_was_expected() {
@@ -237,6 +238,32 @@ fn a_full_disk_is_named_and_the_old_release_serves_on() {
     town.up_ok(&app.path());
     assert_eq!(town.get("shop", "/version").body, "two");
     assert_eq!(town.get("shop", "/notes").body, r#"["kept"]"#);
+
+    // Full when one instance is put in the place of another: callers may have to wait until there is room.
+    let traffic = Traffic::get(town.port(), "shop", 2, Duration::from_millis(20));
+    let filler = town.data_dir().join("filler");
+    let mut file = fs::File::create(&filler).expect("a file");
+    while std::io::Write::write_all(&mut file, &noise(64 << 10)).is_ok() {}
+    drop(file);
+    let asked = town.trackbed(&["restart", "--service", "shop", "--detach"]);
+    if asked.code == 0 {
+        wait_for("the full disk is met", Duration::from_secs(20), || {
+            let log = town.serve_log();
+            let failed = town.service("shop")["last_deployment"]["status"] == "failed";
+            failed || log.contains("a pass over the service failed")
+        });
+    }
+    fs::remove_file(&filler).expect("ours");
+    wait_for("it has settled", Duration::from_secs(20), || {
+        let service = town.service("shop");
+        service["state"] == "running" && !service["last_deployment"]["finished_at"].is_null()
+    });
+    assert_eq!(town.get("shop", "/version").body, "two");
+    assert_eq!(town.get("shop", "/notes").body, r#"["kept"]"#);
+    assert_eq!(town.get("shop", "/two-at-once").body, "False");
+    assert_eq!(traffic.end().failures, Vec::<String>::new());
+    let again = town.trackbed(&["restart", "--service", "shop"]);
+    assert_eq!(again.code, 0, "{again:?}");
 }
 
 /// Bytes that no filesystem stores smaller.

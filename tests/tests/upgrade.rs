@@ -136,6 +136,7 @@ fn an_edge_killed_while_requests_are_parked_comes_back_parked_and_doubles_no_wri
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "files that are read once, by the next command")]
 fn the_units_are_such_as_systemd_takes_and_nothing_is_installed_without_it() {
     let town = TestBox::prepare(User::Own, &[], &[]);
     let printed = town.trackbed(&["install", "--print", "--in-place", "--domain", "apps.example.com"]);

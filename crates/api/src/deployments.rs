@@ -97,6 +97,12 @@ pub struct Deployment {
     pub release: Option<String>,
     /// `overlap` or `held`, once decided.
     pub handover: Option<String>,
+    /// How long a `held` handover may hold callers, in milliseconds; none when there is nobody to be given back to.
+    #[serde(default)]
+    pub hold_window_ms: Option<u64>,
+    /// What callers saw of a `held` handover, once that is known.
+    #[serde(default)]
+    pub pause: Option<Pause>,
     /// Why it failed.
     pub failure: Option<Failure>,
     /// Id of the newer deployment that it was given up for.
@@ -110,6 +116,17 @@ pub struct Deployment {
     pub created_at: i64,
     /// Likewise, when it ended.
     pub finished_at: Option<i64>,
+}
+
+/// The requests that waited while neither release served.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Pause {
+    /// The longest wait in milliseconds.
+    pub longest_ms: u64,
+    /// Requests that waited.
+    pub requests: u64,
+    /// Of those, the ones that were given up with 503.
+    pub refused: u64,
 }
 
 /// Why a deployment failed.

@@ -33,11 +33,11 @@ mod volumes;
 
 pub use boxes::{BoxInfo, EdgeInfo, IsolationInfo, StopBox};
 pub use deployments::{
-    Deployment, DeploymentRequest, Event, EventPage, Failure, Plan, PlanRequest, PlannedSetting, SourceInfo,
-    Warning,
+    Deployment, DeploymentRequest, Event, EventPage, Failure, Pause, Plan, PlanRequest, PlannedSetting,
+    SourceInfo, Warning,
 };
 pub use errors::{ErrorBody, ErrorCode, ErrorDetail};
 pub use logs::{LogLine, LogPage, RunEvent, RunRequest};
 pub use services::{Instance, Release, Service};
 pub use variables::{Variable, VariableChange};
-pub use volumes::{FileEntry, Volume, VolumeRequest};
+pub use volumes::{FileEntry, Volume, VolumeHolder, VolumeRequest};

@@ -29,6 +29,12 @@ pub struct Service {
     pub volumes: Vec<Volume>,
     /// How its instances are kept apart.
     pub isolation: IsolationInfo,
+    /// Requests that wait at the edge now.
+    #[serde(default)]
+    pub parked: u64,
+    /// What is odd about the live release, and the mend: event streams that do not arrive one event at a time.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// Process ids of the live instance: supervisor first.
     pub pids: Vec<u32>,
     /// Newest restore point; none until backups run.
@@ -69,6 +75,15 @@ pub struct Instance {
     pub in_flight: u64,
     /// Event streams and upgraded connections open at the edge.
     pub streams: u64,
+    /// Of the streams, upgraded connections (WebSockets).
+    #[serde(default)]
+    pub websockets: u64,
+    /// Age of the oldest open stream in milliseconds.
+    #[serde(default)]
+    pub oldest_stream_ms: u64,
+    /// The longest time that any open stream has been without a byte from the app, in milliseconds.
+    #[serde(default)]
+    pub longest_silence_ms: u64,
     /// Requests finished since the edge first saw it.
     pub requests: u64,
 }

@@ -8,7 +8,11 @@ use async_trait::async_trait;
 use trackbed_core::image::{Image, Layer};
 use trackbed_core::instance::LogStream;
 use trackbed_core::plan::Plan;
-use trackbed_core::ports::{BuildLog, BuildRequest, Builder, JobRunner, PlanRequest, PortError};
+use trackbed_core::ports::{
+    BuildLog, BuildRequest, Builder, JobRunner, PlanRequest, PortError, Preflight, PreflightRequest, Source,
+    Suspect,
+};
+use trackbed_core::route::StreamFault;
 use trackbed_core::{Digest, Timestamp};
 use trackbed_stdx::clock;
 
@@ -18,6 +22,7 @@ use crate::planner::{self, Outcome};
 use crate::python::build as python;
 use crate::python::interpreters::{Interpreter, Interpreters};
 use crate::python::wanted::Wanted;
+use crate::python::{preflight, suspects};
 use crate::tools::{self, Uv};
 
 /// What a builder needs.
@@ -120,6 +125,15 @@ impl Builder for LocalBuilder {
             }
         })
         .await
+    }
+
+    async fn preflight(&self, request: PreflightRequest) -> Preflight {
+        preflight::run(self.workshop.jobs.as_ref(), request).await
+    }
+
+    async fn suspects(&self, source: &Source, fault: StreamFault) -> Result<Vec<Suspect>, PortError> {
+        let folder = source.path.clone();
+        blocking(move || Ok(suspects::find(&folder, fault))).await
     }
 
     async fn build(&self, request: BuildRequest, log: &dyn BuildLog) -> Result<Image, PortError> {

@@ -2,10 +2,10 @@
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use trackbed_api::{Deployment, DeploymentRequest};
+use trackbed_api::{Deployment, DeploymentRequest, Pause};
 use trackbed_client::Client;
 
-use crate::follow::follow;
+use crate::follow::{await_pause, follow};
 use crate::human;
 use crate::output::{Ink, ResultLost, hint, sentence};
 use crate::progress::{Progress, Style};
@@ -53,7 +53,7 @@ pub(crate) async fn deploy(
         Err(error) => return refuse(session, &names, how, "follow", Some(&deployment.id), error),
     };
     if how.json {
-        output.json(&summary(&ended))?;
+        output.json(&summary(&await_pause(client, ended.clone()).await))?;
     } else {
         tell(session, client, &ended).await?;
     }
@@ -100,6 +100,9 @@ pub(crate) fn summary(deployment: &Deployment) -> Value {
         "status": deployment.status, "service": deployment.service, "project": deployment.project,
         "deployment": deployment.id, "release": deployment.release, "url": deployment.url,
     });
+    if let Some(pause) = &deployment.pause {
+        summary["pause"] = json!(pause);
+    }
     if let Some(newer) = &deployment.superseded_by {
         summary["superseded_by"] = json!(newer);
     }
@@ -144,20 +147,29 @@ async fn tell(session: &Session, client: &Client, ended: &Deployment) -> Result<
         }
         None => output.talk(format!("{cross} {} at {}", ended.status, ended.step)),
     }
+    let known = await_pause(client, ended.clone()).await;
     if matches!(ended.status.as_str(), "failed" | "cancelled") && !was_stopped(ended) {
-        tell_what_serves(session, client, &names).await;
+        tell_what_serves(session, client, &names, known.pause.as_ref()).await;
     }
     Ok(())
 }
 
 /// Says what serves instead of a deployment that did not become live. It is worth a call, but its failure is not worth
 /// another error.
-pub(crate) async fn tell_what_serves(session: &Session, client: &Client, names: &Names) {
+pub(crate) async fn tell_what_serves(
+    session: &Session,
+    client: &Client,
+    names: &Names,
+    seen: Option<&Pause>,
+) {
     let Ok(service) = names.of(client).show().await else { return };
     let Some(release) = &service.release else { return };
     let release = format!("the previous release v{}", release.version);
     match service.state.as_str() {
-        "running" => session.output.talk(format!("{release} keeps serving at {}", service.url)),
+        "running" => session.output.talk(match seen {
+            Some(seen) => format!("{release} serves again at {}: {}", service.url, human::pause(seen)),
+            None => format!("{release} keeps serving at {}", service.url),
+        }),
         // It was held for the new one, which shared its volume or port.
         "starting" | "restarting" => session.output.talk(format!("{release} is started again")),
         _ => {}

@@ -16,6 +16,9 @@ const BOX_GONE_MAX: Duration = Duration::from_secs(30);
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(300);
 /// How long to wait for the rest of a build log when the deployment has ended.
 const LAST_LINES_WAIT: Duration = Duration::from_secs(2);
+/// How long to wait for what callers saw of a handover, when the deployment is live or has failed: a moment, or until
+/// the old release has started again. What comes later is shown by `deployments`.
+const PAUSE_WAIT: Duration = Duration::from_secs(10);
 /// How often the spinner moves.
 const TICK_EVERY: Duration = Duration::from_millis(100);
 
@@ -47,9 +50,21 @@ async fn follow_events(
 ) -> Result<Deployment> {
     let mut after = 0;
     let mut patience = Patience::default();
+    let mut live: Option<(Instant, Deployment)> = None;
     loop {
         let lost = || progress.note("lost the box; waiting for it …");
-        let Some(page) = next_page(client, id, after, &mut patience, lost).await? else { continue };
+        let asked = next_page(client, id, after, &mut patience, lost);
+        let page = match &live {
+            None => asked.await?,
+            Some((since, deployment)) => {
+                let left = PAUSE_WAIT.saturating_sub(since.elapsed());
+                match tokio::time::timeout(left, asked).await {
+                    Ok(page) => page?,
+                    Err(_) => return Ok(deployment.clone()),
+                }
+            }
+        };
+        let Some(page) = page else { continue };
         for event in page.events {
             if event.kind == "done" && event.step == "build" {
                 let _ = tokio::time::timeout(LAST_LINES_WAIT, log.show_what_there_is()).await;
@@ -57,10 +72,34 @@ async fn follow_events(
             progress.event(&event)?;
             after = after.max(event.sequence);
         }
-        if has_ended(&page.deployment) {
-            return Ok(page.deployment);
+        let deployment = page.deployment;
+        if !has_ended(&deployment) {
+            continue;
         }
+        // A handover that held callers has something to tell when the last of them was let go.
+        let is_told = deployment.handover.as_deref() != Some("held") || deployment.finished_at.is_some();
+        if is_told {
+            return Ok(deployment);
+        }
+        let since = live.map_or_else(Instant::now, |(since, _)| since);
+        live = Some((since, deployment));
     }
+}
+
+/// Waits a while for what callers saw of a handover that was undone, which is known when the old release is back.
+pub(crate) async fn await_pause(client: &Client, failed: Deployment) -> Deployment {
+    let parked = matches!(failed.step.as_str(), "park" | "stop" | "start" | "health");
+    let undone = matches!(failed.status.as_str(), "failed" | "cancelled");
+    if !undone || failed.hold_window_ms.is_none() || !parked {
+        return failed;
+    }
+    let began = Instant::now();
+    let mut known = failed;
+    while known.pause.is_none() && began.elapsed() < PAUSE_WAIT {
+        tokio::time::sleep(ASK_AGAIN_AFTER).await;
+        known = client.deployment(&known.id).await.unwrap_or(known);
+    }
+    known
 }
 
 /// Waits until a deployment ends, showing nothing, and returns it as it ended.

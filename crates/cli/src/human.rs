@@ -1,5 +1,7 @@
 //! Sizes, times and tables for people.
 
+use trackbed_api::Pause;
+
 /// Returns a size: `512 B`, `1.5 MB`. Powers of 1000, as disks are sold.
 pub(crate) fn size(bytes: u64) -> String {
     let mut value = bytes as f64;
@@ -60,6 +62,33 @@ pub(crate) fn moment(ms: i64) -> String {
     let (hour, minute) = (of_day / 3_600_000, of_day / 60_000 % 60);
     let (second, milli) = (of_day / 1000 % 60, of_day % 1000);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
+}
+
+/// Returns what callers saw of a handover: `callers waited at most 1.2 s, 14 requests, none refused`.
+pub(crate) fn pause(pause: &Pause) -> String {
+    let requests = match pause.requests {
+        0 => return "no caller had to wait".to_owned(),
+        1 => "1 request".to_owned(),
+        count => format!("{count} requests"),
+    };
+    let refused = match pause.refused {
+        0 => "none refused".to_owned(),
+        count => format!("{count} refused"),
+    };
+    format!("callers waited at most {}, {requests}, {refused}", wait(pause.longest_ms))
+}
+
+/// The same for a column of a table: `1.2 s (14)`, and `1.2 s (14, 3 refused)`.
+pub(crate) fn pause_cell(pause: &Pause) -> String {
+    match (pause.requests, pause.refused) {
+        (0, _) => "none".to_owned(),
+        (count, 0) => format!("{} ({count})", wait(pause.longest_ms)),
+        (count, refused) => format!("{} ({count}, {refused} refused)", wait(pause.longest_ms)),
+    }
+}
+
+fn wait(ms: u64) -> String {
+    duration(i64::try_from(ms).unwrap_or(i64::MAX))
 }
 
 /// Lays rows out in columns, two spaces between them; the first row is the head.
@@ -141,6 +170,16 @@ mod tests {
         assert_eq!(moment(0), "1970-01-01T00:00:00.000Z");
         assert_eq!(moment(951_782_400_123), "2000-02-29T00:00:00.123Z");
         assert_eq!(moment(1_795_293_163_004), "2026-11-21T20:32:43.004Z");
+    }
+
+    #[test]
+    fn a_pause_is_a_sentence_or_a_cell() {
+        let seen = |requests, refused| Pause { longest_ms: 1234, requests, refused };
+        assert_eq!(pause(&seen(14, 0)), "callers waited at most 1.2 s, 14 requests, none refused");
+        assert_eq!(pause(&seen(1, 1)), "callers waited at most 1.2 s, 1 request, 1 refused");
+        assert_eq!(pause(&seen(0, 0)), "no caller had to wait");
+        assert_eq!(pause_cell(&seen(14, 0)), "1.2 s (14)");
+        assert_eq!(pause_cell(&seen(14, 3)), "1.2 s (14, 3 refused)");
     }
 
     #[test]

@@ -52,6 +52,8 @@ pub(crate) fn service(project: &str, name: &str) -> Service {
         last_deployment: None,
         volumes: Vec::new(),
         isolation: IsolationInfo { level: "full".to_owned(), missing: Vec::new() },
+        parked: 0,
+        warnings: Vec::new(),
         pids: Vec::new(),
         last_restore_point: None,
         last_proof: None,

@@ -13,7 +13,7 @@ use trackbed_core::instance::{
     Exit, InstanceSpec, InstanceStats, InstanceStatus, Listener, LogCursor, LogPage,
 };
 use trackbed_core::isolation::Isolation;
-use trackbed_core::ports::{BuildLog, Edge, Engine, PortError, Probe, VolumePlace, Volumes};
+use trackbed_core::ports::{BuildLog, Edge, Engine, PortError, Probe, VolumeLease, VolumePlace, Volumes};
 use trackbed_core::route::{Address, EdgeStats, RouteTable, Target};
 use trackbed_core::volume::Volume;
 use trackbed_core::{InstanceId, Secret};
@@ -97,6 +97,10 @@ impl Engine for BoundedEngine {
 
     async fn free_port(&self) -> Result<u16, PortError> {
         bound("the search for a free port", CALL, self.0.free_port()).await
+    }
+
+    async fn lease(&self, place: &VolumePlace) -> Result<VolumeLease, PortError> {
+        bound("a look at the lock of a volume", CALL, self.0.lease(place)).await
     }
 
     /// Runs as long as its caller listens.

@@ -8,12 +8,13 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, watch};
 use trackbed_core::deployment::Step;
 use trackbed_core::ports::{Builder, Edge, Engine, PortError, Volumes};
-use trackbed_core::{Host, ServiceId, Timestamp};
+use trackbed_core::{Host, Network, ServiceId, Timestamp};
 use trackbed_stdx::tasks::Tasks;
 use trackbed_store::{Store, StoreError};
 
 use crate::bounded::{BoundedEdge, BoundedEngine, BoundedVolumes};
 use crate::routes::RoutesKnown;
+use crate::streams::NoticesSeen;
 use crate::sweep::Jobs;
 
 /// How long the start may wait for strays of an earlier control plane to end; services wait meanwhile.
@@ -46,6 +47,8 @@ pub struct Config {
     pub domain: Host,
     /// The port that the edge listens on, for URLs.
     pub public_port: u16,
+    /// Proxies in front of the box whose word about their clients is taken.
+    pub trusted_proxies: Vec<Network>,
     /// How many builds may run at once.
     pub builds_at_once: usize,
     /// For tests of crash safety: end the process here.
@@ -141,6 +144,9 @@ pub(crate) struct Inner {
     /// Held while a route table is computed and applied, so that tables reach the edge in the order of the states.
     pub(crate) route_order: tokio::sync::Mutex<()>,
     pub(crate) routes_known: RoutesKnown,
+    pub(crate) notices_seen: NoticesSeen,
+    /// Since when callers of a service are held for a handover.
+    pub(crate) held_since: Mutex<HashMap<ServiceId, tokio::time::Instant>>,
     /// Wakes the worker of a service.
     wakers: Mutex<HashMap<ServiceId, Arc<Notify>>>,
     /// Counts changes that somebody may be waiting to see.
@@ -164,6 +170,8 @@ impl Control {
                 build_slots,
                 route_order: tokio::sync::Mutex::new(()),
                 routes_known: RoutesKnown::default(),
+                notices_seen: NoticesSeen::default(),
+                held_since: Mutex::default(),
                 wakers: Mutex::default(),
                 news: watch::Sender::new(0),
             }),

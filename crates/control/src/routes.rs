@@ -7,28 +7,34 @@ use std::time::Duration;
 use trackbed_core::deployment::Deployment;
 use trackbed_core::route::{DownReason, Route, RouteTable, Target, UpstreamState};
 use trackbed_core::service::{Service, Wanted};
-use trackbed_core::settings::Handover;
+use trackbed_core::settings::{HOLD_WINDOW_DEFAULT, Handover, STOP_GRACE_DEFAULT};
 
 use crate::control::{Control, ControlError};
-use crate::deploy::FINISH_LIMIT;
+use crate::deploy::{start_patience, waited_at_most};
 
-/// How long a start may take before parked requests are given up. What a handover does before it starts anything
-/// (letting requests finish, the old release's grace) comes on top, see [`park_limit`].
-const START_PATIENCE: Duration = Duration::from_secs(30);
-/// The wait of parked requests when nothing is known of a release.
-const GRACE_UNKNOWN: Duration = Duration::from_secs(10);
-
-/// Longest wait of a parked request of a service whose live release has this grace to stop.
-fn park_limit(stop_grace: Option<Duration>) -> Duration {
-    FINISH_LIMIT + stop_grace.unwrap_or(GRACE_UNKNOWN) + START_PATIENCE
+/// Longest wait of a parked request: as long as the handover may take, and the start of the old release after it, so
+/// that a handover which is undone has refused nobody. After the undo it goes on from the same beginning.
+fn park_limit(routed: &Routed, held: Option<&Deployment>) -> Duration {
+    let live = routed.service.live.as_ref();
+    let waited = Duration::from_millis(live.map_or(0, |live| live.waited_ms));
+    let before = match held {
+        Some(held) => {
+            let window = held.hold_window_ms.map_or(HOLD_WINDOW_DEFAULT, Duration::from_millis);
+            waited_at_most(routed.stop_grace.unwrap_or(STOP_GRACE_DEFAULT), window)
+        }
+        None => Duration::ZERO,
+    };
+    waited + before + start_patience(live)
 }
 
 /// A service and what its route depends on.
 struct Routed {
     service: Service,
     unfinished: Vec<Deployment>,
+    /// Of the live release.
     stop_grace: Option<Duration>,
 }
+
 /// How often the edge is asked whether it has the table that it should have.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -75,7 +81,8 @@ impl Control {
             let Routed { service, .. } = routed;
             routes.insert(service.host, Route { service: service.id, name: service.name.into(), upstream });
         }
-        self.inner.edge.apply(&RouteTable { sequence, routes }).await?;
+        let trusted_proxies = self.inner.config.trusted_proxies.clone();
+        self.inner.edge.apply(&RouteTable { sequence, trusted_proxies, routes }).await?;
         known.applied.store(sequence, Ordering::Relaxed);
         known.owed.store(!is_whole, Ordering::Relaxed);
         Ok(())
@@ -105,26 +112,27 @@ impl Control {
 
     async fn keep_routes(&self) -> Result<(), ControlError> {
         let known = &self.inner.routes_known;
-        let has = self.inner.edge.stats().await?.sequence;
+        let stats = self.inner.edge.stats().await?;
+        let has = stats.sequence;
         known.seen.fetch_max(has, Ordering::Relaxed);
         if known.owed.load(Ordering::Relaxed) || has != known.applied.load(Ordering::Relaxed) {
             self.sync_routes().await?;
         }
-        Ok(())
+        self.heed_notices(&stats).await
     }
 
     /// Clears `is_whole` when the answer is only for want of an address.
     async fn upstream(&self, routed: &Routed, is_whole: &mut bool) -> UpstreamState {
-        let Routed { service, unfinished, stop_grace } = routed;
-        let is_held = unfinished.iter().any(|deployment| {
+        let Routed { service, unfinished, .. } = routed;
+        let held = unfinished.iter().find(|deployment| {
             let held = deployment.handover == Some(Handover::Held);
             held && deployment.step.parks() && deployment.previous.is_some()
         });
-        let parked = UpstreamState::Parked { limit: park_limit(*stop_grace) };
+        let parked = UpstreamState::Parked { limit: park_limit(routed, held) };
         if service.wanted == Wanted::Stopped {
             return UpstreamState::Down { reason: DownReason::Stopped };
         }
-        if is_held {
+        if held.is_some() {
             return parked;
         }
         let Some(live) = &service.live else {

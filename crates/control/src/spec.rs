@@ -46,6 +46,7 @@ impl Control {
                 host_path: place.directory.to_string_lossy().into_owned(),
                 lock_path: place.lock.to_string_lossy().into_owned(),
                 mount: volume.mount.clone(),
+                shared: release.config.shares_volumes(),
             });
         }
         let env = for_instance(&InstanceEnvironment {

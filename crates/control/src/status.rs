@@ -46,6 +46,10 @@ pub struct ServiceStatus {
     pub stats: InstanceStats,
     /// What the edge counts for it.
     pub traffic: TargetStats,
+    /// Requests that wait at the edge.
+    pub parked: u64,
+    /// What is odd about the streams of the live release, and the mend.
+    pub warnings: Vec<String>,
     /// The newest deployment.
     pub last_deployment: Option<Deployment>,
     /// Its volumes, by mount path.
@@ -87,11 +91,13 @@ impl Control {
         let id = service.live.as_ref().and_then(|live| live.instance.clone());
         let mut instance = None;
         let mut stats = InstanceStats::default();
+        let edge = self.inner.edge.stats().await.unwrap_or_default();
         let mut traffic = TargetStats::default();
+        let parked = edge.parked.get(service.id.as_str()).map_or(0, |parked| parked.now);
+        let warnings = self.stream_warnings(&service).await?;
         if let Some(id) = id {
             instance = self.inner.engine.inspect(&id).await?;
             stats = self.inner.engine.stats(&id).await.unwrap_or_default();
-            let edge = self.inner.edge.stats().await.unwrap_or_default();
             traffic = edge.targets.get(id.as_str()).copied().unwrap_or_default();
         }
         let state = state_of(&service, instance.as_ref());
@@ -104,6 +110,8 @@ impl Control {
             instance,
             stats,
             traffic,
+            parked,
+            warnings,
             last_deployment,
             volumes,
         })

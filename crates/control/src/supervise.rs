@@ -107,6 +107,7 @@ impl Control {
             Some(InstanceState::Starting | InstanceState::Running) => {
                 return match live.port {
                     Some(_) => {
+                        let live = self.note_end_of_undo(service, live).await?;
                         self.forget_restarts(service, live, status.map(|status| status.started_at)).await
                     }
                     None => self.gate_again(service, live, &instance, queue).await,
@@ -176,8 +177,11 @@ impl Control {
             () = self.something_newer(service, queue) => return Ok(()),
         };
         match verdict {
-            Verdict::Healthy { port, .. } => {
-                self.store_live(service, Live { port: Some(port), ..live }).await
+            Verdict::Healthy { port, timeline, .. } => {
+                let start_took_ms = u64::try_from(timeline.healthy.as_millis()).ok();
+                let live = Live { port: Some(port), start_took_ms, ..live };
+                self.store_live(service, live.clone()).await?;
+                self.note_end_of_undo(service, live).await.map(drop)
             }
             // The next pass sees the end and decides.
             Verdict::Ended(_) => Ok(()),

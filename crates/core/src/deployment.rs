@@ -211,6 +211,11 @@ impl Step {
         matches!(self, Step::Park | Step::Stop | Step::Start | Step::Health)
     }
 
+    /// Returns whether a `held` handover that failed at this step may have had callers wait.
+    pub fn has_parked(self) -> bool {
+        self >= Step::Park
+    }
+
     /// Returns the word used in output.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -240,6 +245,34 @@ pub struct Failure {
     pub hint: Option<String>,
     /// The last lines of the app or of the build.
     pub log_tail: Vec<String>,
+}
+
+/// What callers saw of a `held` handover: the requests that waited while neither release served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Pause {
+    /// The longest wait of a request, in milliseconds.
+    pub longest_ms: u64,
+    /// Requests that waited.
+    pub requests: u64,
+    /// Of those, the ones that were given up with 503.
+    pub refused: u64,
+}
+
+impl std::fmt::Display for Pause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let requests = match self.requests {
+            0 => return f.write_str("no caller had to wait"),
+            1 => "1 request".to_owned(),
+            count => format!("{count} requests"),
+        };
+        #[allow(clippy::cast_precision_loss, reason = "a wait is no age of the world")]
+        let longest = self.longest_ms as f64 / 1000.0;
+        let refused = match self.refused {
+            0 => "none refused".to_owned(),
+            count => format!("{count} refused"),
+        };
+        write!(f, "callers waited at most {longest:.1} s, {requests}, {refused}")
+    }
 }
 
 /// Why a deployment is given up although nothing of it failed.
@@ -328,6 +361,16 @@ pub struct Deployment {
     pub image: Option<Image>,
     /// Decided at step `check`.
     pub handover: Option<Handover>,
+    /// How long a `held` handover may take from the moment of parking until the new release is healthy, in
+    /// milliseconds. Decided at step `check`.
+    #[serde(default)]
+    pub hold_window_ms: Option<u64>,
+    /// How long the new instance took until it was healthy, in milliseconds.
+    #[serde(default)]
+    pub start_took_ms: Option<u64>,
+    /// What callers saw of it; none until it is known, and for an `overlap`.
+    #[serde(default)]
+    pub pause: Option<Pause>,
     /// Flags of `trackbed up` that override settings: dotted key and value.
     pub overrides: Vec<(String, String)>,
     /// When it was asked for.
@@ -354,6 +397,14 @@ impl Deployment {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pause_is_told_in_one_sentence() {
+        let told = |longest_ms, requests, refused| Pause { longest_ms, requests, refused }.to_string();
+        assert_eq!(told(1234, 14, 0), "callers waited at most 1.2 s, 14 requests, none refused");
+        assert_eq!(told(30_000, 1, 1), "callers waited at most 30.0 s, 1 request, 1 refused");
+        assert_eq!(told(0, 0, 0), "no caller had to wait");
+    }
 
     #[test]
     fn a_finished_deployment_never_changes_its_outcome() {

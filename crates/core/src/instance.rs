@@ -31,6 +31,9 @@ pub struct VolumeMount {
     pub lock_path: String,
     /// Where the instance sees it.
     pub mount: MountPath,
+    /// Whether others that say the same may hold it at the same time.
+    #[serde(default)]
+    pub shared: bool,
 }
 
 /// A directory of the box mounted writable into a job, such as a package cache or the layer under construction.

@@ -11,7 +11,7 @@ use crate::instance::{
 };
 use crate::isolation::Isolation;
 use crate::plan::Plan;
-use crate::route::{Address, EdgeStats, RouteTable, Target};
+use crate::route::{Address, EdgeStats, RouteTable, StreamFault, Target};
 use crate::settings::VolumeRequest;
 use crate::volume::Volume;
 use crate::{Digest, InstanceId, Secret, ServiceId};
@@ -89,6 +89,50 @@ pub struct BuildRequest {
     pub variables: Vec<(String, Secret<String>)>,
 }
 
+/// What a look at an image is made from, before its release touches anything.
+#[derive(Debug, Clone)]
+pub struct PreflightRequest {
+    /// The image.
+    pub image: Image,
+    /// The start command.
+    pub command: String,
+    /// Which service asks.
+    pub service: ServiceId,
+    /// The service's own number, see [`InstanceSpec::service_number`].
+    pub service_number: u32,
+    /// For people.
+    pub title: String,
+    /// The environment that an instance of the release would get.
+    pub env: Vec<(String, Secret<String>)>,
+}
+
+/// What such a look came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Preflight {
+    /// Nothing is missing of what was looked for.
+    Passed {
+        /// What was found, for people.
+        found: String,
+        /// What is odd all the same.
+        warnings: Vec<String>,
+    },
+    /// The release would not start: what was looked for, what was found, and the way out.
+    Failed(PortError),
+    /// It could not be looked, for a reason of the box. Says nothing about the release.
+    NotRun(String),
+}
+
+/// Something in a source that may cause a fault of its event streams.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Suspect {
+    /// `main.py:14`.
+    pub place: String,
+    /// What stands there.
+    pub what: String,
+    /// What to do about it.
+    pub mend: String,
+}
+
 /// Source → plan → image.
 #[async_trait]
 pub trait Builder: Send + Sync {
@@ -103,6 +147,16 @@ pub trait Builder: Send + Sync {
     /// # Errors
     /// When a command of the build fails; its output is in the log.
     async fn build(&self, request: BuildRequest, log: &dyn BuildLog) -> Result<Image, PortError>;
+
+    /// Looks whether an image can do what the start command asks of it, without running the app. Bounded in time; safe
+    /// to drop.
+    async fn preflight(&self, request: PreflightRequest) -> Preflight;
+
+    /// Looks in a source for what may cause a fault of its event streams, the likeliest first. Runs none of it.
+    ///
+    /// # Errors
+    /// When the source cannot be read.
+    async fn suspects(&self, source: &Source, fault: StreamFault) -> Result<Vec<Suspect>, PortError>;
 }
 
 /// A job, run to its end for one caller.
@@ -127,6 +181,28 @@ pub enum JobEnd {
     Exit(Exit),
     /// It was killed at its time limit.
     TimedOut,
+}
+
+/// Who holds the lock of a volume.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct VolumeLease {
+    /// Grows with each holder: whoever has a smaller one came before.
+    pub fence: u64,
+    /// Whether anybody holds it, known or not.
+    pub is_held: bool,
+    /// The holders that are known, the latest first: more than one only where all share it.
+    pub holders: Vec<LeaseHolder>,
+}
+
+/// A holder of a volume's lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseHolder {
+    /// The instance.
+    pub instance: InstanceId,
+    /// For people: `assistant v3`.
+    pub title: String,
+    /// Whether it lets others hold it, too.
+    pub shared: bool,
 }
 
 /// Runs instances. The embedded sandbox is the first one; a Docker engine or a cluster may be others.
@@ -205,6 +281,12 @@ pub trait Engine: Send + Sync {
     /// # Errors
     /// When none is free.
     async fn free_port(&self) -> Result<u16, PortError>;
+
+    /// Returns who holds the lock of a volume now, as it is and not as anybody remembers it.
+    ///
+    /// # Errors
+    /// When the lock file cannot be read.
+    async fn lease(&self, place: &VolumePlace) -> Result<VolumeLease, PortError>;
 
     /// Runs a command inside a running instance, with its volumes, user and limits.
     /// Its output goes to the log sink; when the future is dropped, the command is killed.

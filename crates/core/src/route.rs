@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::settings::seconds;
-use crate::{Host, InstanceId, ServiceId};
+use crate::{Host, InstanceId, Network, ServiceId};
 
 /// How to reach a port of an instance. Made by the engine, read by the edge, opaque to everybody between:
 /// `tcp:127.0.0.1:4000`, or `netns:<pid>@<start time>:127.0.0.1:8080` to dial inside a network namespace.
@@ -77,6 +77,9 @@ pub struct Route {
 pub struct RouteTable {
     /// Grows by one with each table; an older one never replaces a newer one.
     pub sequence: u64,
+    /// Proxies in front of the box: what they say about their clients (`X-Forwarded-…`) is believed.
+    #[serde(default)]
+    pub trusted_proxies: Vec<Network>,
     /// Routes by host.
     pub routes: BTreeMap<Host, Route>,
 }
@@ -123,6 +126,20 @@ pub enum StreamFault {
     Sized,
     /// All events came at once, long after the request: something in the app collected them first.
     Buffered,
+}
+
+impl StreamFault {
+    /// All faults.
+    pub const ALL: [StreamFault; 3] = [StreamFault::Compressed, StreamFault::Sized, StreamFault::Buffered];
+
+    /// Returns what is wrong, in words for the owner of the app. No two begin alike.
+    pub fn symptom(self) -> &'static str {
+        match self {
+            StreamFault::Compressed => "the app compresses its event streams, so events wait for each other",
+            StreamFault::Sized => "the app makes all of an event stream before it sends the first event",
+            StreamFault::Buffered => "the app's events arrive all at once at the end, not one by one",
+        }
+    }
 }
 
 /// A fault that the edge saw in the streams of a service.

@@ -27,12 +27,27 @@ pub struct Live {
     pub restarts: u32,
     /// Why it is not started again, when it has ended for good.
     pub given_up: Option<String>,
+    /// How long its last start took until it was healthy, in milliseconds.
+    #[serde(default)]
+    pub start_took_ms: Option<u64>,
+    /// How long requests may have waited already when it is started again after a handover that was undone, in
+    /// milliseconds; zero once it is healthy.
+    #[serde(default)]
+    pub waited_ms: u64,
 }
 
 impl Live {
     /// A release whose instance has just been found healthy.
     pub fn healthy(release: ReleaseId, instance: InstanceId, port: u16) -> Self {
-        Self { release, instance: Some(instance), port: Some(port), restarts: 0, given_up: None }
+        Self {
+            release,
+            instance: Some(instance),
+            port: Some(port),
+            restarts: 0,
+            given_up: None,
+            start_took_ms: None,
+            waited_ms: 0,
+        }
     }
 }
 

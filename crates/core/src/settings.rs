@@ -131,16 +131,59 @@ pub struct ServiceConfig {
     /// How long the old release may go on with streams that are open when the new one takes over.
     #[serde(with = "seconds")]
     pub drain_timeout: Duration,
+    /// How long callers may be held while this release takes over a volume: from the moment of parking until it is
+    /// healthy. None means: as long as starts of the service take, see `control`.
+    #[serde(default, with = "optional_seconds")]
+    pub hold_window: Option<Duration>,
+    /// How traffic moves to this release when the owner said so; none means: `held` with a volume, else `overlap`.
+    #[serde(default)]
+    pub handover: Option<Handover>,
+    /// Whether the owner says that the app copes with two instances that write to its volumes at once.
+    #[serde(default)]
+    pub shared: bool,
+}
+
+impl ServiceConfig {
+    /// Returns whether an instance of this release takes its volumes together with others that do, too.
+    pub fn shares_volumes(&self) -> bool {
+        self.shared && self.handover != Some(Handover::Held)
+    }
 }
 
 /// Default time between SIGTERM and SIGKILL. Railway's is 0 (immediate kill), which loses writes; Fly's is 5 s and Render's 30 s.
 pub const STOP_GRACE_DEFAULT: Duration = Duration::from_secs(10);
 /// Default drain limit, as kamal-proxy's.
 pub const DRAIN_TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
+/// Shortest hold window that is chosen by itself.
+pub const HOLD_WINDOW_DEFAULT: Duration = Duration::from_secs(30);
 /// Default health timeout, as Railway's (docs.railway.com/deployments/healthchecks).
 pub const HEALTH_TIMEOUT_DEFAULT: Duration = Duration::from_secs(300);
 /// Default number of restarts in a row, as Railway's.
 pub const MAX_RETRIES_DEFAULT: u32 = 10;
+
+/// As [`seconds`], for a time that may be absent.
+mod optional_seconds {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(
+        value: &Option<Duration>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => serializer.serialize_some(&value.as_secs_f64()),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Duration>, D::Error> {
+        let seconds = Option::<f64>::deserialize(deserializer)?;
+        seconds.map(Duration::try_from_secs_f64).transpose().map_err(serde::de::Error::custom)
+    }
+}
 
 /// Durations as whole or broken seconds, as the configuration files write them.
 pub(crate) mod seconds {

@@ -7,13 +7,14 @@ use std::net::IpAddr;
 use std::ops::Range;
 
 use httparse::Header;
+use trackbed_core::Network;
 
 use crate::body::Body;
 use crate::fields::{ConnectionOptions, Field, field_of, length_of, put, put_field, tokens};
 use crate::host;
 use crate::limits::{HEADERS_MAX, REQUEST_ID_BYTES_MAX};
 use crate::pages::Fault;
-use crate::trust::{Network, client_of};
+use crate::trust::client_of;
 
 /// What the edge knows about a client beside what it says.
 pub(crate) struct ClientFacts<'a> {

@@ -10,7 +10,7 @@ use trackbed_core::instance::{
     Exit, InstanceSpec, InstanceState, InstanceStats, InstanceStatus, Listener, LogCursor, LogPage,
 };
 use trackbed_core::isolation::{Isolation, IsolationLevel};
-use trackbed_core::ports::{BuildLog, Engine, PortError};
+use trackbed_core::ports::{BuildLog, Engine, PortError, VolumeLease, VolumePlace};
 use trackbed_core::route::Address;
 use trackbed_core::{InstanceId, Secret};
 use trackbed_stdx::files;
@@ -19,7 +19,7 @@ use crate::listening::{listeners, socket_inodes};
 use crate::reconcile::Life;
 use crate::records::{End, Order, Phase, State};
 use crate::sandbox::{Inner, START_LIMIT, Sandbox};
-use crate::{jobs, logfile, process};
+use crate::{jobs, locks, logfile, process};
 
 /// The port of every instance that has a network of its own.
 const OWN_NETWORK_PORT: u16 = 8080;
@@ -146,6 +146,15 @@ impl Engine for Sandbox {
 
     async fn free_port(&self) -> Result<u16, PortError> {
         self.blocking(Inner::free_port).await
+    }
+
+    async fn lease(&self, place: &VolumePlace) -> Result<VolumeLease, PortError> {
+        let path = place.lock.clone();
+        self.blocking(move |_| {
+            locks::lease(&path)
+                .map_err(|error| PortError::new(format!("cannot read the lock {}: {error}", path.display())))
+        })
+        .await
     }
 
     async fn exec(

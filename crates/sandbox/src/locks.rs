@@ -9,9 +9,11 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use nix::fcntl::Flock;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, Flock, fcntl};
 use serde::{Deserialize, Serialize};
 use trackbed_core::instance::VolumeMount;
+use trackbed_core::ports::{LeaseHolder, VolumeLease};
 use trackbed_stdx::files;
 
 use crate::cgroup::Cgroup;
@@ -23,8 +25,20 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// A record fills a multiple of this, so that the next one is written over it and needs no more room.
 const RECORD_BYTES: usize = 1024;
 
-/// What stands in a lock file: who held it last.
+/// What stands in a lock file.
 #[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Record {
+    /// Who took it last.
+    #[serde(flatten)]
+    latest: Holder,
+    /// Those who shared it with the latest when that took it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    beside: Vec<Holder>,
+}
+
+/// Who holds, or held, a lock.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 struct Holder {
     instance: String,
@@ -35,9 +49,29 @@ struct Holder {
     boot_id: String,
     init: Option<ProcessId>,
     cgroup: Cgroup,
+    /// Whether others that say the same may hold it, too.
+    shared: bool,
+}
+
+impl Record {
+    fn all(&self) -> impl Iterator<Item = &Holder> {
+        std::iter::once(&self.latest).chain(&self.beside)
+    }
+
+    /// Returns whether anybody lives who keeps a new holder out.
+    fn keeps_out(&self, shared: bool) -> bool {
+        self.all().any(|holder| !(holder.shared && shared) && holder.lives())
+    }
 }
 
 impl Holder {
+    /// Returns whether it lives, or is on its way: its shim lives, and has not named an init yet.
+    fn is_living(&self) -> bool {
+        let shim = i32::try_from(self.pid).ok().and_then(ProcessId::of);
+        let begins = self.init.is_none() && self.boot_id == process::boot_id() && shim.is_some();
+        begins || self.lives()
+    }
+
     /// Returns whether anything of it lives still.
     fn lives(&self) -> bool {
         self.boot_id == process::boot_id()
@@ -60,8 +94,15 @@ pub(crate) fn take(order: &Order) -> Result<Vec<Flock<File>>, String> {
 /// Adds its init to the record of a holder, before that begins.
 pub(crate) fn name_init(locks: &mut [Flock<File>], init: Option<ProcessId>) -> std::io::Result<()> {
     for lock in locks {
-        let (holder, text) = read(lock)?;
-        write(lock, &Holder { init, ..holder }, &text)?;
+        alone(lock, |lock| {
+            let (mut record, text) = read(lock)?;
+            let own = std::process::id();
+            let Record { latest, beside } = &mut record;
+            if let Some(holder) = std::iter::once(latest).chain(beside).find(|holder| holder.pid == own) {
+                holder.init = init;
+            }
+            write(lock, &record, &text)
+        })?;
     }
     Ok(())
 }
@@ -74,20 +115,19 @@ fn take_one(order: &Order, volume: &VolumeMount) -> Result<Flock<File>, String> 
             std::thread::sleep(PAUSE);
         }
         if lock.is_none() {
-            lock = files::try_lock(path)
+            lock = if volume.shared { files::try_lock_shared(path) } else { files::try_lock(path) }
                 .map_err(|error| failure(volume, &format!("{}: {error}", volume.lock_path)))?;
         }
         if let Some(mut free) = lock.take() {
-            let (holder, text) = read(&mut free).map_err(|error| failure(volume, &error.to_string()))?;
-            if !holder.lives() {
-                sign(&mut free, order, &holder, &text)
-                    .map_err(|error| failure(volume, &error.to_string()))?;
+            let signed = alone(&mut free, |free| sign(free, order, volume.shared));
+            if signed.map_err(|error| failure(volume, &error.to_string()))? {
                 return Ok(free);
             }
             lock = Some(free);
         }
     }
-    let holder = std::fs::read(path).ok().map(|bytes| parse(&bytes)).unwrap_or_default();
+    let Record { latest: holder, .. } =
+        std::fs::read(path).ok().map(|bytes| parse(&bytes)).unwrap_or_default();
     let by = if holder.title.is_empty() { "another process".to_owned() } else { holder.title };
     let advice = match lock {
         None => "stop it first",
@@ -106,33 +146,92 @@ fn failure(volume: &VolumeMount, why: &str) -> String {
     format!("cannot lock volume {} at {}: {why}", volume.volume, volume.mount.as_str())
 }
 
-fn parse(bytes: &[u8]) -> Holder {
+fn parse(bytes: &[u8]) -> Record {
     serde_json::from_slice(bytes).unwrap_or_default()
 }
 
-fn read(lock: &mut Flock<File>) -> std::io::Result<(Holder, Vec<u8>)> {
+fn read(lock: &mut Flock<File>) -> std::io::Result<(Record, Vec<u8>)> {
     let mut text = Vec::new();
     lock.seek(SeekFrom::Start(0))?;
     lock.read_to_end(&mut text)?;
     Ok((parse(&text), text))
 }
 
-fn sign(lock: &mut Flock<File>, order: &Order, before: &Holder, text: &[u8]) -> std::io::Result<()> {
-    let holder = Holder {
+/// Writes a new holder into the record, unless somebody lives who keeps it out.
+fn sign(lock: &mut Flock<File>, order: &Order, shared: bool) -> std::io::Result<bool> {
+    let (before, text) = read(lock)?;
+    if before.keeps_out(shared) {
+        return Ok(false);
+    }
+    let latest = Holder {
         instance: order.id.to_string(),
         title: order.title.clone(),
         pid: std::process::id(),
-        fence: before.fence + 1,
+        fence: before.latest.fence + 1,
         boot_id: process::boot_id(),
         init: None,
         cgroup: order.cgroup.clone(),
+        shared,
     };
-    write(lock, &holder, text)
+    let beside = before.all().filter(|holder| holder.is_living()).cloned().collect();
+    write(lock, &Record { latest, beside }, &text)?;
+    Ok(true)
+}
+
+/// Does something with the record that others who share the lock must not do at the same time (fcntl(2), open file
+/// description locks, which know nothing of flock(2)).
+fn alone<T>(
+    lock: &mut Flock<File>,
+    work: impl FnOnce(&mut Flock<File>) -> std::io::Result<T>,
+) -> std::io::Result<T> {
+    let mut whole = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    let mut attempt = 0;
+    while let Err(errno) = fcntl(&**lock, FcntlArg::F_OFD_SETLK(&whole)) {
+        attempt += 1;
+        if attempt == ATTEMPTS || !matches!(errno, Errno::EAGAIN | Errno::EACCES) {
+            return Err(errno.into());
+        }
+        std::thread::sleep(PAUSE);
+    }
+    let done = work(lock);
+    whole.l_type = libc::F_UNLCK as libc::c_short;
+    fcntl(&**lock, FcntlArg::F_OFD_SETLK(&whole))?;
+    done
+}
+
+/// Tells who holds a lock now, by the kernel and by what the holders wrote. A lock that is free is taken for a moment,
+/// which others who want it wait out.
+pub(crate) fn lease(path: &Path) -> std::io::Result<VolumeLease> {
+    if !path.is_file() {
+        return Ok(VolumeLease::default());
+    }
+    let free = files::try_lock(path)?;
+    let record = parse(&std::fs::read(path)?);
+    let holds = |holder: &&Holder| match free {
+        // What is left of it may write still.
+        Some(_) => holder.lives(),
+        None => holder.is_living(),
+    };
+    let holders: Vec<LeaseHolder> = record
+        .all()
+        .filter(holds)
+        .filter_map(|holder| {
+            let instance = holder.instance.parse().ok()?;
+            Some(LeaseHolder { instance, title: holder.title.clone(), shared: holder.shared })
+        })
+        .collect();
+    Ok(VolumeLease { fence: record.latest.fence, is_held: free.is_none() || !holders.is_empty(), holders })
 }
 
 /// Writes over the record `before`. The file is never empty in between: on a full disk the fence would be lost.
-fn write(lock: &mut Flock<File>, holder: &Holder, before: &[u8]) -> std::io::Result<()> {
-    let mut text = serde_json::to_vec(holder)?;
+fn write(lock: &mut Flock<File>, record: &Record, before: &[u8]) -> std::io::Result<()> {
+    let mut text = serde_json::to_vec(record)?;
     // White space may follow a JSON value.
     text.resize(text.len().next_multiple_of(RECORD_BYTES), b' ');
     lock.seek(SeekFrom::Start(0))?;

@@ -97,6 +97,46 @@ async fn a_volume_is_written_kept_and_never_shared() {
 }
 
 #[tokio::test]
+async fn a_volume_is_shared_by_those_who_say_so_and_by_nobody_else() {
+    let Some(world) = World::full() else { return };
+    let alone = world.volume("/data");
+    let shared = trackbed_core::instance::VolumeMount { shared: true, ..alone.clone() };
+    let holds = |volume: &trackbed_core::instance::VolumeMount, command: &str| InstanceSpec {
+        volumes: vec![volume.clone()],
+        ..world.spec(command)
+    };
+    let place = trackbed_core::ports::VolumePlace {
+        directory: alone.host_path.clone().into(),
+        lock: alone.lock_path.clone().into(),
+    };
+    let told = async || {
+        let lease = world.sandbox.lease(&place).await.unwrap();
+        (lease.fence, lease.holders.into_iter().map(|holder| holder.instance).collect::<Vec<_>>())
+    };
+    assert_eq!(told().await, (0, vec![]));
+    let one = holds(&shared, "echo one > /data/one; echo up; exec sleep 1000");
+    let two = holds(&shared, "cat /data/one; echo up; exec sleep 1000");
+    for spec in [&one, &two] {
+        world.sandbox.start(spec).await.unwrap();
+        world.until_logged(&spec.id, "up").await;
+    }
+    assert_eq!(told().await, (2, vec![two.id.clone(), one.id.clone()]));
+    let message = refused(world.sandbox.start(&holds(&alone, "true")).await);
+    assert!(message.contains("is in use by assistant v1"), "{message}");
+    world.sandbox.stop(&two.id, Duration::from_secs(2)).await.unwrap();
+    assert_eq!(told().await, (2, vec![one.id.clone()]));
+    // The one that took it last is gone, and the other keeps it still.
+    refused(world.sandbox.start(&holds(&alone, "true")).await);
+    world.sandbox.stop(&one.id, Duration::from_secs(2)).await.unwrap();
+    assert_eq!(told().await, (2, vec![]));
+    let three = holds(&alone, "echo up; exec sleep 1000");
+    world.sandbox.start(&three).await.unwrap();
+    refused(world.sandbox.start(&holds(&shared, "true")).await);
+    assert_eq!(told().await, (3, vec![three.id.clone()]));
+    world.close().await;
+}
+
+#[tokio::test]
 async fn every_kind_of_end_is_told_apart() {
     let Some(world) = World::full() else { return };
     let end = async |command: &str| world.run(&world.spec(command)).await.0;

@@ -49,6 +49,12 @@ pub(crate) fn deployment(
             }
             .into()
         }),
+        hold_window_ms: deployment.hold_window_ms,
+        pause: deployment.pause.map(|pause| wire::Pause {
+            longest_ms: pause.longest_ms,
+            requests: pause.requests,
+            refused: pause.refused,
+        }),
         failure: deployment.failure.as_ref().map(failure),
         superseded_by: match &deployment.withdrawal {
             Some(Withdrawal::Superseded { by }) => Some(by.to_string()),
@@ -145,6 +151,9 @@ pub(crate) fn service(control: &Control, status: ServiceStatus, around: Around) 
         cpu_seconds: status.stats.cpu.as_secs_f64(),
         in_flight: status.traffic.in_flight,
         streams: status.traffic.streams,
+        websockets: status.traffic.websockets,
+        oldest_stream_ms: status.traffic.oldest_stream_ms,
+        longest_silence_ms: status.traffic.longest_silence_ms,
         requests: status.traffic.requests,
     });
     let under_way = ["queued", "building", "deploying"];
@@ -175,6 +184,8 @@ pub(crate) fn service(control: &Control, status: ServiceStatus, around: Around) 
         last_deployment: around.last_deployment,
         volumes: around.volumes,
         isolation: isolation(around.isolation),
+        parked: status.parked,
+        warnings: status.warnings,
         pids: status.instance.map(|instance| instance.pids).unwrap_or_default(),
         instance,
         last_restore_point: None,

@@ -84,9 +84,21 @@ fn open_up(folder: &Path) -> io::Result<()> {
 /// # Errors
 /// When the file cannot be opened.
 pub fn try_lock(path: &Path) -> io::Result<Option<Flock<File>>> {
+    try_lock_as(path, FlockArg::LockExclusiveNonblock)
+}
+
+/// As [`try_lock`], together with others that ask for it in this way.
+///
+/// # Errors
+/// When the file cannot be opened.
+pub fn try_lock_shared(path: &Path) -> io::Result<Option<Flock<File>>> {
+    try_lock_as(path, FlockArg::LockSharedNonblock)
+}
+
+fn try_lock_as(path: &Path, how: FlockArg) -> io::Result<Option<Flock<File>>> {
     let file =
         OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+    match Flock::lock(file, how) {
         Ok(lock) => Ok(Some(lock)),
         Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
         Err((_, errno)) => Err(errno.into()),
@@ -122,6 +134,20 @@ mod tests {
         assert!(write_atomic(&folder.join("taken"), b"x", 0o600).is_err());
         assert!(folder.join("taken").is_dir());
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+        remove_tree(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_shared_lock_keeps_out_those_who_do_not_share() {
+        let folder = scratch();
+        let path = folder.join("lock");
+        let one = try_lock_shared(&path).unwrap();
+        let two = try_lock_shared(&path).unwrap();
+        assert!(one.is_some() && two.is_some());
+        assert!(try_lock(&path).unwrap().is_none());
+        drop((one, two));
+        let alone = try_lock(&path).unwrap();
+        assert!(alone.is_some() && try_lock_shared(&path).unwrap().is_none());
         remove_tree(&folder).unwrap();
     }
 

@@ -69,10 +69,17 @@ impl Draft {
         let text = match &member.node.value {
             Value::Null => return Ok(()),
             Value::Text(text) if text.trim().is_empty() => return Ok(()),
-            Value::Text(text) => text,
-            Value::Number(number) if key.is_number() => number,
+            Value::Text(text) => text.as_str(),
+            Value::Number(number) if key.is_number() => number.as_str(),
+            Value::Bool(true) if key.is_flag() => "true",
+            Value::Bool(false) if key.is_flag() => "false",
             Value::Bool(_) | Value::Number(_) | Value::List(_) | Value::Table(_) => {
-                return Err(wrong(if key.is_number() { "a number" } else { "a text in quotes" }));
+                let expected = match (key.is_number(), key.is_flag()) {
+                    (true, _) => "a number",
+                    (_, true) => "true or false",
+                    (false, false) => "a text in quotes",
+                };
+                return Err(wrong(expected));
             }
         };
         let setting = key.parse(text).map_err(|expected| wrong(&expected))?;

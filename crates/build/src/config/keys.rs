@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use trackbed_core::settings::RestartMode;
+use trackbed_core::settings::{Handover, RestartMode};
 use trackbed_core::volume::MountPath;
 
 /// A key that Trackbed knows.
@@ -18,6 +18,9 @@ pub(crate) enum Key {
     MaxRetries,
     StopGrace,
     DrainTimeout,
+    HoldWindow,
+    Handover,
+    Shared,
     Port,
     RequiredMount,
     Memory,
@@ -37,10 +40,14 @@ pub(crate) enum Setting {
     Number(u64),
     /// A place for a volume.
     Mount(MountPath),
+    /// How traffic moves.
+    Handover(Handover),
+    /// Yes or no.
+    Flag(bool),
 }
 
 /// Every key, in the order in which `trackbed plan` prints them, with its names; the first is ours.
-const KEYS: [(Key, &[&str]); 13] = [
+const KEYS: [(Key, &[&str]); 16] = [
     (Key::Builder, &["build.builder"]),
     (Key::BuildCommand, &["build.buildCommand", "build.command"]),
     (Key::StartCommand, &["deploy.startCommand", "start"]),
@@ -48,8 +55,11 @@ const KEYS: [(Key, &[&str]); 13] = [
     (Key::HealthTimeout, &["deploy.healthcheckTimeout"]),
     (Key::RestartMode, &["deploy.restartPolicyType"]),
     (Key::MaxRetries, &["deploy.restartPolicyMaxRetries"]),
-    (Key::StopGrace, &["deploy.stopGraceSeconds", "deploy.drainingSeconds"]),
-    (Key::DrainTimeout, &["deploy.drainSeconds"]),
+    (Key::StopGrace, &["deploy.stopGraceSeconds"]),
+    (Key::DrainTimeout, &["deploy.drainingSeconds", "deploy.drainSeconds"]),
+    (Key::HoldWindow, &["deploy.holdSeconds"]),
+    (Key::Handover, &["deploy.handover"]),
+    (Key::Shared, &["deploy.shared"]),
     (Key::Port, &["deploy.port", "port"]),
     (Key::RequiredMount, &["deploy.requiredMountPath"]),
     (Key::Memory, &["limits.memory", "deploy.limitOverride.containers.memoryBytes"]),
@@ -82,6 +92,7 @@ impl Key {
             | Key::MaxRetries
             | Key::StopGrace
             | Key::DrainTimeout
+            | Key::HoldWindow
             | Key::Port
             | Key::Memory
             | Key::Cpu => true,
@@ -90,8 +101,15 @@ impl Key {
             | Key::StartCommand
             | Key::HealthPath
             | Key::RestartMode
+            | Key::Handover
+            | Key::Shared
             | Key::RequiredMount => false,
         }
+    }
+
+    /// Returns whether a file writes the value as `true` or `false`.
+    pub(crate) fn is_flag(self) -> bool {
+        self == Key::Shared
     }
 
     /// Parses a value; the error says what is expected.
@@ -108,11 +126,11 @@ impl Key {
                 }
                 Ok(Setting::Text(format!("/{}", text.trim_start_matches('/'))))
             }
-            Key::HealthTimeout | Key::StopGrace | Key::DrainTimeout => {
+            Key::HealthTimeout | Key::StopGrace | Key::DrainTimeout | Key::HoldWindow => {
                 let seconds = text.strip_suffix('s').unwrap_or(text).trim();
                 let seconds = seconds.parse::<f64>().ok().filter(|seconds| {
                     (0.0..=TIME_MAX_SECONDS).contains(seconds)
-                        && (self != Key::HealthTimeout || *seconds > 0.0)
+                        && (!matches!(self, Key::HealthTimeout | Key::HoldWindow) || *seconds > 0.0)
                 });
                 seconds
                     .map(|seconds| Setting::Time(Duration::from_secs_f64(seconds)))
@@ -123,6 +141,16 @@ impl Key {
                 "ALWAYS" => Ok(Setting::Restart(RestartMode::Always)),
                 "NEVER" => Ok(Setting::Restart(RestartMode::Never)),
                 _ => Err("ON_FAILURE, ALWAYS or NEVER".to_owned()),
+            },
+            Key::Handover => match text {
+                "overlap" => Ok(Setting::Handover(Handover::Overlap)),
+                "held" => Ok(Setting::Handover(Handover::Held)),
+                _ => Err("\"overlap\" or \"held\"".to_owned()),
+            },
+            Key::Shared => match text {
+                "true" => Ok(Setting::Flag(true)),
+                "false" => Ok(Setting::Flag(false)),
+                _ => Err("true or false".to_owned()),
             },
             Key::MaxRetries => {
                 let count = number().filter(|count| *count <= u64::from(u32::MAX));
@@ -176,6 +204,9 @@ impl fmt::Display for Setting {
             Setting::Restart(RestartMode::Never) => f.write_str("NEVER"),
             Setting::Number(number) => write!(f, "{number}"),
             Setting::Mount(path) => write!(f, "{path}"),
+            Setting::Handover(Handover::Overlap) => f.write_str("overlap"),
+            Setting::Handover(Handover::Held) => f.write_str("held"),
+            Setting::Flag(yes) => write!(f, "{yes}"),
         }
     }
 }
@@ -221,6 +252,9 @@ mod tests {
             (Key::HealthTimeout, "0"),
             (Key::HealthTimeout, "-1"),
             (Key::HealthTimeout, "NaN"),
+            (Key::HoldWindow, "0"),
+            (Key::Handover, "blue-green"),
+            (Key::Shared, "yes"),
             (Key::StopGrace, "1e300"),
             (Key::MaxRetries, "1.5"),
             (Key::Memory, "lots"),

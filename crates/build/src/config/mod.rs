@@ -45,7 +45,7 @@ const FLAGS: [(Key, &str); 3] = [
 /// Variables that are settings.
 const VARIABLES: [(&str, Key); 3] = [
     ("RAILWAY_HEALTHCHECK_TIMEOUT_SEC", Key::HealthTimeout),
-    ("RAILWAY_DEPLOYMENT_DRAINING_SECONDS", Key::StopGrace),
+    ("RAILWAY_DEPLOYMENT_DRAINING_SECONDS", Key::DrainTimeout),
     ("PORT", Key::Port),
 ];
 

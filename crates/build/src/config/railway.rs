@@ -47,7 +47,7 @@ const READ_DEPLOY: [&str; 8] = [
     "port",
 ];
 /// Keys that Trackbed has beside Railway's.
-const OWN_DEPLOY: [&str; 2] = ["stopGraceSeconds", "drainSeconds"];
+const OWN_DEPLOY: [&str; 5] = ["stopGraceSeconds", "drainSeconds", "holdSeconds", "handover", "shared"];
 /// Keys that would change what happens, and do not yet.
 const NOT_YET: [&str; 4] = ["preDeployCommand", "cronSchedule", "numReplicas", "sleepApplication"];
 

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use trackbed_core::plan::PlannedSetting;
 use trackbed_core::settings::{
-    DRAIN_TIMEOUT_DEFAULT, HEALTH_TIMEOUT_DEFAULT, HealthCheck, Limits, MAX_RETRIES_DEFAULT, Origin,
-    RestartMode, RestartPolicy, STOP_GRACE_DEFAULT, ServiceConfig, VolumeRequest,
+    DRAIN_TIMEOUT_DEFAULT, HEALTH_TIMEOUT_DEFAULT, Handover, HealthCheck, Limits, MAX_RETRIES_DEFAULT,
+    Origin, RestartMode, RestartPolicy, STOP_GRACE_DEFAULT, ServiceConfig, VolumeRequest,
 };
 use trackbed_core::volume::MountPath;
 
@@ -14,6 +14,9 @@ use crate::config::keys::{Key, Setting};
 
 /// Decides everything but the start command, which must be there by now.
 pub(crate) fn resolve(draft: &mut Draft) -> (ServiceConfig, Vec<PlannedSetting>) {
+    // Railway's one figure is the time between SIGTERM and SIGKILL, too: nobody gets less of it here than there. Its
+    // default of 0 would lose writes, so ours is the least.
+    let stop_grace = time(draft, Key::DrainTimeout, Duration::ZERO).max(STOP_GRACE_DEFAULT);
     let config = ServiceConfig {
         start_command: text(draft, Key::StartCommand).unwrap_or_default(),
         health: HealthCheck {
@@ -37,11 +40,40 @@ pub(crate) fn resolve(draft: &mut Draft) -> (ServiceConfig, Vec<PlannedSetting>)
         port: number(draft, Key::Port).and_then(|port| u16::try_from(port).ok()),
         volumes: volumes(draft),
         required_mount: mount(draft),
-        stop_grace: time(draft, Key::StopGrace, STOP_GRACE_DEFAULT),
+        stop_grace: time(draft, Key::StopGrace, stop_grace),
         drain_timeout: time(draft, Key::DrainTimeout, DRAIN_TIMEOUT_DEFAULT),
+        hold_window: draft.find(Key::HoldWindow).and_then(|given| match given.setting {
+            Setting::Time(time) => Some(time),
+            _ => None,
+        }),
+        handover: draft.find(Key::Handover).and_then(|given| match given.setting {
+            Setting::Handover(handover) => Some(handover),
+            _ => None,
+        }),
+        shared: matches!(draft.find(Key::Shared).map(|given| &given.setting), Some(Setting::Flag(true))),
     };
+    warn_of_sharing(draft, &config);
     let settings = planned(draft, &config);
     (config, settings)
+}
+
+/// Says what an owner takes upon himself who lets two releases write to a volume.
+fn warn_of_sharing(draft: &mut Draft, config: &ServiceConfig) {
+    let Some(given) = draft.find(Key::Shared).filter(|_| config.shared) else { return };
+    let place = given.place.clone();
+    let message = match config.handover {
+        Some(Handover::Held) => {
+            format!(
+                "{place}: `shared` does nothing with `handover = \"held\"`: there is one writer at a time"
+            )
+        }
+        Some(Handover::Overlap) | None => format!(
+            "{place}: `shared`: during a deploy two releases write to the volume at once, and the app must cope with \
+             that: SQLite in WAL mode does, as long as both understand the schema; files that are replaced whole \
+             and embedded stores such as ChromaDB do not"
+        ),
+    };
+    draft.warn("", None, message);
 }
 
 fn text(draft: &Draft, key: Key) -> Option<String> {
@@ -107,12 +139,27 @@ fn planned(draft: &Draft, config: &ServiceConfig) -> Vec<PlannedSetting> {
             | Key::BuildCommand
             | Key::StartCommand
             | Key::HealthPath
+            | Key::HoldWindow
+            | Key::Handover
+            | Key::Shared
             | Key::Port
             | Key::RequiredMount
             | Key::Memory
             | Key::Cpu => None,
         };
-        let (setting, origin, place) = match (draft.find(key), default) {
+        // A grace that follows from the drain limit comes from where that does.
+        let follows = key == Key::StopGrace && config.stop_grace > STOP_GRACE_DEFAULT;
+        let found = draft.find(key);
+        if let Some(given) = draft.find(Key::DrainTimeout).filter(|_| follows && found.is_none()) {
+            settings.push(PlannedSetting {
+                key: key.name().to_owned(),
+                value: key.show(&Setting::Time(config.stop_grace)),
+                origin: given.origin,
+                place: given.place.clone(),
+            });
+            continue;
+        }
+        let (setting, origin, place) = match (found, default) {
             (Some(given), _) => (given.setting.clone(), given.origin, given.place.clone()),
             (None, Some(setting)) => (setting, Origin::Default, "default".to_owned()),
             (None, None) => continue,

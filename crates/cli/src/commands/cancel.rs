@@ -6,7 +6,7 @@ use trackbed_api::Deployment;
 use trackbed_client::Client;
 
 use crate::deploy::{summary, tell_what_serves};
-use crate::follow::until_ended;
+use crate::follow::{await_pause, until_ended};
 use crate::names::parse_name;
 use crate::output::{Ink, hint, sentence};
 use crate::session::Session;
@@ -65,7 +65,8 @@ pub(crate) async fn run(session: &Session, args: &Args) -> Result<u8> {
         other => ((Ink::Odd, "!"), format!("{id} of {names} had already ended as {other}, at {step}")),
     };
     output.talk(format!("{} {text}", output.ink_talk(ink.0, ink.1)));
-    tell_what_serves(session, &client, &names).await;
+    let known = await_pause(&client, ended.clone()).await;
+    tell_what_serves(session, &client, &names, known.pause.as_ref()).await;
     Ok(code)
 }
 

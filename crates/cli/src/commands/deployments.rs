@@ -4,7 +4,7 @@ use anyhow::Result;
 use trackbed_api::Deployment;
 use trackbed_stdx::clock::now_ms;
 
-use crate::human::{ago, headline, table};
+use crate::human::{ago, headline, pause_cell, table};
 use crate::session::Session;
 use crate::target::Target;
 
@@ -37,12 +37,13 @@ pub(crate) async fn run(session: &Session, args: &Args) -> Result<u8> {
         return Ok(0);
     }
     let now = now_ms();
-    let head = ["DEPLOYMENT", "KIND", "STATUS", "RELEASE", "WHEN", ""].map(str::to_owned);
+    let head = ["DEPLOYMENT", "KIND", "STATUS", "RELEASE", "WHEN", "CALLERS WAITED", ""].map(str::to_owned);
     let rows = deployments.into_iter().map(|deployment| {
         let note = note(&deployment);
         let when = ago(now, deployment.created_at);
         let release = deployment.release.unwrap_or_else(|| "-".to_owned());
-        [deployment.id, deployment.kind, deployment.status, release, when, note]
+        let waited = deployment.pause.as_ref().map_or_else(|| "-".to_owned(), pause_cell);
+        [deployment.id, deployment.kind, deployment.status, release, when, waited, note]
     });
     for line in table(&std::iter::once(head).chain(rows).collect::<Vec<_>>()) {
         session.output.result(line)?;

@@ -2,10 +2,10 @@
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use trackbed_api::{BoxInfo, Service};
+use trackbed_api::{BoxInfo, Instance, Service};
 use trackbed_stdx::clock::now_ms;
 
-use crate::human::{ago, headline, size, span};
+use crate::human::{ago, duration, headline, pause, plain, size, span};
 use crate::names::parse_name;
 use crate::output::Ink;
 use crate::session::Session;
@@ -144,10 +144,16 @@ fn service_lines(service: &Service, now: i64) -> Vec<String> {
         let memory = size(instance.memory_bytes);
         lines.push(format!("{port}up {up}, {memory}, {:.1} CPU s{restarts}", instance.cpu_seconds));
         lines.push(format!(
-            "{} requests, {} open, {} streams",
-            instance.requests, instance.in_flight, instance.streams
+            "{} requests, {} open{}",
+            instance.requests,
+            instance.in_flight,
+            streams(instance)
         ));
     }
+    if service.parked > 0 {
+        lines.push(format!("{} requests wait for it at the edge", service.parked));
+    }
+    lines.extend(service.warnings.iter().map(|warning| format!("! {}", plain(warning))));
     for volume in &service.volumes {
         let (used, free) = (size(volume.used_bytes), size(volume.free_bytes));
         lines.push(format!("volume {} at {}: {used} used, {free} free", volume.name, volume.mount));
@@ -164,9 +170,31 @@ fn service_lines(service: &Service, now: i64) -> Vec<String> {
         let reason = headline(&failure.reason);
         lines.push(format!("last deployment failed {when} at {}: {reason}", failure.stage));
     }
+    if let Some(seen) = service.last_deployment.as_ref().and_then(|deployment| deployment.pause.as_ref()) {
+        lines.push(format!("last deployment: {}", pause(seen)));
+    }
     if let Some(at) = service.last_restore_point {
         let proof = service.last_proof.map(|at| format!(", proven {}", ago(now, at)));
         lines.push(format!("restore point {}{}", ago(now, at), proof.unwrap_or_default()));
     }
     lines
+}
+
+/// The open streams of an instance: `, 3 streams (1 WebSocket; oldest 4 min 2 s, longest silence 14 s)`.
+fn streams(instance: &Instance) -> String {
+    let time = |ms: u64| duration(i64::try_from(ms).unwrap_or(i64::MAX));
+    let websockets = match instance.websockets {
+        0 => String::new(),
+        1 => "1 WebSocket; ".to_owned(),
+        count => format!("{count} WebSockets; "),
+    };
+    match instance.streams {
+        0 => ", no streams".to_owned(),
+        count => format!(
+            ", {count} stream{} ({websockets}oldest {}, longest silence {})",
+            if count == 1 { "" } else { "s" },
+            time(instance.oldest_stream_ms),
+            time(instance.longest_silence_ms)
+        ),
+    }
 }

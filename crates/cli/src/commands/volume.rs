@@ -1,7 +1,7 @@
 //! `trackbed volume`: folders that outlive releases.
 
 use anyhow::Result;
-use trackbed_api::VolumeRequest;
+use trackbed_api::{VolumeHolder, VolumeRequest};
 use trackbed_stdx::clock::now_ms;
 
 use crate::human::{ago, plain, size, table};
@@ -87,15 +87,26 @@ async fn list(session: &Session, args: &List) -> Result<u8> {
         session.output.talk(format!("{names} has no volume; add one: trackbed volume add data /data"));
         return Ok(0);
     }
-    let head = ["NAME", "MOUNT", "USED", "FREE", "HELD BY"].map(str::to_owned);
+    let head = ["NAME", "MOUNT", "USED", "FREE", "FENCE", "HELD BY"].map(str::to_owned);
     let rows = volumes.into_iter().map(|volume| {
         let (used, free) = (size(volume.used_bytes), size(volume.free_bytes));
-        [volume.name, volume.mount, used, free, volume.held_by.unwrap_or_else(|| "-".to_owned())]
+        let holders: Vec<_> = volume.holders.iter().map(holder).collect();
+        let held_by = if holders.is_empty() { "-".to_owned() } else { holders.join(", ") };
+        [volume.name, volume.mount, used, free, volume.fence.to_string(), held_by]
     });
     for line in table(&std::iter::once(head).chain(rows).collect::<Vec<_>>()) {
         session.output.result(line)?;
     }
     Ok(0)
+}
+
+/// Who holds a volume: `v3 (ins_…, dep_…)`.
+fn holder(holder: &VolumeHolder) -> String {
+    let Some(instance) = &holder.instance else { return "another process".to_owned() };
+    let release = holder.release.as_deref().unwrap_or("an instance");
+    let deployment = holder.deployment.as_ref().map(|id| format!(", {id}")).unwrap_or_default();
+    let shared = if holder.shared { ", shared" } else { "" };
+    format!("{release} ({instance}{deployment}{shared})")
 }
 
 async fn add(session: &Session, args: Add) -> Result<u8> {

@@ -2,48 +2,39 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
 use trackbed_core::InstanceId;
 use trackbed_core::deployment::{Deployment, DeploymentEvent, EventKind, Failure, Step};
 use trackbed_core::ports::PortError;
-use trackbed_core::route::TargetStats;
 use trackbed_core::service::{Live, Service, Wanted};
 use trackbed_core::settings::{Handover, ServiceConfig};
 
+use super::drain::Drained;
+use super::hold::{FINISH_LIMIT, blame_window, window_was_over};
 use super::{StepError, failed};
 use crate::control::{Control, within};
 use crate::health::{Gate, Verdict};
-
-/// How often counters of the edge are read while something drains.
-const DRAIN_POLL: Duration = Duration::from_millis(20);
-/// How long short requests in flight may take once new ones are parked; a longer one is cut with its instance. Well
-/// below the park limit, because every caller waits for them.
-pub(crate) const FINISH_LIMIT: Duration = Duration::from_secs(10);
 
 impl Control {
     /// Streams come first, while the old release still serves everything: nobody waits for somebody else's stream.
     pub(super) async fn drain_streams(&self, deployment: &Deployment) -> Result<(), StepError> {
         let Some(old) = &deployment.old_instance else { return Ok(()) };
         let limit = self.config_of_previous(deployment).await?.drain_timeout;
-        if !within(limit, self.until(old, |stats| stats.streams == 0)).await {
-            let text =
-                format!("streams were still open after {} s; they end with the old release", limit.as_secs());
-            self.event(deployment, EventKind::Warning, &text).await?;
-        }
-        Ok(())
+        let drained = self.drain(old, limit, |stats| stats.streams == 0).await;
+        Ok(self.tell_of_streams(deployment, drained, limit).await?)
     }
 
     pub(super) async fn park_requests(&self, deployment: &Deployment) -> Result<(), StepError> {
         let Some(old) = &deployment.old_instance else { return Ok(()) };
+        self.begin_hold(&deployment.service);
         self.sync_routes().await?;
-        let only_streams = |stats: TargetStats| stats.in_flight <= stats.streams;
-        if !within(FINISH_LIMIT, self.until(old, only_streams)).await {
+        if !within(FINISH_LIMIT, self.until(old, |stats| stats.in_flight <= stats.streams)).await {
             let text = format!(
                 "requests were still in flight after {} s; they end with the old release",
                 FINISH_LIMIT.as_secs()
             );
             self.event(deployment, EventKind::Warning, &text).await?;
         }
+        self.end_returned_streams(old).await;
         Ok(())
     }
 
@@ -61,6 +52,9 @@ impl Control {
         deployment: &Deployment,
     ) -> Result<(), StepError> {
         let (instance, release) = self.new_of(deployment)?;
+        if self.hold_left(deployment) == Some(Duration::ZERO) {
+            return Err(window_was_over(deployment));
+        }
         let started = self.start_instance(service, release, instance, Some(deployment.id.as_str())).await;
         match started {
             Ok(_) => Ok(()),
@@ -78,17 +72,19 @@ impl Control {
         let (instance, release) = (instance.clone(), release.clone());
         let config = self.inner.store.with(move |db| db.load_release(&release)).await?.config;
         let told = self.port_of(&instance).await?;
+        let held = self.hold_left(deployment).filter(|left| *left < config.health.timeout);
         let gate = Gate {
             instance: &instance,
             port: told,
             check: &config.health,
             host: service.host.as_str(),
-            timeout: config.health.timeout,
+            timeout: held.unwrap_or(config.health.timeout),
         };
         let verdict = self.await_healthy(&gate).await?;
         match verdict {
             Verdict::Healthy { port, warning, timeline } => {
                 deployment.port = Some(port);
+                deployment.start_took_ms = Some(millis(timeline.healthy));
                 self.event(deployment, EventKind::Note, &timeline.to_string()).await?;
                 if let Some(warning) = warning {
                     self.event(deployment, EventKind::Warning, &warning).await?;
@@ -97,6 +93,10 @@ impl Control {
             }
             verdict @ (Verdict::Ended(_) | Verdict::TimedOut { .. }) => {
                 let failure = self.explain(Step::Health, &gate, &verdict).await;
+                let failure = match (&verdict, held) {
+                    (Verdict::TimedOut { .. }, Some(_)) => blame_window(failure, deployment),
+                    _ => failure,
+                };
                 Err(StepError::Failed(Box::new(failure)))
             }
         }
@@ -113,7 +113,8 @@ impl Control {
         let Some(port) = deployment.port else {
             return Err(failed(Step::Switch, PortError::new("no port was found healthy"), Vec::new()));
         };
-        let live = Live::healthy(release.clone(), instance.clone(), port);
+        let start_took_ms = deployment.start_took_ms;
+        let live = Live { start_took_ms, ..Live::healthy(release.clone(), instance.clone(), port) };
         let mut changed = deployment.clone();
         changed.state = deployment
             .state
@@ -145,6 +146,7 @@ impl Control {
         let Some(switched) = switched else { return Err(StepError::Recalled) };
         *deployment = switched;
         self.announce();
+        self.end_hold(&deployment.service);
         // From here only forward: an edge that cannot be reached is told by the next pass.
         if let Err(error) = self.sync_routes().await {
             let reason = format!("the edge does not take the new route yet: {error}");
@@ -154,42 +156,31 @@ impl Control {
         Ok(())
     }
 
-    pub(super) async fn retire_old(&self, deployment: &Deployment) -> Result<(), StepError> {
+    pub(super) async fn retire_old(&self, deployment: &mut Deployment) -> Result<(), StepError> {
         self.sync_routes().await?;
-        let (Some(old), Some(Handover::Overlap)) = (&deployment.old_instance, deployment.handover) else {
-            return Ok(());
-        };
+        if deployment.handover != Some(Handover::Overlap) {
+            return Ok(self.note_pause(deployment).await?);
+        }
+        let Some(old) = &deployment.old_instance else { return Ok(()) };
         let config = self.config_of_previous(deployment).await?;
-        if !within(config.drain_timeout, self.until(old, |stats| stats.in_flight == 0)).await {
-            let text = format!(
-                "requests of the old release were cut after the drain limit of {} s",
-                config.drain_timeout.as_secs()
-            );
-            self.event(deployment, EventKind::Warning, &text).await?;
-            if let Err(error) = self.inner.edge.cut(old).await {
-                tracing::warn!(%error, "could not cut the old release's requests");
+        let limit = config.drain_timeout;
+        match self.drain(old, limit, |stats| stats.in_flight == 0).await {
+            Drained::Left => {
+                let limit_s = limit.as_secs_f64();
+                let text =
+                    format!("requests of the old release were cut after the drain limit of {limit_s} s");
+                self.event(deployment, EventKind::Warning, &text).await?;
+                if let Err(error) = self.inner.edge.cut(old).await {
+                    tracing::warn!(%error, "could not cut the old release's requests");
+                }
             }
+            drained => self.tell_of_streams(deployment, drained, limit).await?,
         }
         self.inner
             .engine
             .stop(old, config.stop_grace)
             .await
             .map_err(|error| failed(Step::Retire, error, Vec::new()))
-    }
-
-    /// Waits until the counters of an instance satisfy a condition. An edge that does not answer says nothing about its
-    /// requests: it is asked again, and callers bound the wait.
-    async fn until(&self, instance: &InstanceId, satisfied: impl Fn(TargetStats) -> bool) {
-        let began = Instant::now();
-        loop {
-            if let Ok(stats) = self.inner.edge.stats().await
-                && satisfied(stats.targets.get(instance.as_str()).copied().unwrap_or_default())
-            {
-                tracing::debug!(%instance, waited = ?began.elapsed(), "drained");
-                return;
-            }
-            sleep(DRAIN_POLL).await;
-        }
     }
 
     async fn config_of_previous(&self, deployment: &Deployment) -> Result<ServiceConfig, StepError> {
@@ -214,4 +205,8 @@ impl Control {
             _ => Err(failed(deployment.step, PortError::new("the deployment has no instance"), Vec::new())),
         }
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

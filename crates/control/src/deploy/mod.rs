@@ -5,13 +5,16 @@
 //! ([`deadlines`]), and each that can be undone ends when the deployment is recalled ([`recall`]).
 
 mod deadlines;
+mod drain;
 mod handover;
+mod hold;
+mod preflight;
 mod preparing;
 mod recall;
 mod records;
 mod undo;
 
-pub(crate) use handover::FINISH_LIMIT;
+pub(crate) use hold::{start_patience, waited_at_most};
 
 use std::time::Duration;
 

@@ -5,12 +5,13 @@ use trackbed_core::ids::ID_BYTES;
 use trackbed_core::ports::{BuildRequest, PlanRequest, PortError, Source};
 use trackbed_core::release::Release;
 use trackbed_core::service::Service;
-use trackbed_core::settings::{Handover, VolumeRequest};
+use trackbed_core::settings::{Handover, ServiceConfig, VolumeRequest};
 use trackbed_core::volume::Volume;
 use trackbed_core::{InstanceId, ReleaseId, VolumeId};
 use trackbed_stdx::random;
 use trackbed_store::StoreError;
 
+use super::hold::hold_window;
 use super::{StepError, failed};
 use crate::build_log::BuildLogFile;
 use crate::control::Control;
@@ -46,6 +47,8 @@ impl Control {
             };
             self.event(deployment, EventKind::Warning, &format!("{place}{}", warning.message)).await?;
         }
+        let volumes = self.volumes(service).await?;
+        refuse_two_writers(Step::Plan, &plan.config, !volumes.is_empty() || !plan.config.volumes.is_empty())?;
         deployment.plan = Some(plan);
         Ok(())
     }
@@ -141,17 +144,57 @@ impl Control {
             let hint = format!("trackbed volume add data {wanted}");
             return Err(failed(Step::Check, error.hint(hint), Vec::new()));
         }
-        // An app that insists on its port cannot stand beside its predecessor where both share the box's ports.
-        let collides = release.config.port.is_some() && self.inner.engine.shares_ports();
-        let handover = if volumes.is_empty() && !collides { Handover::Overlap } else { Handover::Held };
-        deployment.handover = Some(handover);
+        refuse_two_writers(Step::Check, &release.config, !volumes.is_empty())?;
         // Taken once: after a crash in a later step, `live` may already have changed.
         if deployment.instance.is_none() {
+            deployment.handover =
+                Some(self.decide_handover(service, deployment, &release.config, &volumes).await?);
+            deployment.hold_window_ms = hold_window(service, &release.config)
+                .filter(|_| deployment.handover == Some(Handover::Held))
+                .and_then(|window| u64::try_from(window.as_millis()).ok());
             deployment.instance = Some(InstanceId::from_random(random::bytes::<ID_BYTES>()));
             deployment.previous = service.live.as_ref().map(|live| live.release.clone());
             deployment.old_instance = service.live.as_ref().and_then(|live| live.instance.clone());
         }
-        Ok(())
+        let Some(instance) = deployment.instance.clone() else { return Ok(()) };
+        self.fly_ahead(service, deployment, &instance, &release, &volumes).await
+    }
+
+    /// Decides how traffic moves to a release. What the owner asks for and cannot be had on this occasion is said.
+    async fn decide_handover(
+        &self,
+        service: &Service,
+        deployment: &Deployment,
+        config: &ServiceConfig,
+        volumes: &[Volume],
+    ) -> Result<Handover, StepError> {
+        // An app that insists on its port cannot stand beside its predecessor where both share the box's ports.
+        let collides = config.port.is_some() && self.inner.engine.shares_ports();
+        let has_volume = !volumes.is_empty();
+        let held_alone = match &service.live {
+            Some(live) if has_volume => {
+                let live = live.release.clone();
+                !self.inner.store.with(move |db| db.load_release(&live)).await?.config.shares_volumes()
+            }
+            Some(_) | None => false,
+        };
+        let wanted = match config.handover {
+            Some(asked) => asked,
+            None if has_volume && !config.shared => Handover::Held,
+            None => Handover::Overlap,
+        };
+        let obstacle = match wanted {
+            Handover::Overlap if collides => "both releases need the same port of the box",
+            Handover::Overlap if held_alone => {
+                "the live release holds its volumes alone; from now on they overlap"
+            }
+            Handover::Overlap | Handover::Held => return Ok(wanted),
+        };
+        if config.handover.is_some() || config.shared {
+            let text = format!("callers are held this time instead of an overlap: {obstacle}");
+            self.event(deployment, EventKind::Note, &text).await?;
+        }
+        Ok(Handover::Held)
     }
 
     async fn ensure_volumes(
@@ -215,6 +258,19 @@ impl Control {
         let path = self.inner.config.data_dir.join("sources").join(digest.as_str());
         Ok(Source { digest, path })
     }
+}
+
+/// Refuses an overlap that would make two writers on a volume, unless the owner says that the app copes with them.
+fn refuse_two_writers(stage: Step, config: &ServiceConfig, has_volume: bool) -> Result<(), StepError> {
+    if config.handover != Some(Handover::Overlap) || !has_volume || config.shared {
+        return Ok(());
+    }
+    let error = PortError::new(
+        "`handover = \"overlap\"` would let two releases write to the service's volume at once during a deploy",
+    );
+    let hint = "take `handover` out: callers wait for the moment in which one release takes over from the other; \
+                or, if the app copes with two writers, add `shared = true` under [deploy] in trackbed.toml";
+    Err(failed(stage, error.hint(hint), Vec::new()))
 }
 
 fn missing(stage: Step, what: &str) -> StepError {

@@ -4,7 +4,7 @@
 //! release. While the old release is stopping, nobody can unsay that: the step is finished first. And once it is
 //! stopped, a newer deployment that has yet to be built waits a moment for the health of this one: going back means a
 //! start of the old release now and another handover after the build, while callers are parked; see
-//! docs/decisions/0003.
+//! docs/decisions/0006.
 
 use std::time::Duration;
 

@@ -6,11 +6,12 @@ use tokio::time::{Instant, sleep, timeout_at};
 use trackbed_core::deployment::{Deployment, DeploymentEvent, EventKind, Withdrawal};
 use trackbed_core::service::Wanted;
 
+use super::hold::waited_at_most;
 use super::{RETRY, chain};
 use crate::control::{Control, ControlError};
 
 /// A release that failed gets little time to end: callers of the old one may be waiting.
-const UNDO_GRACE: Duration = Duration::from_secs(2);
+pub(super) const UNDO_GRACE: Duration = Duration::from_secs(2);
 
 impl Control {
     /// Stops the new instance and marks the deployment with how it ended. The old release was either never touched, or
@@ -27,7 +28,13 @@ impl Control {
             live.instance = None;
             live.port = None;
             live.restarts = 0;
+            // Those who are parked have waited for this deployment already, and wait on for the old release.
+            let release = live.release.clone();
+            let grace = self.inner.store.with(move |db| db.load_release(&release)).await?.config.stop_grace;
+            let window = Duration::from_millis(deployment.hold_window_ms.unwrap_or_default());
+            live.waited_ms = u64::try_from(waited_at_most(grace, window).as_millis()).unwrap_or(u64::MAX);
         }
+        self.end_hold(&deployment.service);
         let event = match &deployment.withdrawal {
             _ if deployment.failure.is_some() => DeploymentEvent::WasUndone,
             Some(Withdrawal::Superseded { .. }) => DeploymentEvent::WasSuperseded,

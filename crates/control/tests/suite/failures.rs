@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use trackbed_control::DeploymentWish;
 use trackbed_core::deployment::{Deployment, DeploymentState, EventKind, Step};
 use trackbed_core::instance::Exit;
-use trackbed_core::ports::PortError;
+use trackbed_core::ports::{PortError, Preflight};
 use trackbed_core::route::UpstreamState;
-use trackbed_testkit::{Answer, App};
+use trackbed_testkit::{Answer, App, Happening};
 
 use crate::rig::Rig;
 
@@ -200,7 +201,7 @@ async fn a_held_handover_that_fails_starts_the_old_release_again() {
     assert_ne!(instance, old);
     assert_eq!(rig.served().await, Some(instance));
     let events = rig.events(&id).await;
-    assert!(events.last().unwrap().message.contains("is started again"), "{events:#?}");
+    assert!(events.iter().any(|event| event.message.contains("is started again")), "{events:#?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -215,4 +216,43 @@ async fn a_first_deployment_that_fails_leaves_nothing_running() {
 async fn warnings(rig: &Rig, deployment: &Deployment) -> Vec<String> {
     let events = rig.events(&deployment.id).await.into_iter();
     events.filter(|event| event.kind == EventKind::Warning).map(|event| event.message).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pre_flight_that_fails_touches_nothing() {
+    for has_volume in [false, true] {
+        let app = |name: &str| if has_volume { App::new(name).with_volume() } else { App::new(name) };
+        let mut rig = Rig::new().await;
+        rig.deploy_well(&app("good")).await;
+        let (_, old) = rig.live().await;
+        let tables = rig.world.journal().len();
+        let mut bad = app("bad");
+        bad.preflight = Preflight::Failed(PortError::new("there is no `mainn`").hint("say `main:app`"));
+        let deployment = rig.deploy(&bad).await;
+        assert_eq!(reason(&deployment), (Step::Check, "there is no `mainn`", "say `main:app`"));
+        assert_eq!(rig.served().await, Some(old));
+        for (_, happening) in &rig.world.journal()[tables..] {
+            let parks = |table: &trackbed_core::route::RouteTable| {
+                table.routes.values().any(|route| matches!(route.upstream, UpstreamState::Parked { .. }))
+            };
+            assert!(!matches!(happening, Happening::Started(_) | Happening::Stopping(_)), "{happening:?}");
+            assert!(!matches!(happening, Happening::Applied(table) if parks(table)), "{happening:?}");
+        }
+        rig.settle().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pre_flight_that_cannot_be_run_is_a_warning() {
+    let mut rig = Rig::new().await;
+    rig.deploy_well(&App::new("one").with_volume()).await;
+    let mut app = App::new("two").with_volume();
+    app.preflight = Preflight::NotRun("this box has no mounts".into());
+    let deployment = rig.deploy_well(&app).await;
+    let said = warnings(&rig, &deployment).await;
+    assert!(said.iter().any(|text| text.contains("this box has no mounts")), "{said:?}");
+    // The same image and command serve already: nothing is looked at, and nothing is said.
+    let again = rig.wish("web", DeploymentWish::Redeploy).await.unwrap().id;
+    let again = rig.finish(&again).await;
+    assert_eq!((again.state, warnings(&rig, &again).await), (DeploymentState::Success, Vec::new()));
 }

@@ -96,7 +96,7 @@ async fn a_request_that_never_ends_is_cut_at_the_drain_limit() {
     let mut rig = Rig::new().await;
     rig.deploy_well(&App::new("one")).await;
     let (_, old) = rig.live().await;
-    rig.world.set_traffic(&old, 1, 1);
+    rig.world.set_traffic(&old, 1, 0);
     let deployment = rig.deploy_well(&App::new("two")).await;
     place(&rig, "cut", |it| *it == Happening::Cut(old.clone()));
     let events = rig.events(&deployment.id).await;

@@ -8,7 +8,7 @@ use trackbed_core::deployment::{DeploymentState, Step};
 use trackbed_core::instance::Exit;
 use trackbed_core::service::Wanted;
 use trackbed_testkit::faults::every_call;
-use trackbed_testkit::{App, Fault, Mode};
+use trackbed_testkit::{Answered, App, Fault, Mode};
 
 use crate::rig::{Rig, on_paused_time};
 
@@ -35,7 +35,15 @@ impl Scenario {
     async fn prepare(&self) -> Rig {
         let mut rig = Rig::new().await;
         for app in &self.before {
-            rig.deploy_well(app).await;
+            // Every look at the edge while something drains is one more call that may fail.
+            let mut app = app.clone();
+            app.config.drain_timeout = Duration::from_millis(60);
+            rig.deploy_well(&app).await;
+        }
+        if !self.before.is_empty() {
+            rig.world.keep_calling(&"web.localhost".parse().unwrap(), Duration::from_millis(250));
+            let (_, old) = rig.live().await;
+            rig.world.set_traffic(&old, 2, 2);
         }
         rig
     }
@@ -81,6 +89,10 @@ impl Scenario {
             assert_eq!(service.wanted, Wanted::Stopped);
         }
         let Some(outcome) = self.outcome else { return };
+        for caller in rig.world.callers() {
+            let is_answered = matches!(caller.end, None | Some((_, Answered::By(_))));
+            assert!(is_answered, "{caller:?}\n{}", rig.story().await);
+        }
         let newest = rig.control.deployments(&service, 1).await.unwrap().remove(0);
         if newest.state == DeploymentState::Success {
             assert_eq!(live, newest.release, "the new release is live");

@@ -101,6 +101,7 @@ impl World {
             lock_path: format!("{}.lock", folder.display()),
             host_path: folder.display().to_string(),
             mount: mount.parse().unwrap(),
+            shared: false,
         }
     }
 

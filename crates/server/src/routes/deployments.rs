@@ -9,6 +9,7 @@ use serde::Deserialize;
 use trackbed_api as wire;
 use trackbed_control::DeploymentWish;
 use trackbed_core::deployment::Deployment;
+use trackbed_core::settings::Handover;
 
 use crate::api::Api;
 use crate::convert;
@@ -83,7 +84,12 @@ pub(crate) async fn events(
         let deployment = api.control.deployment(&id).await?;
         let events = api.control.events(&id, after).await?;
         let over = tokio::time::Instant::now() >= deadline;
-        if !events.is_empty() || deployment.state.is_terminal() || over {
+        // After an overlap the old release may drain for long; a held handover soon knows what callers saw.
+        let ended = match deployment.handover {
+            Some(Handover::Held) => deployment.finished_at.is_some(),
+            Some(Handover::Overlap) | None => deployment.state.is_terminal(),
+        };
+        if !events.is_empty() || ended || over {
             let deployment = to_wire(&api, &deployment).await?;
             return Ok(Json(wire::EventPage {
                 events: events.iter().map(convert::event).collect(),

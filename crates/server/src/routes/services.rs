@@ -42,7 +42,7 @@ async fn view(api: &Api, service: Service) -> Result<wire::Service, ApiError> {
         Some(deployment) => Some(deployments::to_wire(api, deployment).await?),
         None => None,
     };
-    let volumes = volumes::to_wire(api, &status.volumes, status.instance.as_ref()).await;
+    let volumes = volumes::to_wire(api, &status.service, &status.volumes).await;
     let around = Around { volumes, isolation: api.engine.isolation(), last_deployment };
     Ok(convert::service(&api.control, status, around))
 }

@@ -5,7 +5,8 @@ use axum::extract::{Path, State};
 use serde::Deserialize;
 use trackbed_api as wire;
 use trackbed_api::ErrorCode;
-use trackbed_core::instance::{InstanceState, InstanceStatus};
+use trackbed_control::{Holder, Lease};
+use trackbed_core::service::Service;
 use trackbed_core::volume::Volume;
 use trackbed_volume::{Entry, EntryKind, LocalVolumes, Usage, list_files, usage};
 
@@ -18,8 +19,8 @@ pub(crate) async fn list(
     Path((project, service)): Path<(String, String)>,
 ) -> Result<Json<Vec<wire::Volume>>, ApiError> {
     let service = api.control.service(&project.parse()?, &service.parse()?).await?;
-    let status = api.control.status(service).await?;
-    Ok(Json(to_wire(&api, &status.volumes, status.instance.as_ref()).await))
+    let volumes = api.control.volumes(&service).await?;
+    Ok(Json(to_wire(&api, &service, &volumes).await))
 }
 
 pub(crate) async fn add(
@@ -28,8 +29,10 @@ pub(crate) async fn add(
     Given(request): Given<wire::VolumeRequest>,
 ) -> Result<Json<wire::Volume>, ApiError> {
     let (name, mount) = (request.name.parse()?, request.mount.parse()?);
-    let volume = api.control.add_volume(&project.parse()?, &service.parse()?, name, mount).await?;
-    let mut list = to_wire(&api, &[volume], None).await;
+    let (project, service) = (project.parse()?, service.parse()?);
+    let volume = api.control.add_volume(&project, &service, name, mount).await?;
+    let service = api.control.service(&project, &service).await?;
+    let mut list = to_wire(&api, &service, &[volume]).await;
     list.pop().map(Json).ok_or_else(|| ApiError::invalid("the volume is gone"))
 }
 
@@ -58,6 +61,15 @@ pub(crate) async fn files(
     Ok(Json(entries.into_iter().map(entry).collect()))
 }
 
+fn holder(holder: Holder) -> wire::VolumeHolder {
+    wire::VolumeHolder {
+        instance: holder.instance.map(|instance| instance.to_string()),
+        release: holder.release,
+        deployment: holder.deployment.map(|deployment| deployment.to_string()),
+        shared: holder.shared,
+    }
+}
+
 fn entry(entry: Entry) -> wire::FileEntry {
     wire::FileEntry {
         path: entry.path,
@@ -74,12 +86,7 @@ fn entry(entry: Entry) -> wire::FileEntry {
 }
 
 /// Measures volumes. One that cannot be measured is told as empty rather than hidden.
-pub(crate) async fn to_wire(
-    api: &Api,
-    volumes: &[Volume],
-    instance: Option<&InstanceStatus>,
-) -> Vec<wire::Volume> {
-    let holder = instance.filter(|instance| !matches!(instance.state, InstanceState::Ended { .. }));
+pub(crate) async fn to_wire(api: &Api, service: &Service, volumes: &[Volume]) -> Vec<wire::Volume> {
     let mut list = Vec::new();
     for volume in volumes {
         let folder = LocalVolumes::new(&api.data_dir).place(&volume.id).directory;
@@ -88,13 +95,20 @@ pub(crate) async fn to_wire(
             .map_err(std::io::Error::other)
             .flatten()
             .unwrap_or_default();
+        let lease = api.control.lease(service, volume).await.unwrap_or_else(|error| {
+            tracing::warn!(volume = %volume.id, %error, "cannot tell who holds a volume");
+            Lease::default()
+        });
+        let holders: Vec<wire::VolumeHolder> = lease.holders.into_iter().map(holder).collect();
         list.push(wire::Volume {
             name: volume.name.to_string(),
             id: volume.id.to_string(),
             mount: volume.mount.to_string(),
             used_bytes,
             free_bytes,
-            held_by: holder.map(|instance| instance.id.to_string()),
+            held_by: holders.first().and_then(|holder| holder.instance.clone()),
+            holders,
+            fence: lease.fence,
         });
     }
     list

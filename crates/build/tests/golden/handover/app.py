@@ -1,0 +1,1 @@
+import os; PORT = os.environ["PORT"]
