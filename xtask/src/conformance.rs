@@ -108,7 +108,7 @@ fn deviations(suites: &[Value], explained: bool) -> Result<String> {
                 |key: &str| row[key].as_str().unwrap_or_default().replace('|', "\\|").replace('\n', " ");
             // What a target saw may be long, and holds ids that change with each run.
             let said: String =
-                cell("said").split(" [(").next().unwrap_or_default().chars().take(160).collect();
+                cell("said").split("; the target has").next().unwrap_or_default().chars().take(160).collect();
             let (name, why) = (cell("case"), cell("reason"));
             writeln!(text, "| {} | {name} | {said} | {why} |", suite["suite"].as_str().unwrap_or_default())?;
         }

@@ -29,6 +29,8 @@ pub struct ServeArgs {
     pub listen: String,
     /// Root domain: services answer at `<service>.<domain>`.
     pub domain: String,
+    /// Proxies in front of the box whose word about their clients is taken.
+    pub trusted_proxies: Vec<String>,
     /// The isolation level to use; none takes the best there is.
     pub isolation: Option<String>,
     /// The systemd unit that runs the edge; none means that the box starts it.
@@ -59,8 +61,9 @@ pub(crate) fn parse_from(
             let data_dir = home::data_dir(line.data_dir).map_err(|error| {
                 clap::Error::raw(ErrorKind::MissingRequiredArgument, format!("{error}\n"))
             })?;
-            let Serve { listen, domain, isolation, edge_unit } = serve;
-            Ok(Invocation::Serve(ServeArgs { data_dir, listen, domain, isolation, edge_unit }))
+            let Serve { listen, domain, trusted_proxies, isolation, edge_unit } = serve;
+            let args = ServeArgs { data_dir, listen, domain, trusted_proxies, isolation, edge_unit };
+            Ok(Invocation::Serve(args))
         }
         Typed::Other(verb) => Ok(Invocation::Command(Command { data_dir: line.data_dir, verb })),
     }
@@ -101,12 +104,24 @@ struct Serve {
     /// Root domain: a service answers at <service>.<ROOT>
     #[arg(long, value_name = "ROOT", default_value = "localhost", value_parser = parse_domain)]
     domain: String,
+    /// A proxy in front of the box, such as 10.0.0.0/8: its X-Forwarded-… are believed (may be given several times)
+    #[arg(long = "trust-proxy", value_name = "NETWORK", value_parser = parse_network)]
+    trusted_proxies: Vec<String>,
     /// How well services are kept apart (full, userns, landlock, plain) [default: the best this machine can do]
     #[arg(long, value_name = "LEVEL", value_parser = ["full", "userns", "landlock", "plain"], hide_possible_values = true)]
     isolation: Option<String>,
     /// The systemd unit that runs the edge, where one does (`trackbed install`)
     #[arg(long, value_name = "UNIT", hide = true)]
     edge_unit: Option<String>,
+}
+
+/// An address or a range of them. The box reads it in earnest; here only what could never be one is refused.
+pub(crate) fn parse_network(text: &str) -> Result<String, String> {
+    let (address, prefix) = text.split_once('/').unwrap_or((text, "0"));
+    match (address.parse::<std::net::IpAddr>(), prefix.parse::<u8>()) {
+        (Ok(_), Ok(_)) => Ok(text.to_owned()),
+        _ => Err("an address or a range is wanted, such as 127.0.0.1 or 10.0.0.0/8".to_owned()),
+    }
 }
 
 pub(crate) fn parse_address(text: &str) -> Result<String, String> {
@@ -175,7 +190,17 @@ mod tests {
         };
         let listen = "127.0.0.1:8080".to_owned();
         let (data_dir, domain) = (PathBuf::from("/data/box"), "localhost".to_owned());
-        assert_eq!(serve, ServeArgs { data_dir, listen, domain, isolation: None, edge_unit: None });
+        assert_eq!(
+            serve,
+            ServeArgs {
+                data_dir,
+                listen,
+                domain,
+                trusted_proxies: Vec::new(),
+                isolation: None,
+                edge_unit: None
+            }
+        );
     }
 
     #[test]

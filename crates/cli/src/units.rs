@@ -9,6 +9,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) data_dir: &'a Path,
     pub(crate) listen: &'a str,
     pub(crate) domain: &'a str,
+    pub(crate) trusted_proxies: &'a [String],
 }
 
 /// The unit whose control group holds the apps. The sandbox looks for it by this name, beside its own.
@@ -83,8 +84,10 @@ WantedBy=multi-user.target
     }
 
     fn serve(&self) -> String {
+        let trusted: String =
+            self.trusted_proxies.iter().map(|network| format!(" --trust-proxy {network}")).collect();
         let serve = format!(
-            "{} serve --data-dir {} --listen {} --domain {} --edge-unit {EDGE}",
+            "{} serve --data-dir {} --listen {} --domain {}{trusted} --edge-unit {EDGE}",
             quoted(self.binary),
             quoted(self.data_dir),
             self.listen,
@@ -149,6 +152,7 @@ mod tests {
             data_dir: Path::new("/var/lib/trackbed"),
             listen: "0.0.0.0:80",
             domain: "apps.example.com",
+            trusted_proxies: &["10.0.0.0/8".to_owned()],
         };
         let [(_, apps), (_, edge), (_, serve)] = plan.units();
         assert!(serve.contains("KillMode=process") && edge.contains("KillMode=process"));
@@ -156,6 +160,9 @@ mod tests {
         for unit in [&apps, &edge] {
             assert!(!unit.contains("PartOf") && !unit.contains("BindsTo"), "{unit}");
         }
-        assert!(serve.contains("--domain apps.example.com --edge-unit trackbed-edge.service"), "{serve}");
+        assert!(
+            serve.contains("apps.example.com --trust-proxy 10.0.0.0/8 --edge-unit trackbed-edge.service"),
+            "{serve}"
+        );
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, watch};
 use trackbed_core::deployment::Step;
 use trackbed_core::ports::{Builder, Edge, Engine, PortError, Volumes};
-use trackbed_core::{Host, ServiceId, Timestamp};
+use trackbed_core::{Host, Network, ServiceId, Timestamp};
 use trackbed_stdx::tasks::Tasks;
 use trackbed_store::{Store, StoreError};
 
@@ -47,6 +47,8 @@ pub struct Config {
     pub domain: Host,
     /// The port that the edge listens on, for URLs.
     pub public_port: u16,
+    /// Proxies in front of the box whose word about their clients is taken.
+    pub trusted_proxies: Vec<Network>,
     /// How many builds may run at once.
     pub builds_at_once: usize,
     /// For tests of crash safety: end the process here.

@@ -81,7 +81,8 @@ impl Control {
             let Routed { service, .. } = routed;
             routes.insert(service.host, Route { service: service.id, name: service.name.into(), upstream });
         }
-        self.inner.edge.apply(&RouteTable { sequence, routes }).await?;
+        let trusted_proxies = self.inner.config.trusted_proxies.clone();
+        self.inner.edge.apply(&RouteTable { sequence, trusted_proxies, routes }).await?;
         known.applied.store(sequence, Ordering::Relaxed);
         known.owed.store(!is_whole, Ordering::Relaxed);
         Ok(())

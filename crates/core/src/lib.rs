@@ -1,6 +1,6 @@
 //! The language of Trackbed: ids, names, secrets, entities, state machines and ports. No I/O, no clock, no randomness.
 //!
-//! Read in this order: [`ids`] and [`names`] (how things are called), [`settings`] and [`plan`] (what a source asks
+//! Read in this order: [`ids`] and [`names`] (how things are called), [`network`] (where clients come from), [`settings`] and [`plan`] (what a source asks
 //! for), [`image`], [`release`], [`deployment`] (how it becomes live), [`instance`] (what runs), [`route`] (what the
 //! edge knows), [`ports`] (what the outside must be able to do).
 
@@ -10,6 +10,7 @@ pub mod image;
 pub mod instance;
 pub mod isolation;
 pub mod names;
+pub mod network;
 pub mod plan;
 pub mod ports;
 pub mod reference;
@@ -23,5 +24,6 @@ pub mod volume;
 
 pub use ids::{DeploymentId, Digest, EnvironmentId, InstanceId, ProjectId, ReleaseId, ServiceId, VolumeId};
 pub use names::{Host, Name, VariableName};
+pub use network::{Network, NotANetwork};
 pub use secret::Secret;
 pub use time::Timestamp;

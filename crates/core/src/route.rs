@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::settings::seconds;
-use crate::{Host, InstanceId, ServiceId};
+use crate::{Host, InstanceId, Network, ServiceId};
 
 /// How to reach a port of an instance. Made by the engine, read by the edge, opaque to everybody between:
 /// `tcp:127.0.0.1:4000`, or `netns:<pid>@<start time>:127.0.0.1:8080` to dial inside a network namespace.
@@ -77,6 +77,9 @@ pub struct Route {
 pub struct RouteTable {
     /// Grows by one with each table; an older one never replaces a newer one.
     pub sequence: u64,
+    /// Proxies in front of the box: what they say about their clients (`X-Forwarded-…`) is believed.
+    #[serde(default)]
+    pub trusted_proxies: Vec<Network>,
     /// Routes by host.
     pub routes: BTreeMap<Host, Route>,
 }

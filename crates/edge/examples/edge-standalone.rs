@@ -41,7 +41,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         control_socket,
         state_dir: state_dir.into(),
         workers,
-        trusted_proxies: Vec::new(),
         connections_per_source: 0,
     })?;
     Ok(())

@@ -29,7 +29,7 @@ pub(crate) async fn serve(
     closing: Closing,
 ) {
     let routes = &client.routes;
-    let is_trusted = routes.trusted.iter().any(|network| network.contains(peer));
+    let is_trusted = routes.load().trusted.iter().any(|network| network.contains(peer));
     let Some(place) = routes.sources.take(peer, is_trusted) else {
         tracing::debug!(%peer, "holds too many connections already");
         return;
@@ -40,8 +40,7 @@ pub(crate) async fn serve(
     let mut side = Side { client: &client, watch: &watch, inbuf: Vec::new(), head: Vec::new() };
     let mut closed = pin!(closing.wait());
     loop {
-        let facts = ClientFacts { peer, peer_text: &peer_text, trusted: &routes.trusted };
-        let next = match side.read_head(&facts, closed.as_mut()).await {
+        let next = match side.read_head(peer, &peer_text, closed.as_mut()).await {
             Head::Request(request) => {
                 watch.begin_answer();
                 side.answer(&request).await
@@ -85,7 +84,8 @@ impl Side<'_> {
     /// Reads the next head and writes it for the target.
     async fn read_head(
         &mut self,
-        facts: &ClientFacts<'_>,
+        peer: IpAddr,
+        peer_text: &str,
         mut closed: Pin<&mut impl Future<Output = ()>>,
     ) -> Head {
         let mut is_new = true;
@@ -99,7 +99,9 @@ impl Side<'_> {
             if !self.inbuf.is_empty() && (is_new || ends_head(&self.inbuf[seen..])) {
                 is_new = false;
                 let routes = &self.client.routes;
-                match read_request(&self.inbuf, facts, || routes.next_request_id(), &mut self.head) {
+                let table = routes.load();
+                let facts = ClientFacts { peer, peer_text, trusted: &table.trusted };
+                match read_request(&self.inbuf, &facts, || routes.next_request_id(), &mut self.head) {
                     Ok(Some(request)) => {
                         self.inbuf.drain(..request.head_bytes);
                         return Head::Request(request);

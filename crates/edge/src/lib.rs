@@ -52,5 +52,4 @@ mod worker;
 pub use client::EdgeClient;
 pub use error::EdgeError;
 pub use serve::{Config, run, run_successor, serve, succeed};
-pub use trust::{Network, NotANetwork};
 pub use wire::Answers;

@@ -7,13 +7,14 @@ use std::net::IpAddr;
 use std::ops::Range;
 
 use httparse::Header;
+use trackbed_core::Network;
 
 use crate::body::Body;
 use crate::fields::{ConnectionOptions, Field, field_of, length_of, put, put_field, tokens};
 use crate::host;
 use crate::limits::{HEADERS_MAX, REQUEST_ID_BYTES_MAX};
 use crate::pages::Fault;
-use crate::trust::{Network, client_of};
+use crate::trust::client_of;
 
 /// What the edge knows about a client beside what it says.
 pub(crate) struct ClientFacts<'a> {
@@ -146,6 +147,8 @@ pub(crate) fn read_request(
         return Err(Box::new(Refusal::plain(Fault::BareLineEnd)));
     }
     let (Some(method), Some(target)) = (parsed.method, parsed.path) else { return Ok(None) };
+    // A fragment is the client's own business and has no place in a request (RFC 9110 §7.1).
+    let target = target.split('#').next().unwrap_or_default();
     let is_http10 = parsed.version == Some(0);
     let mut fields = [Field::Other; HEADERS_MAX];
     let mut said = Said::default();

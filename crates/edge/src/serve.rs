@@ -24,7 +24,6 @@ use crate::shutdown::{Stage, draining};
 use crate::snapshot::Snapshot;
 use crate::table::Routes;
 use crate::takeover::{self, Belongings, Place};
-use crate::trust::Network;
 use crate::wire::{Op, line};
 use crate::worker::Worker;
 
@@ -42,8 +41,6 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// Worker threads; 0 means one per processor.
     pub workers: usize,
-    /// Proxies in front of the box: what they say about their clients (`X-Forwarded-…`) is believed.
-    pub trusted_proxies: Vec<Network>,
     /// Connections that one address may hold; 0 means a quarter of all when others than this machine can connect.
     pub connections_per_source: usize,
 }
@@ -136,7 +133,7 @@ async fn serve_as(
         0 => (connections_max * workers / SOURCE_SHARE).max(SOURCE_CONNECTIONS_MIN),
         max => max,
     };
-    let routes = Arc::new(Routes::new(workers, config.trusted_proxies.clone(), per_source));
+    let routes = Arc::new(Routes::new(workers, per_source));
     let table = snapshot.load_routes();
     let sequence = routes.apply(&table);
     let (stage, mut stages) = watch::channel(Stage::Waiting);

@@ -8,13 +8,12 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use trackbed_core::route::{DownReason, ParkedStats, RouteTable, StreamNotice, TargetStats, UpstreamState};
-use trackbed_core::{InstanceId, ServiceId};
+use trackbed_core::{InstanceId, Network, ServiceId};
 
 use crate::service::ServiceState;
 use crate::sources::Sources;
 use crate::streams::{OpenStream, end_evenly};
 use crate::target::TargetState;
-use crate::trust::Network;
 use crate::watch::Watches;
 use crate::wire::Answers;
 
@@ -25,8 +24,6 @@ pub(crate) struct Routes {
     /// Client connections, by worker.
     pub(crate) watches: Box<[Watches]>,
     pub(crate) sources: Arc<Sources>,
-    /// Proxies in front of the box whose word about their clients is taken.
-    pub(crate) trusted: Vec<Network>,
     /// Set when the edge is about to end: answers then ask clients not to come back on the same connection.
     pub(crate) closing: AtomicBool,
     request_seed: u64,
@@ -37,6 +34,8 @@ pub(crate) struct Routes {
 #[derive(Default)]
 pub(crate) struct Table {
     sequence: u64,
+    /// Proxies in front of the box whose word about their clients is taken.
+    pub(crate) trusted: Vec<Network>,
     hosts: HashMap<Box<str>, Entry>,
 }
 
@@ -76,13 +75,12 @@ impl Table {
 
 impl Routes {
     /// Makes an empty table for this many workers.
-    pub(crate) fn new(workers: usize, trusted: Vec<Network>, connections_per_source: usize) -> Self {
+    pub(crate) fn new(workers: usize, connections_per_source: usize) -> Self {
         Self {
             table: ArcSwap::default(),
             kept: Mutex::default(),
             watches: (0..workers).map(|_| Watches::default()).collect(),
             sources: Sources::new(connections_per_source),
-            trusted,
             closing: AtomicBool::new(false),
             request_seed: u64::from_le_bytes(trackbed_stdx::random::bytes()),
             request_count: AtomicU64::new(0),
@@ -145,7 +143,11 @@ impl Routes {
         for target in &current {
             target.reinstate();
         }
-        self.table.store(Arc::new(Table { sequence: wanted.sequence, hosts }));
+        self.table.store(Arc::new(Table {
+            sequence: wanted.sequence,
+            trusted: wanted.trusted_proxies.clone(),
+            hosts,
+        }));
         let before = std::mem::replace(&mut kept.services, services);
         for target in std::mem::take(&mut kept.targets) {
             if !current.iter().any(|other| Arc::ptr_eq(other, &target)) {

@@ -14,7 +14,7 @@ use trackbed_control::{AbortPoint, Config, Control, Parts};
 use trackbed_core::instance::{InstanceKind, InstanceState};
 use trackbed_core::isolation::IsolationLevel;
 use trackbed_core::ports::Engine;
-use trackbed_core::{Host, Timestamp};
+use trackbed_core::{Host, Network, Timestamp};
 use trackbed_edge::EdgeClient;
 use trackbed_sandbox::Sandbox;
 use trackbed_stdx::tasks::Tasks;
@@ -45,6 +45,8 @@ pub struct ServeConfig {
     pub listen: String,
     /// Services answer at `<service>.<domain>`.
     pub domain: String,
+    /// Proxies in front of the box, as addresses or ranges: what they say about their clients is believed.
+    pub trusted_proxies: Vec<String>,
     /// Forces an isolation level; none means the best that works here.
     pub isolation: Option<String>,
     /// The systemd unit that runs the edge; none means that `serve` starts it.
@@ -65,6 +67,8 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<()> {
         format!("`{}` is not an address to listen on, such as 127.0.0.1:8080", config.listen)
     })?;
     let domain: Host = config.domain.parse()?;
+    let trusted_proxies =
+        config.trusted_proxies.iter().map(|text| text.parse()).collect::<Result<Vec<Network>, _>>()?;
     let level = config.isolation.as_deref().map(str::parse::<IsolationLevel>).transpose()?;
     let abort_at =
         config.abort_at.as_deref().map(str::parse::<AbortPoint>).transpose().map_err(anyhow::Error::msg)?;
@@ -129,6 +133,7 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<()> {
                 data_dir: data_dir.clone(),
                 domain: domain.clone(),
                 public_port: edge_address.port(),
+                trusted_proxies,
                 builds_at_once: 1,
                 abort_at,
             },

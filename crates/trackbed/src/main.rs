@@ -33,6 +33,7 @@ fn main() -> ExitCode {
                     data_dir: arguments.data_dir,
                     listen: arguments.listen,
                     domain: arguments.domain,
+                    trusted_proxies: arguments.trusted_proxies,
                     isolation: arguments.isolation,
                     edge_unit: arguments.edge_unit,
                     environment: environment(),
@@ -72,7 +73,6 @@ fn edge(
             listen: listen.parse().with_context(|| format!("`{listen}` is not an address"))?,
             control_socket: trackbed_stdx::paths::ensure_run_dir(data_dir)?.join("edge.sock"),
             state_dir: data_dir.join("edge"),
-            trusted_proxies: Vec::new(),
             connections_per_source: 0,
             workers: 0,
         })

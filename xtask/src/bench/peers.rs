@@ -78,7 +78,8 @@ impl Bench {
                     _ => "",
                 };
                 let server = self.nginx_server(port, buffers);
-                nginx(&mut command, &folder, self.connections * 2 + SPARE_CONNECTIONS, &server)?;
+                let connections = self.connections * 2 * NGINX_SPARE_IN_8 / 8 + SPARE_CONNECTIONS;
+                nginx(&mut command, &folder, connections, &server)?;
             }
             Kind::Haproxy | Kind::HaproxyNoDelay => {
                 let no_delay = if kind == Kind::HaproxyNoDelay { "option http-no-delay" } else { "" };
@@ -88,7 +89,7 @@ impl Bench {
             }
             Kind::Trackbed => {
                 command.arg(target_dir().join("release/examples/edge-standalone"));
-                command.args([&format!("127.0.0.1:{port}"), &folder.to_string_lossy().into_owned(), "1"]);
+                command.arg(format!("127.0.0.1:{port}")).arg(&folder).arg("1");
                 command.arg(format!("{HOST}=tcp:127.0.0.1:{}", self.upstream_port));
             }
         }
@@ -141,6 +142,9 @@ backend app
 
 /// Connections of a proxy beyond those of the load: listening, control, signal pipes.
 const SPARE_CONNECTIONS: u64 = 64;
+
+/// With less than a sixteenth of its connections free, nginx closes those that have not sent a request yet.
+const NGINX_SPARE_IN_8: u64 = 9;
 
 /// Starts an upstream that answers `/small` with 100 bytes and `/large` with 64 KB, from files, as nginx does it best.
 pub(super) fn static_upstream(folder: &Path) -> Result<Server> {

@@ -62,6 +62,7 @@ fn parts(store: Store, folder: &TempDir, world: &World, faults: &Faults) -> Part
             data_dir: folder.path().to_owned(),
             domain: "localhost".parse().unwrap(),
             public_port: 8080,
+            trusted_proxies: Vec::new(),
             builds_at_once: 1,
             abort_at: None,
         },

@@ -13,7 +13,6 @@ fn main() -> ExitCode {
         control_socket: folder.join("control.sock"),
         state_dir: folder.join("state"),
         workers: 2,
-        trusted_proxies: Vec::new(),
         connections_per_source: 0,
     };
     let ran = match mode {

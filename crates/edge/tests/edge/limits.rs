@@ -90,8 +90,10 @@ async fn a_proxy_in_front_is_believed_only_when_it_is_named() {
         [(vec![], ("127.0.0.1", "http")), (vec!["127.0.0.0/8".parse().unwrap()], ("1.2.3.4", "https"))]
     {
         let folder = std::sync::Arc::new(tempfile::tempdir().unwrap());
-        let edge = TestEdge::start_so(folder, |config| config.trusted_proxies = trusted).await;
-        edge.serve(1, mirror.address).await;
+        let edge = TestEdge::start_in(folder).await;
+        let mut table = table(1, &[("a.test", serving(1, mirror.address))]);
+        table.trusted_proxies = trusted;
+        trackbed_core::ports::Edge::apply(&*edge.client, &table).await.unwrap();
         let mut client = edge.connect().await;
         client.send(ask).await;
         let seen = Message { head: client.message().await.text().to_owned(), body: Vec::new() };

@@ -64,7 +64,6 @@ impl TestEdge {
             control_socket: control_socket.clone(),
             state_dir: folder.path().join("state"),
             workers: 2,
-            trusted_proxies: Vec::new(),
             connections_per_source: 0,
         };
         change(&mut config);
@@ -128,7 +127,6 @@ pub(crate) fn config_in(folder: &tempfile::TempDir, listen: SocketAddr) -> Confi
         control_socket: path("control.sock"),
         state_dir: path("state"),
         workers: 1,
-        trusted_proxies: Vec::new(),
         connections_per_source: 0,
     }
 }
@@ -159,7 +157,7 @@ pub(crate) fn table(sequence: u64, routes: &[(&str, UpstreamState)]) -> RouteTab
         let service = ServiceId::from_random([first; 10]);
         (host.parse().unwrap(), Route { service, name: (*host).to_owned(), upstream: upstream.clone() })
     };
-    RouteTable { sequence, routes: routes.iter().map(route).collect() }
+    RouteTable { sequence, routes: routes.iter().map(route).collect(), ..RouteTable::default() }
 }
 
 /// A raw client.

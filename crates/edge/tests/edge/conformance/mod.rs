@@ -3,9 +3,14 @@
 //! connection closed; what is well-formed must arrive as exactly one well-formed request for each, no matter how the
 //! bytes are cut into packets.
 
+#![allow(clippy::print_stderr, reason = "said to whoever runs the tests")]
+
+mod exchange;
 mod foreign;
 mod judge;
 mod own;
+mod own_bodies;
+mod own_heads;
 mod recorder;
 
 use std::path::PathBuf;
