@@ -163,12 +163,13 @@ impl State {
     fn end_caller(&mut self, number: usize, at: Timestamp, answered: Answered) {
         let caller = &mut self.callers.all[number];
         let waited = millis(at.since(caller.arrived));
-        caller.end = Some((at, answered.clone()));
-        let Some(route) = self.table.routes.get(&caller.host) else { return };
-        if let Some(stats) = self.callers.parked.get_mut(&route.service) {
+        if let Some(route) = self.table.routes.get(&caller.host)
+            && let Some(stats) = self.callers.parked.get_mut(&route.service)
+        {
             stats.longest_ms = stats.longest_ms.max(waited);
             stats.refused += u64::from(answered == Answered::Refused);
         }
+        caller.end = Some((at, answered));
     }
 }
 

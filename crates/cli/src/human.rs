@@ -64,6 +64,11 @@ pub(crate) fn moment(ms: i64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z")
 }
 
+/// Returns a number and its noun: `1 request`, `2 requests`.
+pub(crate) fn count(number: u64, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}
+
 /// Returns what callers saw of a handover: `callers waited at most 1.2 s, 14 requests, none refused`.
 pub(crate) fn pause(pause: &Pause) -> String {
     let requests = match pause.requests {

@@ -147,6 +147,8 @@ pub(crate) fn read_request(
         return Err(Box::new(Refusal::plain(Fault::BareLineEnd)));
     }
     let (Some(method), Some(target)) = (parsed.method, parsed.path) else { return Ok(None) };
+    // A fragment is the client's own business and has no place in a request (RFC 9110 §7.1).
+    let target = target.split('#').next().unwrap_or_default();
     let is_http10 = parsed.version == Some(0);
     let mut fields = [Field::Other; HEADERS_MAX];
     let mut said = Said::default();

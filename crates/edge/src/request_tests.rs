@@ -33,6 +33,7 @@ fn an_absolute_target_names_the_host() {
     assert!(head.starts_with("GET /x HTTP/1.1\r\nHost: b.test\r\n"), "{head}");
     assert_eq!(&head[request.authority], "b.test");
     assert!(read("GET http://b.test?x HTTP/1.1\r\nHost: a.test\r\n\r\n").unwrap().1.starts_with("GET /?x "));
+    assert!(read("GET /a?b#c HTTP/1.1\r\nHost: a\r\n\r\n").unwrap().1.starts_with("GET /a?b HTTP"));
     assert!(read("GET /é?ü HTTP/1.1\r\nHost: a\r\n\r\n").unwrap().1.starts_with("GET /%C3%A9?%C3%BC "));
     assert!(read("GET http://b.test HTTP/1.1\r\nHost: a.test\r\n\r\n").unwrap().1.starts_with("GET / "));
 }

@@ -34,7 +34,10 @@ pub fn run(name: Option<&str>, options: &[&str]) -> Result<()> {
         }
     };
     install::ensure(needs)?;
-    shell::run("cargo", &["build", "--release", "--package", "trackbed"])?;
+    // The others build the edge alone.
+    if !matches!(name, Some("edge" | "sse")) {
+        shell::run("cargo", &["build", "--release", "--package", "trackbed"])?;
+    }
     println!("\n{}", install::machine());
     match name {
         Some("idle") => idle::run(),

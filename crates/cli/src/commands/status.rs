@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use trackbed_api::{BoxInfo, Instance, Service};
 use trackbed_stdx::clock::now_ms;
 
-use crate::human::{ago, duration, headline, pause, plain, size, span};
+use crate::human::{ago, count, duration, headline, pause, plain, size, span};
 use crate::names::parse_name;
 use crate::output::Ink;
 use crate::session::Session;
@@ -144,14 +144,15 @@ fn service_lines(service: &Service, now: i64) -> Vec<String> {
         let memory = size(instance.memory_bytes);
         lines.push(format!("{port}up {up}, {memory}, {:.1} CPU s{restarts}", instance.cpu_seconds));
         lines.push(format!(
-            "{} requests, {} open{}",
-            instance.requests,
+            "{}, {} open{}",
+            count(instance.requests, "request"),
             instance.in_flight,
             streams(instance)
         ));
     }
     if service.parked > 0 {
-        lines.push(format!("{} requests wait for it at the edge", service.parked));
+        let verb = if service.parked == 1 { "waits" } else { "wait" };
+        lines.push(format!("{} {verb} for it at the edge", count(service.parked, "request")));
     }
     lines.extend(service.warnings.iter().map(|warning| format!("! {}", plain(warning))));
     for volume in &service.volumes {

@@ -95,8 +95,8 @@ pub(super) async fn exchange(
                 && !case.requests.is_empty()
                 && statuses.len() >= case.requests.len()
                 && recorder.count() >= case.requests.len();
-            // More than there should be: nothing that comes later makes it right.
-            let too_many = statuses.len() > case.requests.len();
+            // More than there should be: nothing that comes later makes it right, but all of it is this case's.
+            let too_many = statuses.len() > case.requests.len() && silence >= SILENCE;
             if refused || served || too_many {
                 break;
             }
