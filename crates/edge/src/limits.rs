@@ -26,7 +26,7 @@ pub(crate) const LINGER_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Largest buffer that an idle connection keeps, in bytes: most heads fit.
 pub(crate) const IDLE_BUFFER_BYTES_MAX: usize = 4 * 1024;
 /// Rounds of reading and writing of one connection before the others of its worker have their turn.
-pub(crate) const ROUNDS_MAX: u32 = 16;
+pub(crate) const ROUNDS_MAX: u32 = 4;
 /// Longest time for a whole request head, so that one byte a second holds nothing for long (haproxy's usual 10 s).
 pub(crate) const HEAD_TIME_MAX: Duration = Duration::from_secs(10);
 /// Longest idle time of a client's keep-alive connection: nginx's, and above the 60 s after which load balancers in front
