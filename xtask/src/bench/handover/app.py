@@ -34,16 +34,23 @@ async def body_of(receive):
     return body
 
 
-async def events(send, count):
-    """`count` events, or for ever with 0."""
+async def until_gone(receive):
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def events(receive, send, count):
+    """`count` events, or with 0 until the client has gone."""
+    gone = asyncio.ensure_future(until_gone(receive))
     headers = [(b"content-type", b"text/event-stream"), (b"cache-control", b"no-cache")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     number = 0
-    while number < count or count == 0:
+    while (number < count or count == 0) and not gone.done():
         event = f"data: {number} {FILLER}\n\n"
         await send({"type": "http.response.body", "body": event.encode(), "more_body": True})
         await asyncio.sleep(EVENT_SECONDS)
         number += 1
+    gone.cancel()
     await send({"type": "http.response.body", "body": b""})
 
 
@@ -63,7 +70,7 @@ async def app(scope, receive, send):
         return await echo(receive, send)
     method, path = scope["method"], scope["path"]
     if (method, path) == ("GET", "/events"):
-        return await events(send, int(scope["query_string"] or 0))
+        return await events(receive, send, int(scope["query_string"] or 0))
     if (method, path) == ("POST", "/notes"):
         body = await body_of(receive)
         if body is None:
