@@ -5,6 +5,7 @@ use trackbed_core::instance::{Exit, InstanceState, InstanceStats, InstanceStatus
 use trackbed_core::release::Release;
 use trackbed_core::route::TargetStats;
 use trackbed_core::service::{Service, Wanted};
+use trackbed_core::settings::Handover;
 use trackbed_core::volume::Volume;
 use trackbed_core::{InstanceId, Secret};
 
@@ -100,8 +101,13 @@ impl Control {
             stats = self.inner.engine.stats(&id).await.unwrap_or_default();
             traffic = edge.targets.get(id.as_str()).copied().unwrap_or_default();
         }
-        let state = state_of(&service, instance.as_ref());
-        let detail = detail_of(&service, state, instance.as_ref(), before.as_ref());
+        let mut state = state_of(&service, instance.as_ref());
+        let mut detail = detail_of(&service, state, instance.as_ref(), before.as_ref());
+        if state == ServiceState::Restarting && last_deployment.as_ref().is_some_and(holds_callers) {
+            // Its end was asked for: nothing has gone wrong.
+            state = ServiceState::Starting;
+            detail = Some("it was stopped for the next release, which starts; callers wait".to_owned());
+        }
         Ok(ServiceStatus {
             service,
             state,
@@ -199,6 +205,12 @@ impl Control {
             });
         Ok(self.inner.engine.exec(instance, command, &env, log).await?)
     }
+}
+
+/// Returns whether a deployment has stopped the live release, so that its own may have the volume.
+fn holds_callers(deployment: &Deployment) -> bool {
+    let is_held = deployment.handover == Some(Handover::Held);
+    is_held && !deployment.state.is_terminal() && deployment.step.has_parked()
 }
 
 fn state_of(service: &Service, instance: Option<&InstanceStatus>) -> ServiceState {

@@ -329,3 +329,17 @@ async fn a_disk_that_is_full_when_the_new_release_starts_loses_nobody() {
     assert_eq!(answered_by(&rig), [old, again]);
     assert_eq!(rig.control.deployment(&deployment.id).await.unwrap().pause.unwrap().refused, 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_release_that_was_stopped_for_the_next_is_not_called_crashed() {
+    let mut rig = Rig::new().await;
+    rig.deploy_well(&starts_in("one", SECOND)).await;
+    let id = rig.up(&starts_in("two", 5 * SECOND)).await;
+    rig.reach(&id, Step::Health).await;
+    let status = rig.control.status(rig.service().await).await.unwrap();
+    assert_eq!(status.state, trackbed_control::ServiceState::Starting);
+    let detail = status.detail.unwrap();
+    assert!(detail.contains("stopped for the next release"), "{detail}");
+    rig.finish(&id).await;
+    assert_eq!(rig.control.status(rig.service().await).await.unwrap().detail, None);
+}
