@@ -119,7 +119,9 @@ struct Serve {
 pub(crate) fn parse_network(text: &str) -> Result<String, String> {
     let (address, prefix) = text.split_once('/').unwrap_or((text, "0"));
     match (address.parse::<std::net::IpAddr>(), prefix.parse::<u8>()) {
-        (Ok(_), Ok(_)) => Ok(text.to_owned()),
+        (Ok(address), Ok(prefix)) if prefix <= if address.is_ipv4() { 32 } else { 128 } => {
+            Ok(text.to_owned())
+        }
         _ => Err("an address or a range is wanted, such as 127.0.0.1 or 10.0.0.0/8".to_owned()),
     }
 }

@@ -1,10 +1,10 @@
 //! What the edge must know, computed from the stored state alone.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use trackbed_core::deployment::Deployment;
+use trackbed_core::deployment::{Deployment, DeploymentState, Step};
 use trackbed_core::route::{DownReason, Route, RouteTable, Target, UpstreamState};
 use trackbed_core::service::{Service, Wanted};
 use trackbed_core::settings::{HOLD_WINDOW_DEFAULT, Handover, STOP_GRACE_DEFAULT};
@@ -41,8 +41,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// What is known of the table that the edge has.
 #[derive(Debug, Default)]
 pub(crate) struct RoutesKnown {
-    /// Whether the edge may lack something: a table was refused, or an address could not be had.
-    owed: AtomicBool,
+    /// Above zero when the edge may lack something: a table was refused, or an address could not be had.
+    owed: AtomicU64,
     /// The sequence of the last table that it took.
     applied: AtomicU64,
     /// The highest sequence that it was seen with: above ours when the state comes from a backup.
@@ -57,7 +57,7 @@ impl Control {
     pub async fn sync_routes(&self) -> Result<(), ControlError> {
         let _in_order = self.inner.route_order.lock().await;
         let known = &self.inner.routes_known;
-        known.owed.store(true, Ordering::Relaxed);
+        let owed = known.owed.fetch_add(1, Ordering::Relaxed) + 1;
         let seen = known.seen.load(Ordering::Relaxed);
         let (sequence, services) = self
             .inner
@@ -84,7 +84,10 @@ impl Control {
         let trusted_proxies = self.inner.config.trusted_proxies.clone();
         self.inner.edge.apply(&RouteTable { sequence, trusted_proxies, routes }).await?;
         known.applied.store(sequence, Ordering::Relaxed);
-        known.owed.store(!is_whole, Ordering::Relaxed);
+        if is_whole {
+            // What came to be owed since the state was read stays owed.
+            let _ = known.owed.compare_exchange(owed, 0, Ordering::Relaxed, Ordering::Relaxed);
+        }
         Ok(())
     }
 
@@ -107,7 +110,7 @@ impl Control {
 
     /// Says that the edge lacks something; the keeper tells it.
     pub(crate) fn owe_routes(&self) {
-        self.inner.routes_known.owed.store(true, Ordering::Relaxed);
+        self.inner.routes_known.owed.fetch_add(1, Ordering::Relaxed);
     }
 
     async fn keep_routes(&self) -> Result<(), ControlError> {
@@ -115,7 +118,7 @@ impl Control {
         let stats = self.inner.edge.stats().await?;
         let has = stats.sequence;
         known.seen.fetch_max(has, Ordering::Relaxed);
-        if known.owed.load(Ordering::Relaxed) || has != known.applied.load(Ordering::Relaxed) {
+        if known.owed.load(Ordering::Relaxed) > 0 || has != known.applied.load(Ordering::Relaxed) {
             self.sync_routes().await?;
         }
         self.heed_notices(&stats).await
@@ -126,7 +129,9 @@ impl Control {
         let Routed { service, unfinished, .. } = routed;
         let held = unfinished.iter().find(|deployment| {
             let held = deployment.handover == Some(Handover::Held);
-            held && deployment.step.parks() && deployment.previous.is_some()
+            // Until the switch is stored, nobody serves; from then on the new release does.
+            let switches = deployment.step == Step::Switch && deployment.state != DeploymentState::Success;
+            held && (deployment.step.parks() || switches) && deployment.previous.is_some()
         });
         let parked = UpstreamState::Parked { limit: park_limit(routed, held) };
         if service.wanted == Wanted::Stopped {

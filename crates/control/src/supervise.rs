@@ -43,7 +43,8 @@ enum Decision {
 
 fn decide(policy: RestartPolicy, exit: &Exit, restarts: u32) -> Decision {
     // Not the app's fault, whatever its policy; but something that is lost again and again must not spin.
-    if *exit == Exit::Lost {
+    // `Setup` is a start that never came as far as the app: a volume that is still held, a disk that is full.
+    if matches!(exit, Exit::Lost | Exit::Setup { .. }) {
         let wait = backoff::exponential(BACKOFF_FIRST, BACKOFF_CEILING, restarts);
         return Decision::After(if restarts == 0 { Duration::ZERO } else { wait });
     }
@@ -79,8 +80,11 @@ impl Control {
         let Some(instance) = live.instance.clone() else { return Ok(()) };
         self.sync_routes().await?;
         let finished = within(STOP_FINISH, async {
-            while let Ok(stats) = self.inner.edge.stats().await {
-                if stats.targets.get(instance.as_str()).is_none_or(|target| target.in_flight == 0) {
+            loop {
+                // An edge that does not answer says nothing about its requests: it is asked again.
+                if let Ok(stats) = self.inner.edge.stats().await
+                    && stats.targets.get(instance.as_str()).is_none_or(|target| target.in_flight == 0)
+                {
                     break;
                 }
                 tokio::time::sleep(Duration::from_millis(50)).await;

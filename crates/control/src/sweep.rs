@@ -42,6 +42,11 @@ impl Control {
                 if let Err(error) = control.sweep_strays(Jobs::Run).await {
                     tracing::warn!(%error, "sweeping failed");
                 }
+                // A worker that ended by a panic is started again, whoever may be waiting for it.
+                match control.inner.store.with(|db| db.list_services()).await {
+                    Ok(services) => services.iter().for_each(|service| control.wake(&service.id)),
+                    Err(error) => tracing::warn!(%error, "services could not be looked after"),
+                }
             }
         });
     }
@@ -90,9 +95,13 @@ impl Control {
         if self.inner.edge.stats().await?.targets.contains_key(id.as_str()) {
             self.sync_routes().await?;
             let finished = within(STRAY_FINISH, async {
-                while let Ok(stats) = self.inner.edge.stats().await
-                    && stats.targets.get(id.as_str()).is_some_and(|target| target.in_flight > 0)
-                {
+                loop {
+                    // An edge that does not answer says nothing about its requests: it is asked again.
+                    if let Ok(stats) = self.inner.edge.stats().await
+                        && stats.targets.get(id.as_str()).is_none_or(|target| target.in_flight == 0)
+                    {
+                        break;
+                    }
                     tokio::time::sleep(STRAY_POLL).await;
                 }
             });

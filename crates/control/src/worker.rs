@@ -37,6 +37,9 @@ struct Gone {
 
 impl Drop for Gone {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!(service = %self.service, "the worker of a service ended by a bug; the sweeper starts it again");
+        }
         self.control.forget_waker(&self.service);
     }
 }

@@ -102,6 +102,18 @@ impl EdgeClient {
         }
     }
 
+    /// Returns who the newest edge is, with its own counters alone: it answers even while an earlier one hangs.
+    ///
+    /// # Errors
+    /// When the edge cannot be reached.
+    pub async fn identify(&self) -> Result<EdgeStats, PortError> {
+        match self.call(Op::Who).await? {
+            Outcome::Stats { stats, .. } => Ok(stats),
+            // One of an earlier version does not know the question.
+            _ => self.load_stats().await.map(|(stats, _)| stats),
+        }
+    }
+
     async fn load_stats(&self) -> Result<(EdgeStats, BTreeMap<String, Answers>), PortError> {
         match self.call(Op::Stats).await? {
             Outcome::Stats { stats, answers } => Ok((stats, answers)),

@@ -66,7 +66,9 @@ const LINE_BYTES_KEPT: usize = 64 * 1024;
 /// When the folder is missing or the disk refuses.
 pub(crate) fn bind(path: &Path) -> Result<UnixListener, EdgeError> {
     let made = (|| {
-        let beside = trackbed_stdx::files::temporary_beside(path)?;
+        // A short name: a path of a socket has at most 107 bytes (unix(7)).
+        let name = format!(".{:x}", u32::from_le_bytes(trackbed_stdx::random::bytes()));
+        let beside = path.with_file_name(name);
         let listener = UnixListener::bind(&beside)?;
         std::fs::set_permissions(&beside, std::fs::Permissions::from_mode(0o600))?;
         std::fs::rename(&beside, path)?;
@@ -188,6 +190,7 @@ impl Control {
         let order = if for_elders { line(op.clone()) } else { Ok(Vec::new()) };
         let outcome = match op {
             Op::Stats => self.stats(door).await,
+            Op::Who => self.stats(Door::Elder).await,
             op => self.obey_alone(op, door).await,
         };
         if !for_elders || matches!(outcome, Outcome::Failed { .. }) {
@@ -206,7 +209,7 @@ impl Control {
                 Ok(sequence) => Outcome::Applied { sequence },
                 Err(error) => Outcome::Failed { message: format!("cannot keep the table: {error}") },
             },
-            Op::Stats => self.stats(door).await,
+            Op::Stats | Op::Who => self.stats(door).await,
             Op::Cut { instance } => self.cut(&instance),
             Op::EndStreams { instance, over_ms } => {
                 crate::worker::spawn(self.routes.end_streams(&instance, Duration::from_millis(over_ms)));

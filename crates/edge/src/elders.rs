@@ -52,29 +52,35 @@ impl Elders {
         self.known().is_empty()
     }
 
-    /// Gives an order to every elder, one after the other. One that is dead is forgotten and has obeyed.
+    /// Gives an order to every elder at once. One that is dead is forgotten and has obeyed.
     ///
     /// # Errors
-    /// When one lives and has not obeyed: then nobody may believe that the order is in force.
+    /// When one lives and has not obeyed: then nobody may believe that the order is in force. The others have it.
     pub(crate) async fn tell(&self, line: &[u8]) -> Result<Vec<Outcome>, String> {
+        let orders = self.all().into_iter().map(|elder| async move {
+            let outcome = elder.call(line, ELDER_TIME_MAX).await;
+            (elder, outcome)
+        });
         let mut outcomes = Vec::new();
         let mut failed = None;
-        for elder in self.all() {
+        for (elder, outcome) in futures_util::future::join_all(orders).await {
             let socket = elder.socket();
-            match elder.call(line, ELDER_TIME_MAX).await {
-                Ok(Outcome::Failed { message }) => failed = Some(message),
-                Ok(outcome) => outcomes.push(outcome),
+            let reason = match outcome {
+                Ok(Outcome::Failed { message }) => message,
+                Ok(outcome) => {
+                    outcomes.push(outcome);
+                    continue;
+                }
                 Err(error) if is_gone(&error) => {
                     let _ = std::fs::remove_file(socket);
                     self.known().retain(|known| !Arc::ptr_eq(known, &elder));
+                    continue;
                 }
-                Err(error) => failed = Some(error.to_string()),
-            }
-            if let Some(reason) = failed {
-                return Err(format!("an earlier edge at {} did not obey: {reason}", socket.display()));
-            }
+                Err(error) => error.to_string(),
+            };
+            failed = Some(format!("an earlier edge at {} did not obey: {reason}", socket.display()));
         }
-        Ok(outcomes)
+        failed.map_or(Ok(outcomes), Err)
     }
 
     /// Waits until the last one has ended.

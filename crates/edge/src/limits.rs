@@ -99,7 +99,7 @@ pub(crate) const PREDECESSOR_TIME_MAX: Duration = Duration::from_secs(5);
 pub(crate) const DEATH_TIME_MAX: Duration = Duration::from_secs(2);
 /// How long a replaced edge leaves idle connections open: longer than [`CLIENT_IDLE_MAX`], so that each goes by itself,
 /// with an answer that says so or by the usual limit, and no request meets a closed door.
-pub(crate) const ELDER_NOTICE: Duration = Duration::from_secs(65);
+pub(crate) const ELDER_NOTICE: Duration = CLIENT_IDLE_MAX.saturating_add(Duration::from_secs(5));
 /// Longest life of a replaced edge: streams of a working day end by themselves, forgotten ones do not.
 pub(crate) const ELDER_LIFE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// Control connections at once: the control plane holds one, people debugging a few.

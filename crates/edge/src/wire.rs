@@ -25,6 +25,8 @@ pub(crate) struct Request {
 pub(crate) enum Op {
     /// Put a table in force.
     Apply { table: RouteTable },
+    /// Tell who this is: the counters of this edge alone, whatever its elders do.
+    Who,
     /// Tell the counters.
     Stats,
     /// End the streams of an instance politely, spread over so many milliseconds.
@@ -44,7 +46,7 @@ impl Op {
     pub(crate) fn is_for_elders(&self) -> bool {
         match self {
             Op::Apply { .. } | Op::EndStreams { .. } | Op::Cut { .. } | Op::Shutdown { .. } => true,
-            Op::Stats | Op::TakeOver | Op::Ready => false,
+            Op::Who | Op::Stats | Op::TakeOver | Op::Ready => false,
         }
     }
 }

@@ -12,7 +12,6 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use tokio::time::Instant;
 use trackbed_control::Control;
-use trackbed_core::ports::Edge;
 use trackbed_core::route::EdgeStats;
 use trackbed_edge::EdgeClient;
 use trackbed_stdx::tasks::Tasks;
@@ -61,7 +60,7 @@ enum Log {
 /// # Errors
 /// When it does not start; the end of its log says why.
 pub(crate) async fn ensure(place: &EdgePlace, client: &EdgeClient) -> anyhow::Result<EdgeStats> {
-    if let Ok(stats) = client.stats().await {
+    if let Ok(stats) = client.identify().await {
         return Ok(stats);
     }
     match &place.unit {
@@ -70,7 +69,7 @@ pub(crate) async fn ensure(place: &EdgePlace, client: &EdgeClient) -> anyhow::Re
             systemctl("start", unit).await?;
             let deadline = Instant::now() + START_LIMIT;
             loop {
-                match client.stats().await {
+                match client.identify().await {
                     Ok(stats) => return Ok(stats),
                     Err(error) if Instant::now() >= deadline => {
                         bail!(
@@ -127,7 +126,7 @@ async fn start(
         command.spawn().with_context(|| format!("cannot start the edge from {}", place.binary.display()))?;
     let deadline = Instant::now() + START_LIMIT;
     loop {
-        if let Ok(stats) = client.stats().await {
+        if let Ok(stats) = client.identify().await {
             match entrance {
                 Entrance::TakeOver if stats.pid != child.id() => {}
                 Entrance::Free | Entrance::TakeOver => {
@@ -248,7 +247,7 @@ impl Upgrade {
         let replaced = match &place.unit {
             None => start(place, client, Entrance::TakeOver, Log::File).await,
             Some(unit) => match systemctl("reload", unit).await {
-                Ok(()) => client.stats().await.map_err(anyhow::Error::new),
+                Ok(()) => client.identify().await.map_err(anyhow::Error::new),
                 Err(error) => Err(error),
             },
         };

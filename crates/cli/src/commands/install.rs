@@ -24,7 +24,7 @@ const BOOTED: &str = "/run/systemd/system";
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  trackbed install --listen 0.0.0.0:80 --domain apps.example.com\n  \
                         trackbed install --print\n  trackbed install --remove\n\n\
-                        To upgrade, run `install` of the new binary: apps and connections go on.")]
+                        To upgrade, run `install` of the new binary with the same flags: apps and connections go on.")]
 pub(crate) struct Args {
     /// Address that services are reached at
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:80", value_parser = parse_address)]

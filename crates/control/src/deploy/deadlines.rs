@@ -26,12 +26,12 @@ struct Limit {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Asked {
     Nothing,
-    /// The drain limit of the old release.
-    Drain,
+    /// The drain limit of the old release, twice: a drain begins anew when the box is restarted in the middle.
+    DrainTwice,
     /// The grace of the old release.
     Grace,
     /// Both, one after the other.
-    DrainAndGrace,
+    DrainTwiceAndGrace,
     /// The health timeout of the new release.
     Health,
 }
@@ -56,8 +56,8 @@ fn limit_of(step: Step) -> Limit {
         Step::Release => limit(MINUTE, Asked::Nothing, BOX_HANGS),
         // Directories are made, and the image's own interpreter may be tried.
         Step::Check => limit(5 * MINUTE, Asked::Nothing, BOX_HANGS),
-        // It ends by itself at the drain limit.
-        Step::Drain => limit(MINUTE, Asked::Drain, BOX_HANGS),
+        // It ends by itself at the drain limit, and begins it anew after a restart of the box.
+        Step::Drain => limit(MINUTE, Asked::DrainTwice, BOX_HANGS),
         // Requests in flight have 10 s of their own; callers wait.
         Step::Park => limit(MINUTE, Asked::Nothing, BOX_HANGS),
         // After the grace the kill, with some seconds each for app, init and supervisor.
@@ -73,7 +73,7 @@ fn limit_of(step: Step) -> Limit {
         // The edge is told; who keeps the routes goes on telling it.
         Step::Switch => limit(MINUTE, Asked::Nothing, BOX_HANGS),
         // Drained, then ended; who sweeps goes on ending it.
-        Step::Retire => limit(Duration::from_secs(90), Asked::DrainAndGrace, BOX_HANGS),
+        Step::Retire => limit(Duration::from_secs(90), Asked::DrainTwiceAndGrace, BOX_HANGS),
     }
 }
 
@@ -88,7 +88,7 @@ impl Control {
         let release = match asked {
             Asked::Nothing => None,
             Asked::Health => deployment.release.clone(),
-            Asked::Drain | Asked::Grace | Asked::DrainAndGrace => deployment.previous.clone(),
+            Asked::DrainTwice | Asked::Grace | Asked::DrainTwiceAndGrace => deployment.previous.clone(),
         };
         let Some(release) = release else { return Ok(own) };
         let config = self.inner.store.with(move |db| db.load_release(&release)).await?.config;
@@ -99,9 +99,9 @@ impl Control {
 fn asked_by(config: &ServiceConfig, asked: Asked) -> Duration {
     match asked {
         Asked::Nothing => Duration::ZERO,
-        Asked::Drain => config.drain_timeout,
+        Asked::DrainTwice => config.drain_timeout.saturating_mul(2),
         Asked::Grace => config.stop_grace,
-        Asked::DrainAndGrace => config.drain_timeout.saturating_add(config.stop_grace),
+        Asked::DrainTwiceAndGrace => config.drain_timeout.saturating_mul(2).saturating_add(config.stop_grace),
         Asked::Health => config.health.timeout,
     }
 }

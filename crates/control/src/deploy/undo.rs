@@ -32,7 +32,9 @@ impl Control {
             let release = live.release.clone();
             let grace = self.inner.store.with(move |db| db.load_release(&release)).await?.config.stop_grace;
             let window = Duration::from_millis(deployment.hold_window_ms.unwrap_or_default());
-            live.waited_ms = u64::try_from(waited_at_most(grace, window).as_millis()).unwrap_or(u64::MAX);
+            let waited = u64::try_from(waited_at_most(grace, window).as_millis()).unwrap_or(u64::MAX);
+            // Perhaps for an earlier one, too, that was undone before.
+            live.waited_ms = live.waited_ms.saturating_add(waited);
         }
         self.end_hold(&deployment.service);
         let event = match &deployment.withdrawal {

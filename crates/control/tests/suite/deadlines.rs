@@ -91,7 +91,7 @@ async fn an_old_release_that_cannot_be_stopped_is_owed_to_the_sweeper_and_the_qu
     let ended = ends_in_time(&mut rig, &id).await;
     assert_eq!(ended.state, DeploymentState::Success);
     let told = warnings(&rig, &id).await;
-    assert!(told.last().unwrap().contains("step retire was not done within 130 s"), "{told:#?}");
+    assert!(told.last().unwrap().contains("step retire was not done within 160 s"), "{told:#?}");
     assert!(told.last().unwrap().ends_with("the box goes on trying"));
     // The next deployment gets its turn although nothing has changed.
     let next = rig.up(&App::new("three")).await;
