@@ -118,10 +118,18 @@ impl TestBox {
     /// added to its end changes nothing but what program it is.
     pub fn install(&mut self, added: &[u8]) {
         let (installed, fresh) = (self.home.path().join("trackbed"), self.home.path().join("trackbed.new"));
-        std::fs::copy(binary(), &fresh).expect("room for a copy of the binary");
-        let mut file = std::fs::OpenOptions::new().append(true).open(&fresh).expect("our own file");
-        std::io::Write::write_all(&mut file, added).expect("room for a few more bytes");
-        drop(file);
+        // Written by another process: a test that starts a program at this moment would inherit our file, and one that is
+        // open for writing cannot be executed.
+        let mut writer = Command::new("/bin/sh")
+            .args(["-c", "cat \"$0\" - > \"$1\" && chmod 755 \"$1\""])
+            .args([&binary(), &fresh])
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("a shell");
+        let mut input = writer.stdin.take().expect("a pipe");
+        std::io::Write::write_all(&mut input, added).expect("a shell that reads");
+        drop(input);
+        assert!(writer.wait().expect("our child").success(), "no room for a copy of the binary");
         std::fs::rename(&fresh, &installed).expect("our own folder");
         self.binary = installed;
     }
