@@ -12,6 +12,9 @@ use crate::client::Caller;
 use crate::limits::{ELDER_LOOK_INTERVAL, ELDER_TIME_MAX};
 use crate::wire::{Answers, Op, Outcome, line};
 
+/// How often an order is repeated to an elder whose connection breaks off.
+const ORDER_REPEATS_MAX: u32 = 5;
+
 const PREFIX: &str = "elder-";
 const SUFFIX: &str = ".sock";
 
@@ -23,6 +26,24 @@ pub(crate) fn socket(folder: &Path, pid: u32) -> PathBuf {
 /// Returns whether an attempt to connect found nobody. Anything else may be somebody who is only slow.
 pub(crate) fn is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+}
+
+/// Returns whether a connection ended before the reply: by somebody who is ending, or who has just died.
+fn broke_off(error: &io::Error) -> bool {
+    use io::ErrorKind as K;
+    matches!(error.kind(), K::ConnectionReset | K::BrokenPipe | K::UnexpectedEof)
+}
+
+/// Gives an order, again as long as the connection only breaks off: then nobody knows yet whether the elder is gone,
+/// and every order may be repeated.
+async fn order(elder: &Caller, line: &[u8]) -> io::Result<Outcome> {
+    for _ in 0..ORDER_REPEATS_MAX {
+        match elder.call(line, ELDER_TIME_MAX).await {
+            Err(error) if broke_off(&error) => tokio::time::sleep(ELDER_LOOK_INTERVAL).await,
+            outcome => return outcome,
+        }
+    }
+    elder.call(line, ELDER_TIME_MAX).await
 }
 
 /// The elders of one edge. Their number only falls: an edge that is replaced is the elder of its successor.
@@ -58,7 +79,7 @@ impl Elders {
     /// When one lives and has not obeyed: then nobody may believe that the order is in force. The others have it.
     pub(crate) async fn tell(&self, line: &[u8]) -> Result<Vec<Outcome>, String> {
         let orders = self.all().into_iter().map(|elder| async move {
-            let outcome = elder.call(line, ELDER_TIME_MAX).await;
+            let outcome = order(&elder, line).await;
             (elder, outcome)
         });
         let mut outcomes = Vec::new();
