@@ -503,7 +503,7 @@ impl<'a> Exchange<'a> {
 
     fn ended(&mut self) -> Ended {
         if let Some(stream) = &self.stream {
-            let collected = stream.began.saturating_duration_since(self.open.began()) >= COLLECTED_AFTER
+            let collected = stream.began.saturating_duration_since(self.open.entered()) >= COLLECTED_AFTER
                 && stream.began.elapsed() <= AT_ONCE
                 && stream.events.count_ends() > 1;
             if collected {

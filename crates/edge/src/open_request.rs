@@ -16,23 +16,22 @@ pub(crate) struct OpenRequest {
     service: Arc<ServiceState>,
     worker: usize,
     began: Instant,
+    /// When it was last on its way to a target, parking done.
+    entered: Instant,
     target: Option<Arc<TargetState>>,
     class: usize,
     ended: bool,
-    is_counted: bool,
 }
 
 impl OpenRequest {
     pub(crate) fn new(service: Arc<ServiceState>, worker: usize) -> Self {
-        Self {
-            service,
-            worker,
-            began: Instant::now(),
-            target: None,
-            class: 0,
-            ended: false,
-            is_counted: true,
-        }
+        let began = Instant::now();
+        Self { service, worker, began, entered: began, target: None, class: 0, ended: false }
+    }
+
+    /// The request has waited for a target until now.
+    pub(crate) fn resume(&mut self) {
+        self.entered = Instant::now();
     }
 
     /// Counts the request in at a target. Returns false when the target has just left the table: look again.
@@ -51,6 +50,11 @@ impl OpenRequest {
     /// When the host was found.
     pub(crate) fn began(&self) -> Instant {
         self.began
+    }
+
+    /// When it was on its way to its target, at the latest.
+    pub(crate) fn entered(&self) -> Instant {
+        self.entered
     }
 
     /// Notes the status of the answer, whose head has just come.
@@ -79,11 +83,6 @@ impl OpenRequest {
         }
     }
 
-    /// The request has not begun after all.
-    pub(crate) fn forget(mut self) {
-        self.is_counted = false;
-    }
-
     /// Ends a request that was answered to the end.
     pub(crate) fn complete(mut self) {
         self.ended = true;
@@ -99,9 +98,7 @@ impl OpenRequest {
 impl Drop for OpenRequest {
     fn drop(&mut self) {
         let class = if self.ended { self.class } else { 0 };
-        if self.is_counted {
-            self.service.counters(self.worker).count_answer(class);
-        }
+        self.service.counters(self.worker).count_answer(class);
         if let Some(target) = &self.target {
             target.end_request();
         }

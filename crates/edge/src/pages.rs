@@ -5,6 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use http::StatusCode;
 use serde_json::json;
+use trackbed_core::route::DownReason;
 
 use crate::limits::{HEAD_BYTES_MAX, HEADERS_MAX, RETRY_AFTER_SECONDS};
 use crate::response::put_status_line;
@@ -59,6 +60,16 @@ struct Words {
 }
 
 impl Fault {
+    /// Returns why requests of a service have no target.
+    pub(crate) fn of_service(reason: DownReason, service: String) -> Self {
+        match reason {
+            DownReason::Starting => Fault::Starting { service },
+            DownReason::Undeployed => Fault::Undeployed { service },
+            DownReason::Stopped => Fault::Stopped { service },
+            DownReason::Crashed => Fault::Crashed { service },
+        }
+    }
+
     fn words(&self) -> Words {
         let words =
             |status, code, message: String, hint: String| Words { status, code, message, hint, retry: false };

@@ -5,9 +5,7 @@ use std::io::IoSlice;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-
-use tokio::time::Instant;
-use trackbed_core::route::DownReason;
+use std::time::Instant;
 
 use crate::buffers::Kept;
 use crate::exchange::{Ended, Exchange};
@@ -16,7 +14,8 @@ use crate::limits::SEND_TRIES_MAX;
 use crate::open_request::OpenRequest;
 use crate::pages::{Fault, Form};
 use crate::request::{Refusal, Request, hex};
-use crate::table::{Routes, Way};
+use crate::service::ServiceState;
+use crate::table::{Entry, Routes, Way};
 use crate::target::TargetState;
 use crate::tunnel::{Switched, Tunnel};
 use crate::upstream::Upstream;
@@ -55,99 +54,92 @@ impl Side<'_> {
     /// waiting for.
     pub(crate) async fn answer(&mut self, request: &Request) -> Next {
         let authority = String::from_utf8_lossy(&self.head[request.authority.clone()]);
-        let host = host::normalize(&authority);
-        let found = match self.find(&host) {
-            Some(found) => found,
-            None => {
-                let host = host.into_owned();
-                let waited = Box::pin(self.find_parked(&host));
-                let left = poll_fn(|cx| self.watch.link.poll_closed(cx));
-                tokio::select! {
-                    found = waited => found,
-                    // Forgotten: nothing was sent, nothing is answered.
-                    () = left => return Next::Close,
-                }
-            }
-        };
-        match found {
+        match self.find(&host::normalize(&authority)).await {
             Found::Target(open, target) => self.forward(request, open, &target).await,
             Found::Nothing(fault, open) => self.refuse(request, &fault, open).await,
+            // Nothing was sent, nothing is answered.
+            Found::ClientLeft => Next::Close,
         }
     }
 
-    /// Finds where requests for a host go now; none while they are parked.
-    fn find(&self, host: &str) -> Option<Found> {
+    /// Finds where requests for a host go now; waits for as long as they are parked.
+    async fn find(&self, host: &str) -> Found {
         let routes = &self.client.routes;
-        loop {
-            let table = routes.load();
-            let Some(entry) = table.find(host) else {
-                return Some(Found::Nothing(Fault::UnknownHost { host: host.to_owned() }, None));
-            };
-            let mut open = OpenRequest::new(Arc::clone(&entry.service), self.client.worker);
-            let service = || entry.service.name.clone();
-            let fault = match &entry.way {
-                Way::Serving(target) if open.enter(target) => {
-                    return Some(Found::Target(open, Arc::clone(target)));
-                }
-                // It has just left: the next look sees another table.
-                Way::Serving(_) => {
-                    open.forget();
-                    continue;
-                }
-                Way::Parked(_) => {
-                    open.forget();
-                    return None;
-                }
-                Way::Down(DownReason::Starting) => Fault::Starting { service: service() },
-                Way::Down(DownReason::Undeployed) => Fault::Undeployed { service: service() },
-                Way::Down(DownReason::Stopped) => Fault::Stopped { service: service() },
-                Way::Down(DownReason::Crashed) => Fault::Crashed { service: service() },
-            };
-            return Some(Found::Nothing(fault, Some(open)));
-        }
-    }
-
-    /// Waits for as long as the requests of a host are parked, then finds where they go.
-    async fn find_parked(&self, host: &str) -> Found {
-        let routes = &self.client.routes;
-        let arrived = Instant::now();
+        let mut open: Option<OpenRequest> = None;
         let mut place = None;
         loop {
-            if let Some(found) = self.find(host) {
-                return found;
-            }
-            let (service, limit) = {
+            let (service, deadline) = {
                 let table = routes.load();
-                match table.find(host).map(|entry| (&entry.service, &entry.way)) {
-                    Some((service, Way::Parked(limit))) => (Arc::clone(service), *limit),
-                    _ => continue,
+                let Some(entry) = table.find(host) else {
+                    return Found::Nothing(Fault::UnknownHost { host: host.to_owned() }, open);
+                };
+                let new = || OpenRequest::new(Arc::clone(&entry.service), self.client.worker);
+                let mut request = open.take().unwrap_or_else(new);
+                match &entry.way {
+                    Way::Serving(target) if request.enter(target) => {
+                        return Found::Target(request, Arc::clone(target));
+                    }
+                    Way::Down(reason) => {
+                        let fault = Fault::of_service(*reason, entry.service.name.clone());
+                        return Found::Nothing(fault, Some(request));
+                    }
+                    // It has just left: the next look sees another table.
+                    Way::Serving(_) => {
+                        open = Some(request);
+                        continue;
+                    }
+                    Way::Parked(limit) => {
+                        let deadline = request.began() + *limit;
+                        open = Some(request);
+                        (Arc::clone(&entry.service), deadline)
+                    }
                 }
             };
-            let name = || service.name.clone();
-            let open = || Some(OpenRequest::new(Arc::clone(&service), self.client.worker));
             if place.is_none() {
                 place = service.park(self.head.len() + self.inbuf.len());
-                if place.is_none() {
-                    return Found::Nothing(Fault::TooManyParked { service: name() }, open());
-                }
             }
-            let mut changed = pin!(service.changed.notified());
-            changed.as_mut().enable();
-            // A table that came between the look and the wait would otherwise be slept through.
-            let still = routes.load().find(host).is_some_and(|entry| matches!(entry.way, Way::Parked(_)));
-            if still && tokio::time::timeout_at(arrived + limit, changed).await.is_err() {
-                if let Some(place) = place.take() {
-                    place.refuse();
+            let Some(parked) = &place else {
+                return Found::Nothing(Fault::TooManyParked { service: service.name.clone() }, open);
+            };
+            // Boxed, because every connection has room for this wait and few ever wait.
+            match Box::pin(self.wait_parked(host, &service, deadline)).await {
+                Waited::Changed => {
+                    if let Some(open) = &mut open {
+                        open.resume();
+                    }
                 }
-                return Found::Nothing(Fault::ParkedTooLong { service: name() }, open());
+                Waited::TooLong => {
+                    parked.refuse();
+                    return Found::Nothing(Fault::ParkedTooLong { service: service.name.clone() }, open);
+                }
+                Waited::ClientLeft => return Found::ClientLeft,
             }
+        }
+    }
+
+    /// Waits for another table while the requests of a host are parked.
+    async fn wait_parked(&self, host: &str, service: &ServiceState, deadline: Instant) -> Waited {
+        let mut changed = pin!(service.changed.notified());
+        changed.as_mut().enable();
+        // A table that came between the look and the wait would otherwise be slept through.
+        let is_parked = |entry: &Entry| matches!(entry.way, Way::Parked(_));
+        if !self.client.routes.load().find(host).is_some_and(is_parked) {
+            return Waited::Changed;
+        }
+        tokio::select! {
+            biased;
+            () = changed => Waited::Changed,
+            () = tokio::time::sleep_until(deadline.into()) => Waited::TooLong,
+            () = poll_fn(|cx| self.watch.link.poll_closed(cx)) => Waited::ClientLeft,
         }
     }
 
     /// Hands the request to the target. It is sent a second time only when nothing of it can have been done.
     async fn forward(&mut self, request: &Request, mut open: OpenRequest, target: &TargetState) -> Next {
         let worker = self.client.worker;
-        for attempt in 1..=SEND_TRIES_MAX {
+        let mut attempt = 0;
+        let fault = loop {
+            attempt += 1;
             let idle = if attempt == 1 { target.take_idle(worker, request.is_repeatable) } else { None };
             let upstream = match idle {
                 Some(upstream) => upstream,
@@ -155,8 +147,7 @@ impl Side<'_> {
                     Ok(upstream) => upstream,
                     Err(error) => {
                         tracing::debug!(instance = %target.target().instance, %error, "cannot connect to target");
-                        let fault = Fault::Unreachable { service: open.service_name().to_owned() };
-                        return self.refuse(request, &fault, Some(open)).await;
+                        break Fault::Unreachable { service: open.service_name().to_owned() };
                     }
                 },
             };
@@ -167,7 +158,10 @@ impl Side<'_> {
                 let ended = poll_fn(|cx| exchange.poll(cx)).await;
                 (ended, exchange.into_switched())
             };
-            let service = open.service_name().to_owned();
+            if let Some(switched) = switched {
+                return self.tunnel(&upstream, open, switched).await;
+            }
+            let service = || open.service_name().to_owned();
             let fault = match ended {
                 Ended::Answered { reusable, keeps_client, unread } => {
                     if reusable {
@@ -180,8 +174,7 @@ impl Side<'_> {
                         (false, false) => Next::Close,
                     };
                 }
-                Ended::Switched => return self.tunnel(&upstream, open, switched).await,
-                Ended::ClientLeft => return Next::Close,
+                Ended::Switched | Ended::ClientLeft => return Next::Close,
                 Ended::Broken { unnoticed } => {
                     open.fail();
                     if unnoticed {
@@ -190,25 +183,18 @@ impl Side<'_> {
                     return Next::Close;
                 }
                 Ended::NoAnswer { untouched: true } if attempt < SEND_TRIES_MAX => continue,
-                Ended::NoAnswer { .. } => Fault::NoAnswer { service },
-                Ended::BadAnswer => Fault::BadAnswer { service },
+                Ended::NoAnswer { .. } => Fault::NoAnswer { service: service() },
+                Ended::BadAnswer => Fault::BadAnswer { service: service() },
                 Ended::BadBody => Fault::BadChunks,
             };
             tracing::debug!(instance = %target.target().instance, ?ended, "no answer to pass on");
-            return self.refuse(request, &fault, Some(open)).await;
-        }
-        let fault = Fault::NoAnswer { service: open.service_name().to_owned() };
+            break fault;
+        };
         self.refuse(request, &fault, Some(open)).await
     }
 
     /// Lets both sides talk without us.
-    async fn tunnel(
-        &mut self,
-        upstream: &Arc<Upstream>,
-        open: OpenRequest,
-        switched: Option<Switched>,
-    ) -> Next {
-        let Some(switched) = switched else { return Next::Close };
+    async fn tunnel(&mut self, upstream: &Arc<Upstream>, open: OpenRequest, switched: Switched) -> Next {
         self.head = Vec::new();
         let early = std::mem::take(&mut self.inbuf);
         let mut tunnel = Tunnel::new(self.watch, upstream, switched, &early);
@@ -223,14 +209,14 @@ impl Side<'_> {
         let mut next = Next::Request;
         if !request.body.is_done() || matches!(fault, Fault::BadChunks) {
             next = Next::Linger;
-        } else if !request.keeps_alive || self.client.routes.is_closing() {
+        } else if !request.keeps_alive || request.is_http10 || self.client.routes.is_closing() {
             next = Next::Close;
         }
         let id = String::from_utf8_lossy(&self.head[request.id.clone()]).into_owned();
         let form = Form {
             wants_page: request.wants_page,
             is_head: request.is_head,
-            closes: next != Next::Request || request.is_http10,
+            closes: next != Next::Request,
             id: &id,
         };
         let mut page = Vec::new();
@@ -239,7 +225,7 @@ impl Side<'_> {
             open.answer(status);
             open.complete();
         }
-        if self.say(&page).await && request.is_http10 && next == Next::Request { Next::Close } else { next }
+        if self.say(&page).await { next } else { Next::Close }
     }
 
     /// Answers a request that is none, or that must not be forwarded.
@@ -276,4 +262,13 @@ impl Side<'_> {
 enum Found {
     Target(OpenRequest, Arc<TargetState>),
     Nothing(Fault, Option<OpenRequest>),
+    ClientLeft,
+}
+
+/// How the wait of a parked request ended.
+enum Waited {
+    /// There is another table.
+    Changed,
+    TooLong,
+    ClientLeft,
 }

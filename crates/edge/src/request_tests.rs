@@ -1,3 +1,5 @@
+//! Heads that clients send, and what a target gets of them.
+
 use super::*;
 
 fn read(text: &str) -> Result<(Request, String), Fault> {

@@ -121,7 +121,7 @@ pub(crate) struct ParkedRequest {
 
 impl ParkedRequest {
     /// The request has waited for too long.
-    pub(crate) fn refuse(self) {
+    pub(crate) fn refuse(&self) {
         lock(&self.service.parking).refused += 1;
     }
 }

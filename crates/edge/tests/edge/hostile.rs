@@ -114,6 +114,8 @@ async fn a_parked_client_that_leaves_is_forgotten_at_once() {
     until(|| async { edge.parked().await == 1 }).await;
     drop(client);
     until(|| async { edge.parked().await == 0 }).await;
+    let answers = edge.client.answers().await.unwrap().into_values().next().unwrap();
+    assert_eq!((answers.left, answers.server_errors), (1, 0), "it is counted as what it is");
 }
 
 #[tokio::test]
