@@ -62,6 +62,8 @@ impl Fixture for Fake {
             env: Vec::new(),
             limits: Limits::default(),
             port: Some(9000),
+            offline: false,
+            links: Vec::new(),
         }
     }
 }

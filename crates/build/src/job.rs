@@ -73,6 +73,8 @@ pub(crate) async fn run(
         env: job.env,
         limits: Limits { memory_bytes: memory_limit(), cpu_millis: None, pids: Some(PIDS_MAX) },
         port: None,
+        offline: false,
+        links: Vec::new(),
     };
     let how = match jobs.run_job(spec, TIME_LIMIT, &tail).await.map_err(Failure::Port)? {
         JobEnd::Exit(exit) if exit.is_success() => return Ok(()),

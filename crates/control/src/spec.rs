@@ -74,6 +74,8 @@ impl Control {
             env,
             limits,
             port: Some(port),
+            offline: false,
+            links: Vec::new(),
         };
         self.inner.engine.start(&spec).await?;
         Ok(release)

@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::image::Image;
 use crate::plan::Plan;
+use crate::restore_point::Capture;
 use crate::settings::Handover;
-use crate::{DeploymentId, Digest, InstanceId, ReleaseId, ServiceId, Timestamp};
+use crate::{DeploymentId, Digest, InstanceId, ReleaseId, RestorePointId, ServiceId, Timestamp, VolumeId};
 
 /// What asked for the deployment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +22,8 @@ pub enum DeploymentKind {
     Rollback,
     /// The live release in a fresh instance.
     Restart,
+    /// The live release on data of a restore point.
+    Restore,
 }
 
 /// Where a deployment is, in the words of its owner.
@@ -143,12 +146,21 @@ pub enum Step {
     Release,
     /// Make volumes and check what must be there, before the old release is touched.
     Check,
+    /// Get the data ready while the old release serves: restore what is wanted into a new place and verify it, and read
+    /// ahead what the pin will need.
+    Stage,
+    /// Try the new release on a copy of the data, when the service asks for it.
+    Rehearse,
     /// Let open streams finish while the old release still serves everything (`held` only).
     Drain,
     /// Park new requests and let the short ones in flight finish (`held` only).
     Park,
     /// Stop the old instance and wait until nothing of it lives (`held` only).
     Stop,
+    /// Pin the data as it is just before the new release starts.
+    Pin,
+    /// Put restored or adopted data in its place (`held` only).
+    Swap,
     /// Start the new instance.
     Start,
     /// Wait until it is healthy.
@@ -161,14 +173,18 @@ pub enum Step {
 
 impl Step {
     /// All steps, in order.
-    pub const ALL: [Step; 11] = [
+    pub const ALL: [Step; 15] = [
         Step::Plan,
         Step::Build,
         Step::Release,
         Step::Check,
+        Step::Stage,
+        Step::Rehearse,
         Step::Drain,
         Step::Park,
         Step::Stop,
+        Step::Pin,
+        Step::Swap,
         Step::Start,
         Step::Health,
         Step::Switch,
@@ -179,7 +195,7 @@ impl Step {
     pub fn first(kind: DeploymentKind) -> Step {
         match kind {
             DeploymentKind::Up | DeploymentKind::Redeploy => Step::Plan,
-            DeploymentKind::Rollback | DeploymentKind::Restart => Step::Check,
+            DeploymentKind::Rollback | DeploymentKind::Restart | DeploymentKind::Restore => Step::Check,
         }
     }
 
@@ -189,11 +205,15 @@ impl Step {
             (Step::Plan, _) => Some(Step::Build),
             (Step::Build, _) => Some(Step::Release),
             (Step::Release, _) => Some(Step::Check),
-            (Step::Check, Handover::Held) => Some(Step::Drain),
-            (Step::Check, Handover::Overlap) => Some(Step::Start),
+            (Step::Check, _) => Some(Step::Stage),
+            (Step::Stage, _) => Some(Step::Rehearse),
+            (Step::Rehearse, Handover::Held) => Some(Step::Drain),
+            (Step::Rehearse, Handover::Overlap) => Some(Step::Pin),
             (Step::Drain, _) => Some(Step::Park),
             (Step::Park, _) => Some(Step::Stop),
-            (Step::Stop, _) => Some(Step::Start),
+            (Step::Stop, _) => Some(Step::Pin),
+            (Step::Pin, Handover::Held) => Some(Step::Swap),
+            (Step::Pin, Handover::Overlap) | (Step::Swap, _) => Some(Step::Start),
             (Step::Start, _) => Some(Step::Health),
             (Step::Health, _) => Some(Step::Switch),
             (Step::Switch, _) => Some(Step::Retire),
@@ -208,7 +228,7 @@ impl Step {
 
     /// Returns whether requests are parked at this step of a `held` handover.
     pub fn parks(self) -> bool {
-        matches!(self, Step::Park | Step::Stop | Step::Start | Step::Health)
+        matches!(self, Step::Park | Step::Stop | Step::Pin | Step::Swap | Step::Start | Step::Health)
     }
 
     /// Returns whether a `held` handover that failed at this step may have had callers wait.
@@ -223,9 +243,13 @@ impl Step {
             Step::Build => "build",
             Step::Release => "release",
             Step::Check => "check",
+            Step::Stage => "stage",
+            Step::Rehearse => "rehearse",
             Step::Drain => "drain",
             Step::Park => "park",
             Step::Stop => "stop",
+            Step::Pin => "pin",
+            Step::Swap => "swap",
             Step::Start => "start",
             Step::Health => "health",
             Step::Switch => "switch",
@@ -319,6 +343,35 @@ impl Stopwatch {
     }
 }
 
+/// The data of a volume just before a release started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pin {
+    /// The volume.
+    pub volume: VolumeId,
+    /// The point that holds its data.
+    pub point: RestorePointId,
+    /// What was captured; none until it was.
+    pub capture: Option<Capture>,
+}
+
+/// Data that is to be put in place before a release starts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataWish {
+    /// The volume.
+    pub volume: VolumeId,
+    /// The point to go back to.
+    pub point: RestorePointId,
+}
+
+/// A file that an app keeps outside its volumes and that is to move into one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adoption {
+    /// Absolute path below `/app`, as the app sees it.
+    pub path: String,
+    /// The volume that takes it.
+    pub volume: VolumeId,
+}
+
 /// A deployment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Deployment {
@@ -371,6 +424,22 @@ pub struct Deployment {
     /// What callers saw of it; none until it is known, and for an `overlap`.
     #[serde(default)]
     pub pause: Option<Pause>,
+    /// The data just before the new release started, one pin for each volume. The ids are chosen at step `check`.
+    #[serde(default)]
+    pub pins: Vec<Pin>,
+    /// The data that is wanted: points to go back to. Empty means: the data as it is.
+    #[serde(default)]
+    pub restore: Vec<DataWish>,
+    /// What the app keeps outside its volumes and is to move into one.
+    #[serde(default)]
+    pub adopt: Option<Adoption>,
+    /// What was done to the data when the deployment was undone, for people.
+    #[serde(default)]
+    pub data_undone: Option<String>,
+    /// How long the new release took until it was healthy on a copy of the data, in milliseconds; none when it was not
+    /// tried.
+    #[serde(default)]
+    pub rehearsal_took_ms: Option<u64>,
     /// Flags of `trackbed up` that override settings: dotted key and value.
     pub overrides: Vec<(String, String)>,
     /// When it was asked for.

@@ -98,6 +98,7 @@ id!(VolumeId, "vol_", "a volume");
 id!(ReleaseId, "rel_", "a release");
 id!(DeploymentId, "dep_", "a deployment");
 id!(InstanceId, "ins_", "an instance");
+id!(RestorePointId, "rp_", "a restore point");
 
 /// A SHA-256 in lower-case hex: names sources, layers and images by what they hold.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

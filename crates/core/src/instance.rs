@@ -90,6 +90,21 @@ pub struct InstanceSpec {
     pub limits: Limits,
     /// The port that the instance is told to listen on (also in `env` as `PORT`); none for jobs.
     pub port: Option<u16>,
+    /// Whether it reaches nothing but itself: it is tried out on a copy of the data, and must not act on the world. Where
+    /// the isolation level cannot do that, the start is refused.
+    pub offline: bool,
+    /// Files that an app looks for outside its volumes, although they are in one by now (`volume adopt`): symbolic links
+    /// made before the command runs, in place of what the image has there.
+    pub links: Vec<AppLink>,
+}
+
+/// A symbolic link below `/app` into a volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppLink {
+    /// Absolute path below `/app`, where the app looks.
+    pub at: String,
+    /// Absolute path inside one of the instance's volumes.
+    pub to: String,
 }
 
 /// How an instance ended.

@@ -1,7 +1,7 @@
 //! The language of Trackbed: ids, names, secrets, entities, state machines and ports. No I/O, no clock, no randomness.
 //!
 //! Read in this order: [`ids`] and [`names`] (how things are called), [`network`] (where clients come from), [`settings`] and [`plan`] (what a source asks
-//! for), [`image`], [`release`], [`deployment`] (how it becomes live), [`instance`] (what runs), [`route`] (what the
+//! for), [`image`], [`release`], [`deployment`] (how it becomes live), [`instance`] (what runs), [`volume`] and [`restore_point`] (its data), [`route`] (what the
 //! edge knows), [`ports`] (what the outside must be able to do).
 
 pub mod deployment;
@@ -15,6 +15,7 @@ pub mod plan;
 pub mod ports;
 pub mod reference;
 pub mod release;
+pub mod restore_point;
 pub mod route;
 pub mod secret;
 pub mod service;
@@ -22,7 +23,10 @@ pub mod settings;
 pub mod time;
 pub mod volume;
 
-pub use ids::{DeploymentId, Digest, EnvironmentId, InstanceId, ProjectId, ReleaseId, ServiceId, VolumeId};
+pub use ids::{
+    DeploymentId, Digest, EnvironmentId, InstanceId, ProjectId, ReleaseId, RestorePointId, ServiceId,
+    VolumeId,
+};
 pub use names::{Host, Name, VariableName};
 pub use network::{Network, NotANetwork};
 pub use secret::Secret;

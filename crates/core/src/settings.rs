@@ -141,6 +141,9 @@ pub struct ServiceConfig {
     /// Whether the owner says that the app copes with two instances that write to its volumes at once.
     #[serde(default)]
     pub shared: bool,
+    /// Whether a new release is tried on a copy of the data before callers are held for it.
+    #[serde(default)]
+    pub rehearse: bool,
 }
 
 impl ServiceConfig {

@@ -1,8 +1,11 @@
 //! A volume: a directory that outlives every release and is mounted into one service.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::ParseError;
+use crate::restore_point::Schedule;
 use crate::{Name, ServiceId, Timestamp, VolumeId};
 
 /// Where a volume is mounted inside the sandbox: absolute, normalised, and none of the places the sandbox itself needs.
@@ -73,6 +76,23 @@ pub struct Volume {
     pub mount: MountPath,
     /// When it was made.
     pub created_at: Timestamp,
+    /// When backups are taken by themselves. Empty means never.
+    pub schedules: Vec<Schedule>,
+    /// Warn, and refuse deployments, above this many bytes; none means no limit of its own.
+    pub limit_bytes: Option<u64>,
+    /// When its owner removed it; its data is kept for [`Volume::KEPT_AFTER_REMOVAL`] and can be had back until then.
+    pub removed_at: Option<Timestamp>,
+}
+
+impl Volume {
+    /// How long the data of a removed volume is kept, as Railway's.
+    pub const KEPT_AFTER_REMOVAL: Duration = Duration::from_secs(48 * 60 * 60);
+
+    /// Makes a volume with the schedules of a new one.
+    pub fn new(id: VolumeId, service: ServiceId, name: Name, mount: MountPath, now: Timestamp) -> Self {
+        let schedules = Schedule::DEFAULT.to_vec();
+        Self { id, service, name, mount, created_at: now, schedules, limit_bytes: None, removed_at: None }
+    }
 }
 
 #[cfg(test)]

@@ -159,6 +159,8 @@ fn try_level(sandbox: &Sandbox, level: IsolationLevel) -> Result<Vec<String>, St
         env: Vec::new(),
         limits: Limits { memory_bytes: Some(64 << 20), cpu_millis: Some(1000), pids: Some(16) },
         port: None,
+        offline: false,
+        links: Vec::new(),
     };
     let launched = inner.launch(&spec, level).or_else(|error| inner.give_up(&id, error));
     let result = launched.map_err(|error| error.message).and_then(|()| {

@@ -81,6 +81,8 @@ pub(crate) async fn run(jobs: &dyn JobRunner, request: PreflightRequest) -> Pref
         env,
         limits: Limits { memory_bytes: None, cpu_millis: None, pids: Some(PIDS_MAX) },
         port: None,
+        offline: false,
+        links: Vec::new(),
     };
     let lines = Lines::default();
     let end = jobs.run_job(spec, TIME_LIMIT, &lines).await;

@@ -127,6 +127,8 @@ impl World {
             env: vec![("PATH".into(), Secret::new("/usr/local/bin:/usr/bin:/bin".into()))],
             limits: Limits::default(),
             port: Some(8080),
+            offline: false,
+            links: Vec::new(),
         }
     }
 

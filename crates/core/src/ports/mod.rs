@@ -13,8 +13,11 @@ use crate::isolation::Isolation;
 use crate::plan::Plan;
 use crate::route::{Address, EdgeStats, RouteTable, StreamFault, Target};
 use crate::settings::VolumeRequest;
-use crate::volume::Volume;
 use crate::{Digest, InstanceId, Secret, ServiceId};
+
+mod volumes;
+
+pub use volumes::{CaptureOrder, Collected, Depth, Freezer, Frozen, PointData, Staged, VolumePlace, Volumes};
 
 /// An error from the outside, in words for the owner of the service.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -288,6 +291,22 @@ pub trait Engine: Send + Sync {
     /// When the lock file cannot be read.
     async fn lease(&self, place: &VolumePlace) -> Result<VolumeLease, PortError>;
 
+    /// Makes every process of a running instance stand still, all at once, until it is thawed: by the returned guard, by
+    /// the drop of it, by the end of this control plane, or after `limit`, whichever comes first. An order to end the
+    /// instance thaws it, too.
+    ///
+    /// # Errors
+    /// When it does not run, or does not stand still in time; then it goes on running.
+    async fn freeze(&self, id: &InstanceId, limit: Duration) -> Result<Box<dyn Frozen>, PortError>;
+
+    /// Returns what an instance has written outside its volumes, where it is lost with the instance: regular files below
+    /// `/app` that are not the image's own. Also of one that has ended and is still known. At most `limit` files, SQLite
+    /// databases first, then the largest.
+    ///
+    /// # Errors
+    /// When it is unknown, or its files cannot be read.
+    async fn stray_files(&self, id: &InstanceId, limit: usize) -> Result<Vec<StrayFile>, PortError>;
+
     /// Runs a command inside a running instance, with its volumes, user and limits.
     /// Its output goes to the log sink; when the future is dropped, the command is killed.
     ///
@@ -300,6 +319,19 @@ pub trait Engine: Send + Sync {
         env: &[(String, Secret<String>)],
         log: &dyn BuildLog,
     ) -> Result<Exit, PortError>;
+}
+
+/// A file that an app wrote outside every volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StrayFile {
+    /// Absolute path as the app sees it.
+    pub path: String,
+    /// Where it lies on the box.
+    pub host_path: PathBuf,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+    /// Whether it begins with the header of a SQLite database.
+    pub is_database: bool,
 }
 
 /// What a health probe saw.
@@ -352,25 +384,6 @@ pub trait Edge: Send + Sync {
 
     /// Asks a target once, as a request would reach it.
     async fn probe(&self, target: &Target, path: Option<&str>, host: &str, timeout: Duration) -> Probe;
-}
-
-/// Volumes on disk.
-#[async_trait]
-pub trait Volumes: Send + Sync {
-    /// Makes the directory and lock file of a volume, or finds them made, and returns where they are.
-    ///
-    /// # Errors
-    /// When the disk refuses.
-    async fn ensure(&self, volume: &Volume) -> Result<VolumePlace, PortError>;
-}
-
-/// Where a volume lies on the box.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VolumePlace {
-    /// Its directory.
-    pub directory: PathBuf,
-    /// Its lock file.
-    pub lock: PathBuf,
 }
 
 /// Says when something happened that people may want to hear of.
