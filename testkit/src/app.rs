@@ -88,6 +88,7 @@ impl App {
                 hold_window: None,
                 handover: None,
                 shared: false,
+                rehearse: false,
             },
             listens_after: Some(Duration::from_millis(60)),
             other_ports: Vec::new(),

@@ -21,6 +21,7 @@ pub(crate) enum Key {
     HoldWindow,
     Handover,
     Shared,
+    Rehearse,
     Port,
     RequiredMount,
     Memory,
@@ -47,7 +48,7 @@ pub(crate) enum Setting {
 }
 
 /// Every key, in the order in which `trackbed plan` prints them, with its names; the first is ours.
-const KEYS: [(Key, &[&str]); 16] = [
+const KEYS: [(Key, &[&str]); 17] = [
     (Key::Builder, &["build.builder"]),
     (Key::BuildCommand, &["build.buildCommand", "build.command"]),
     (Key::StartCommand, &["deploy.startCommand", "start"]),
@@ -60,6 +61,7 @@ const KEYS: [(Key, &[&str]); 16] = [
     (Key::HoldWindow, &["deploy.holdSeconds"]),
     (Key::Handover, &["deploy.handover"]),
     (Key::Shared, &["deploy.shared"]),
+    (Key::Rehearse, &["deploy.rehearse"]),
     (Key::Port, &["deploy.port", "port"]),
     (Key::RequiredMount, &["deploy.requiredMountPath"]),
     (Key::Memory, &["limits.memory", "deploy.limitOverride.containers.memoryBytes"]),
@@ -103,13 +105,14 @@ impl Key {
             | Key::RestartMode
             | Key::Handover
             | Key::Shared
+            | Key::Rehearse
             | Key::RequiredMount => false,
         }
     }
 
     /// Returns whether a file writes the value as `true` or `false`.
     pub(crate) fn is_flag(self) -> bool {
-        self == Key::Shared
+        matches!(self, Key::Shared | Key::Rehearse)
     }
 
     /// Parses a value; the error says what is expected.
@@ -147,7 +150,7 @@ impl Key {
                 "held" => Ok(Setting::Handover(Handover::Held)),
                 _ => Err("\"overlap\" or \"held\"".to_owned()),
             },
-            Key::Shared => match text {
+            Key::Shared | Key::Rehearse => match text {
                 "true" => Ok(Setting::Flag(true)),
                 "false" => Ok(Setting::Flag(false)),
                 _ => Err("true or false".to_owned()),

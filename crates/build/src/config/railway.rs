@@ -47,7 +47,8 @@ const READ_DEPLOY: [&str; 8] = [
     "port",
 ];
 /// Keys that Trackbed has beside Railway's.
-const OWN_DEPLOY: [&str; 5] = ["stopGraceSeconds", "drainSeconds", "holdSeconds", "handover", "shared"];
+const OWN_DEPLOY: [&str; 6] =
+    ["stopGraceSeconds", "drainSeconds", "holdSeconds", "handover", "shared", "rehearse"];
 /// Keys that would change what happens, and do not yet.
 const NOT_YET: [&str; 4] = ["preDeployCommand", "cronSchedule", "numReplicas", "sleepApplication"];
 

@@ -17,6 +17,8 @@ pub(crate) fn resolve(draft: &mut Draft) -> (ServiceConfig, Vec<PlannedSetting>)
     // Railway's one figure is the time between SIGTERM and SIGKILL, too: nobody gets less of it here than there. Its
     // default of 0 would lose writes, so ours is the least.
     let stop_grace = time(draft, Key::DrainTimeout, Duration::ZERO).max(STOP_GRACE_DEFAULT);
+    let volumes = volumes(draft);
+    let is_set = |key| matches!(draft.find(key).map(|given| &given.setting), Some(Setting::Flag(true)));
     let config = ServiceConfig {
         start_command: text(draft, Key::StartCommand).unwrap_or_default(),
         health: HealthCheck {
@@ -38,7 +40,7 @@ pub(crate) fn resolve(draft: &mut Draft) -> (ServiceConfig, Vec<PlannedSetting>)
             pids: None,
         },
         port: number(draft, Key::Port).and_then(|port| u16::try_from(port).ok()),
-        volumes: volumes(draft),
+        volumes,
         required_mount: mount(draft),
         stop_grace: time(draft, Key::StopGrace, stop_grace),
         drain_timeout: time(draft, Key::DrainTimeout, DRAIN_TIMEOUT_DEFAULT),
@@ -50,7 +52,8 @@ pub(crate) fn resolve(draft: &mut Draft) -> (ServiceConfig, Vec<PlannedSetting>)
             Setting::Handover(handover) => Some(handover),
             _ => None,
         }),
-        shared: matches!(draft.find(Key::Shared).map(|given| &given.setting), Some(Setting::Flag(true))),
+        shared: is_set(Key::Shared),
+        rehearse: is_set(Key::Rehearse),
     };
     warn_of_sharing(draft, &config);
     let settings = planned(draft, &config);
@@ -142,6 +145,7 @@ fn planned(draft: &Draft, config: &ServiceConfig) -> Vec<PlannedSetting> {
             | Key::HoldWindow
             | Key::Handover
             | Key::Shared
+            | Key::Rehearse
             | Key::Port
             | Key::RequiredMount
             | Key::Memory
