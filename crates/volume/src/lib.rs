@@ -7,6 +7,7 @@ mod chunk_store;
 pub mod inspect;
 mod manifest;
 mod place;
+mod restore;
 mod transfer;
 mod volumes;
 
