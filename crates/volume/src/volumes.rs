@@ -70,11 +70,11 @@ impl Volumes for LocalVolumes {
 
     async fn compare(
         &self,
-        _volume: &Volume,
+        volume: &Volume,
         point: &PointData,
-        _freezer: Option<&dyn Freezer>,
+        freezer: Option<&dyn Freezer>,
     ) -> Result<Difference, PortError> {
-        Err(absent(point))
+        self.compare_volume(volume, point, freezer).await
     }
 
     async fn collect(&self, keep: &[PointData]) -> Result<Collected, PortError> {
