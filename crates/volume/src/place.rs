@@ -20,7 +20,12 @@ pub struct LocalVolumes {
     /// Where points are restored to be looked at.
     pub(crate) scratch: PathBuf,
     pub(crate) inspector: Inspector,
+    /// Bytes that a restore leaves free on the disk.
+    pub(crate) reserve_bytes: u64,
 }
+
+/// What a restore leaves free for everybody else on the disk, unless told otherwise.
+const RESERVE_BYTES: u64 = 256 << 20;
 
 impl LocalVolumes {
     /// Keeps volumes below `<data_dir>/volumes`.
@@ -30,6 +35,7 @@ impl LocalVolumes {
             store: SnapshotStore::open(data_dir),
             scratch: data_dir.join("scratch"),
             inspector: Inspector::default(),
+            reserve_bytes: RESERVE_BYTES,
         }
     }
 
@@ -37,6 +43,13 @@ impl LocalVolumes {
     #[must_use]
     pub fn with_inspector(mut self, inspector: Inspector) -> Self {
         self.inspector = inspector;
+        self
+    }
+
+    /// Leaves so many bytes free on the disk when data is restored.
+    #[must_use]
+    pub fn keep_free(mut self, bytes: u64) -> Self {
+        self.reserve_bytes = bytes;
         self
     }
 
