@@ -4,19 +4,23 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use trackbed_core::VolumeId;
 use trackbed_core::ports::VolumePlace;
 use trackbed_stdx::files;
 
+use crate::capture::Traffic;
 use crate::chunk_store::SnapshotStore;
 use crate::inspect::Inspector;
 
-/// Volumes as directories below the data directory.
+/// Volumes as directories below the data directory. Of those that capture or collect in one data directory there is one,
+/// and its clones, which know of each other.
 #[derive(Debug, Clone)]
 pub struct LocalVolumes {
     root: PathBuf,
     pub(crate) store: SnapshotStore,
+    pub(crate) traffic: Arc<Traffic>,
     /// Where points are restored to be looked at.
     pub(crate) scratch: PathBuf,
     pub(crate) inspector: Inspector,
@@ -33,6 +37,7 @@ impl LocalVolumes {
         Self {
             root: data_dir.join("volumes"),
             store: SnapshotStore::open(data_dir),
+            traffic: Arc::default(),
             scratch: data_dir.join("scratch"),
             inspector: Inspector::default(),
             reserve_bytes: RESERVE_BYTES,
