@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use trackbed_core::instance::Exit;
 use trackbed_core::plan::Warning;
-use trackbed_core::ports::{PortError, Preflight};
+use trackbed_core::ports::{PortError, Preflight, StrayFile};
 use trackbed_core::settings::{
     DRAIN_TIMEOUT_DEFAULT, HealthCheck, Limits, RestartMode, RestartPolicy, STOP_GRACE_DEFAULT,
     ServiceConfig, VolumeRequest,
@@ -59,6 +59,8 @@ pub struct App {
     pub ending: Option<Ending>,
     /// What it writes at its start, one line after the other.
     pub prints: Vec<String>,
+    /// What it writes outside its volumes.
+    pub strays: Vec<StrayFile>,
     /// Whether SIGTERM does nothing.
     pub ignores_term: bool,
     /// How long it takes to end after SIGTERM.
@@ -95,6 +97,7 @@ impl App {
             answer: Answer::Status(200, "ok".into()),
             ending: None,
             prints: Vec::new(),
+            strays: Vec::new(),
             ignores_term: false,
             stop_takes: Duration::from_millis(40),
         }

@@ -50,7 +50,7 @@ impl Mode {
 }
 
 /// Every call that passes here.
-pub const CALLS: [&str; 18] = [
+pub const CALLS: [&str; 20] = [
     "builder.build",
     "builder.plan",
     "edge.apply",
@@ -60,6 +60,7 @@ pub const CALLS: [&str; 18] = [
     "edge.stats",
     "engine.address",
     "engine.free_port",
+    "engine.freeze",
     "engine.inspect",
     "engine.list",
     "engine.listeners",
@@ -68,11 +69,12 @@ pub const CALLS: [&str; 18] = [
     "engine.start",
     "engine.stats",
     "engine.stop",
+    "engine.stray_files",
     "volumes.ensure",
 ];
 
 /// Calls without an effect.
-const READS: [&str; 12] = [
+const READS: [&str; 13] = [
     "edge.probe",
     "edge.stats",
     "engine.address",
@@ -82,6 +84,7 @@ const READS: [&str; 12] = [
     "engine.listeners",
     "engine.logs",
     "engine.stats",
+    "engine.stray_files",
     "builder.plan",
     "builder.preflight",
     "builder.suspects",

@@ -26,6 +26,10 @@ pub enum Happening {
     Stopping(InstanceId),
     /// The engine said that nothing of an instance lives any more.
     Stopped(InstanceId),
+    /// An instance was made to stand still.
+    Frozen(InstanceId),
+    /// It was let go again: by whoever froze it, at its limit, or by an order to end it.
+    Thawed(InstanceId),
     /// A table came into force.
     Applied(RouteTable),
     /// The requests of an instance were cut.
@@ -44,6 +48,9 @@ pub(crate) struct State {
     pub(crate) apps: HashMap<Digest, App>,
     pub(crate) starts: HashMap<Digest, u32>,
     pub(crate) instances: BTreeMap<InstanceId, Instance>,
+    /// Instances that stand still: the number of the hold, and until when at the latest.
+    pub(crate) frozen: BTreeMap<InstanceId, (u64, Timestamp)>,
+    pub(crate) holds: u64,
     pub(crate) next_port: u16,
     pub(crate) table: RouteTable,
     pub(crate) traffic: BTreeMap<InstanceId, TargetStats>,
@@ -112,6 +119,8 @@ impl World {
             apps: HashMap::new(),
             starts: HashMap::new(),
             instances: BTreeMap::new(),
+            frozen: BTreeMap::new(),
+            holds: 0,
             next_port: 20_000,
             table: RouteTable::default(),
             traffic: BTreeMap::new(),
@@ -148,6 +157,11 @@ impl World {
         let services =
             state.instances.values().filter(|instance| instance.spec.kind == InstanceKind::Service);
         services.filter(|instance| instance.lives(now)).cloned().collect()
+    }
+
+    /// Returns whether an instance stands still now.
+    pub fn is_frozen(&self, id: &InstanceId) -> bool {
+        self.lock().is_frozen(id)
     }
 
     /// Puts a running instance there that the control plane did not ask for, such as the job of a build.
@@ -229,6 +243,40 @@ impl World {
 impl State {
     pub(crate) fn note(&mut self, happening: Happening) {
         self.journal.push((clock::now(), happening));
+    }
+
+    /// Returns whether an instance stands still, and lets it go when its limit is over.
+    pub(crate) fn is_frozen(&mut self, id: &InstanceId) -> bool {
+        let Some((_, until)) = self.frozen.get(id) else { return false };
+        if *until > clock::now() {
+            return true;
+        }
+        self.thaw(id);
+        false
+    }
+
+    /// Makes an instance stand still. Returns the number of the hold.
+    pub(crate) fn freeze(&mut self, id: InstanceId, until: Timestamp) -> u64 {
+        self.holds += 1;
+        self.frozen.insert(id.clone(), (self.holds, until));
+        self.note(Happening::Frozen(id));
+        self.holds
+    }
+
+    /// Lets an instance go.
+    pub(crate) fn thaw(&mut self, id: &InstanceId) {
+        if self.frozen.remove(id).is_some() {
+            self.note(Happening::Thawed(id.clone()));
+        }
+    }
+
+    /// Lets an instance go that one hold keeps still. Returns whether it did until now.
+    pub(crate) fn thaw_hold(&mut self, id: &InstanceId, number: u64) -> bool {
+        let held = self.is_frozen(id) && self.frozen.get(id).is_some_and(|(held, _)| *held == number);
+        if held {
+            self.thaw(id);
+        }
+        held
     }
 
     /// Returns the requests that are open to instances now: streams that were asked to end do so one after the other,
