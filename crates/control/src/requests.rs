@@ -268,6 +268,8 @@ struct Resolved {
     source: Option<Digest>,
     release: Option<Release>,
     overrides: Vec<(String, String)>,
+    restore: Vec<DataWish>,
+    adopt: Option<Adoption>,
 }
 
 fn resolve(
@@ -300,7 +302,7 @@ fn resolve(
                 overrides: newest.overrides,
             }
         }
-        DeploymentWish::Rollback(version) => {
+        DeploymentWish::Rollback { version, .. } => {
             let Some(live) = live else { return Ok(Err(nothing())) };
             let release = match version {
                 Some(version) => db.find_release(&service.id, version)?,
