@@ -14,8 +14,8 @@ use trackbed_core::instance::{
 };
 use trackbed_core::isolation::Isolation;
 use trackbed_core::ports::{
-    AdoptedFile, BuildLog, CaptureOrder, Collected, Depth, Edge, Engine, Freezer, Frozen, PointData, PortError, Probe,
-    Staged, StrayFile, VolumeLease, VolumePlace, Volumes,
+    AdoptedFile, BuildLog, CaptureOrder, Collected, Depth, Edge, Engine, Freezer, Frozen, PointData,
+    PortError, Probe, Staged, StrayFile, VolumeLease, VolumePlace, Volumes,
 };
 use trackbed_core::restore_point::{Capture, Difference, Proof};
 use trackbed_core::route::{Address, EdgeStats, RouteTable, Target};
