@@ -228,4 +228,8 @@ impl Volumes for BoundedVolumes {
     async fn collect(&self, keep: &[PointData]) -> Result<Collected, PortError> {
         bound("the collection of old restore points", DATA, self.0.collect(keep)).await
     }
+
+    async fn erase(&self, volume: &Volume) -> Result<(), PortError> {
+        bound(&format!("deleting volume `{}`", volume.name), DATA, self.0.erase(volume)).await
+    }
 }

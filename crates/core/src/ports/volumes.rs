@@ -189,4 +189,11 @@ pub trait Volumes: Send + Sync {
     /// # Errors
     /// When the disk refuses.
     async fn collect(&self, keep: &[PointData]) -> Result<Collected, PortError>;
+
+    /// Deletes the directory, the lock and every stage of a removed volume for good. Its restore points stay. This is the
+    /// only way in which a volume is ever deleted. One that is not there is fine.
+    ///
+    /// # Errors
+    /// When the volume is not marked as removed, somebody holds it, or the disk refuses.
+    async fn erase(&self, volume: &Volume) -> Result<(), PortError>;
 }
