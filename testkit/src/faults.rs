@@ -50,7 +50,7 @@ impl Mode {
 }
 
 /// Every call that passes here.
-pub const CALLS: [&str; 30] = [
+pub const CALLS: [&str; 31] = [
     "builder.build",
     "builder.plan",
     "edge.apply",
@@ -76,6 +76,7 @@ pub const CALLS: [&str; 30] = [
     "volumes.compare",
     "volumes.discard",
     "volumes.ensure",
+    "volumes.erase",
     "volumes.prove",
     "volumes.read_ahead",
     "volumes.stage",

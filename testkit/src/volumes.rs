@@ -345,6 +345,19 @@ impl FakeVolumes {
         Ok(Proof { at: clock::wall(), verdict, took_ms: 30 })
     }
 
+    fn delete(&self, volume: &Volume) -> Result<(), PortError> {
+        if volume.removed_at.is_none() {
+            return Err(PortError::new(format!("volume `{}` is not removed", volume.name)));
+        }
+        let place = place_of(&volume.id);
+        let mut state = self.world.lock();
+        state.refuse_holder("the deletion", &place)?;
+        state.disk.stages.retain(|(owner, _), _| *owner != volume.id);
+        let folder = format!("/volumes/{}/", volume.id);
+        state.disk.places.retain(|directory, _| !directory.starts_with(&folder));
+        Ok(())
+    }
+
     fn throw_points_away(&self, keep: &[PointData]) -> Collected {
         let mut state = self.world.lock();
         let before = state.disk.points.len();
@@ -421,5 +434,9 @@ impl Volumes for FakeVolumes {
 
     async fn collect(&self, keep: &[PointData]) -> Result<Collected, PortError> {
         self.faults.pass("volumes.collect", Err, || async { Ok(self.throw_points_away(keep)) }).await
+    }
+
+    async fn erase(&self, volume: &Volume) -> Result<(), PortError> {
+        self.faults.pass("volumes.erase", Err, || async { self.delete(volume) }).await
     }
 }
