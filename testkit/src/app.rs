@@ -59,6 +59,8 @@ pub struct App {
     pub ending: Option<Ending>,
     /// What it writes at its start, one line after the other.
     pub prints: Vec<String>,
+    /// Whether it writes to its volumes when it starts.
+    pub writes: bool,
     /// What it writes outside its volumes.
     pub strays: Vec<StrayFile>,
     /// Whether SIGTERM does nothing.
@@ -97,6 +99,7 @@ impl App {
             answer: Answer::Status(200, "ok".into()),
             ending: None,
             prints: Vec::new(),
+            writes: true,
             strays: Vec::new(),
             ignores_term: false,
             stop_takes: Duration::from_millis(40),

@@ -50,7 +50,7 @@ impl Mode {
 }
 
 /// Every call that passes here.
-pub const CALLS: [&str; 20] = [
+pub const CALLS: [&str; 31] = [
     "builder.build",
     "builder.plan",
     "edge.apply",
@@ -70,11 +70,22 @@ pub const CALLS: [&str; 20] = [
     "engine.stats",
     "engine.stop",
     "engine.stray_files",
+    "volumes.adopt",
+    "volumes.capture",
+    "volumes.collect",
+    "volumes.compare",
+    "volumes.discard",
     "volumes.ensure",
+    "volumes.erase",
+    "volumes.prove",
+    "volumes.read_ahead",
+    "volumes.stage",
+    "volumes.swap_back",
+    "volumes.swap_in",
 ];
 
 /// Calls without an effect.
-const READS: [&str; 13] = [
+const READS: [&str; 15] = [
     "edge.probe",
     "edge.stats",
     "engine.address",
@@ -88,6 +99,8 @@ const READS: [&str; 13] = [
     "builder.plan",
     "builder.preflight",
     "builder.suspects",
+    "volumes.compare",
+    "volumes.read_ahead",
 ];
 
 /// A fault to come.

@@ -14,6 +14,7 @@ use trackbed_core::{Digest, Host, InstanceId, ServiceId, Timestamp};
 use crate::app::App;
 use crate::callers::Callers;
 use crate::clock;
+use crate::volumes::Disk;
 
 /// Something that happened, for tests that ask for an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +62,7 @@ pub(crate) struct State {
     pub(crate) callers: Callers,
     pub(crate) notices: BTreeMap<ServiceId, Vec<StreamNotice>>,
     pub(crate) suspects: Vec<Suspect>,
+    pub(crate) disk: Disk,
 }
 
 /// A run of an app.
@@ -130,6 +132,7 @@ impl World {
             callers: Callers::default(),
             notices: BTreeMap::new(),
             suspects: Vec::new(),
+            disk: Disk::default(),
         };
         Self { state: Arc::new(Mutex::new(state)) }
     }
@@ -298,7 +301,8 @@ impl State {
     /// Returns a living instance other than `asker` that holds a volume and does not share it with it.
     pub(crate) fn holder(&self, wanted: &VolumeMount, asker: &InstanceId) -> Option<InstanceId> {
         let now = clock::now();
-        let excludes = |held: &VolumeMount| held.volume == wanted.volume && !(held.shared && wanted.shared);
+        let excludes =
+            |held: &VolumeMount| held.lock_path == wanted.lock_path && !(held.shared && wanted.shared);
         let holds = |instance: &&Instance| instance.spec.volumes.iter().any(excludes);
         let mut living = self.instances.values().filter(|instance| instance.lives(now)).filter(holds);
         living.find(|instance| instance.spec.id != *asker).map(|instance| instance.spec.id.clone())
@@ -317,6 +321,8 @@ impl State {
         let line = |text: &String| LogLine { at: now, stream: LogStream::Out, text: text.clone() };
         let lines = app.prints.iter().map(line).collect();
         let id = spec.id.clone();
+        let directories: Vec<String> = spec.volumes.iter().map(|mount| mount.host_path.clone()).collect();
+        self.use_data(&id, &digest_of(&app.name), &directories, spec.offline, app.writes);
         self.instances.insert(id.clone(), Instance { spec, app, started_at: now, end, lines });
         self.note(Happening::Started(id));
     }
