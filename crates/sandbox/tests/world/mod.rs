@@ -217,9 +217,8 @@ impl World {
         let tag = trackbed_stdx::paths::tag(&self.data);
         // Links have room for the first letters alone.
         for (place, mark) in [("/sys/fs/cgroup", &tag[..]), ("/sys/class/net", &tag[..5])] {
-            let found = Command::new("find")
-                .args([place, "-maxdepth", "2", "-name", &format!("*{mark}*")])
-                .output();
+            let found =
+                Command::new("find").args([place, "-maxdepth", "2", "-name", &format!("*{mark}*")]).output();
             let found = String::from_utf8_lossy(&found.unwrap().stdout).into_owned();
             assert_eq!(found, "", "left in {place}");
         }
