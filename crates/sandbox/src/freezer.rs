@@ -116,7 +116,8 @@ pub(crate) struct Signals {
 
 impl Signals {
     fn begin(init: i32) -> Signals {
-        let before = process::descendants(init).into_iter().filter(|pid| process::is_stopped(*pid));
+        let before =
+            process::descendants_by_children(init).into_iter().filter(|pid| process::is_stopped(*pid));
         let stopped_before = before.filter_map(ProcessId::of).collect();
         let mut signals = Signals { init, stopped_before, still: None, looks: 0 };
         signals.advance();
@@ -124,13 +125,16 @@ impl Signals {
     }
 
     fn find_running(&self) -> Vec<i32> {
-        process::descendants(self.init).into_iter().filter(|pid| !process::stands_still(*pid)).collect()
+        process::descendants_by_children(self.init)
+            .into_iter()
+            .filter(|pid| !process::stands_still(*pid))
+            .collect()
     }
 
     /// Two looks in a row must find the same processes, all stopped: what was just forked may be missed once.
     fn advance(&mut self) -> bool {
         self.looks += 1;
-        let all = process::descendants(self.init);
+        let all = process::descendants_by_children(self.init);
         let running: Vec<i32> = all.iter().copied().filter(|pid| !process::stands_still(*pid)).collect();
         if running.is_empty() {
             return self.still.replace(all.clone()).is_some_and(|before| before == all);
@@ -149,7 +153,7 @@ impl Signals {
     }
 
     fn end(&self) {
-        for pid in process::descendants(self.init).into_iter().rev() {
+        for pid in process::descendants_by_children(self.init).into_iter().rev() {
             self.let_go(pid);
         }
     }
