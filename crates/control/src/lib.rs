@@ -12,6 +12,7 @@ mod control;
 mod deploy;
 mod diagnose;
 mod environment;
+mod freezer;
 mod health;
 mod requests;
 mod resolve;
@@ -23,6 +24,7 @@ mod supervise;
 mod sweep;
 mod variables;
 mod volumes;
+mod words;
 mod worker;
 
 pub use build_log::LogFilePage;

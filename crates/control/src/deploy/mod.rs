@@ -4,18 +4,22 @@
 //! deployment itself, never in memory, so that another `serve` can go on in the middle. Each has a deadline
 //! ([`deadlines`]), and each that can be undone ends when the deployment is recalled ([`recall`]).
 
-mod data;
 mod deadlines;
 mod drain;
 mod handover;
 mod hold;
+mod pin;
+mod points;
 mod preflight;
 mod preparing;
+mod put_back;
 mod recall;
 mod records;
+mod rehearse;
+mod stage;
 mod undo;
 
-pub(crate) use hold::{start_patience, waited_at_most};
+pub(crate) use hold::{data_patience, start_patience, waited_at_most};
 
 use std::time::Duration;
 
@@ -270,7 +274,7 @@ impl Control {
             Step::Check => self.check_before_touching(service, deployment).await,
             Step::Stage => self.stage_data(service, deployment).await,
             Step::Rehearse => self.rehearse(service, deployment).await,
-            Step::Drain => self.drain_streams(deployment).await,
+            Step::Drain => self.drain_streams(service, deployment).await,
             Step::Park => self.park_requests(deployment).await,
             Step::Stop => self.stop_old(deployment).await,
             Step::Pin => self.pin_data(service, deployment).await,
