@@ -61,9 +61,9 @@ fn limit_of(step: Step) -> Limit {
         // Directories are made, and the image's own interpreter may be tried.
         Step::Check => limit(5 * MINUTE, Asked::Nothing, BOX_HANGS),
         // The old release serves meanwhile; a big volume may have to be read and written as a whole.
-        Step::Stage => limit(3 * 60 * MINUTE, Asked::Nothing, DATA_IS_SLOW),
+        Step::Stage => limit(60 * MINUTE, Asked::Nothing, DATA_IS_SLOW),
         // Likewise, and then the health timeout of the new release.
-        Step::Rehearse => limit(3 * 60 * MINUTE, Asked::Health, DATA_IS_SLOW),
+        Step::Rehearse => limit(60 * MINUTE, Asked::Health, DATA_IS_SLOW),
         // It ends by itself at the drain limit, and begins it anew after a restart of the box.
         Step::Drain => limit(MINUTE, Asked::DrainTwice, BOX_HANGS),
         // Requests in flight have 10 s of their own; callers wait.

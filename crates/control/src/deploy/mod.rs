@@ -143,7 +143,10 @@ impl Control {
         // A build, a slow start or a drain may take long; what is live is looked after meanwhile, unless it is the very
         // thing that the step moves.
         let beside = match step {
-            Step::Plan | Step::Build | Step::Release | Step::Stage | Step::Rehearse | Step::Retire => true,
+            Step::Plan | Step::Build | Step::Release | Step::Retire => true,
+            // A release that was stopped for an earlier deployment is not started for a moment only.
+            Step::Stage => deployment.old_instance.is_some() || !deployment.restore.is_empty(),
+            Step::Rehearse => deployment.old_instance.is_some() || deployment.rehearsal.is_some(),
             Step::Start | Step::Health => deployment.handover == Some(Handover::Overlap),
             Step::Check | Step::Drain | Step::Park | Step::Stop => false,
             Step::Pin | Step::Swap | Step::Switch => false,

@@ -16,7 +16,6 @@ impl Control {
     pub(super) async fn put_data_back(&self, deployment: &mut Deployment) -> Result<(), ControlError> {
         let service = self.load_service(deployment).await?;
         let volumes = self.volumes(&service).await?;
-        self.end_rehearsal(deployment).await?;
         if deployment.handover == Some(Handover::Held) && deployment.step >= Step::Swap {
             for volume in &volumes {
                 match deployment.restore.iter().any(|wish| wish.volume == volume.id) {
@@ -25,14 +24,17 @@ impl Control {
                 }
             }
         }
+        self.keep_adopted(deployment, &volumes).await?;
+        self.tell_of_data(deployment, &volumes).await?;
+        // The data is as it should be; what is left is in nobody's way.
+        self.end_rehearsal(deployment).await?;
         if deployment.step >= Step::Stage {
             // What was to be restored is a copy of a point that stays.
             for wish in &deployment.restore {
                 self.inner.volumes.discard(&wish.volume, &deployment.id).await?;
             }
         }
-        self.keep_adopted(deployment, &volumes).await?;
-        self.tell_of_data(deployment, &volumes).await
+        Ok(())
     }
 
     /// Puts the pin of a volume in its place when the failed release has changed anything.

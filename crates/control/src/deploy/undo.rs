@@ -77,10 +77,12 @@ impl Control {
         let (deadline, limit) = self.deadline(deployment).await?;
         let mut last = None;
         loop {
-            let error = match timeout_at(deadline, self.put_back(deployment)).await {
+            // A call that hangs once may be answered the second time.
+            let attempt = deadline.min(Instant::now() + limit / 2);
+            let error = match timeout_at(attempt, self.put_back(deployment)).await {
                 Ok(Ok(was_stopped)) => return Ok(was_stopped),
                 Ok(Err(error)) => chain(&error),
-                Err(_) => break,
+                Err(_) => "a part of it gives no answer".to_owned(),
             };
             tracing::warn!(deployment = %deployment.id, error, "undoing is tried again");
             if last.is_none() {
