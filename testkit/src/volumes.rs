@@ -296,28 +296,6 @@ impl FakeVolumes {
         Ok(())
     }
 
-    async fn copy(&self, point: &PointData, volume: &Volume) -> Result<Staged, PortError> {
-        sleep(self.world.data_takes()).await;
-        let place = place_of(&volume.id);
-        let mut state = self.world.lock();
-        state.refuse_full()?;
-        state.refuse_holder("filling", &place)?;
-        let Some(content) = state.disk.points.get(point).cloned() else {
-            return Err(PortError::new(format!("there is no restore point {}", point.point)));
-        };
-        let there = state.disk.places.entry(key(&place)).or_default();
-        if *there != Content::default() && *there != content {
-            return Err(PortError::new(format!("volume `{}` is not empty", volume.name)));
-        }
-        *there = content.clone();
-        Ok(Staged {
-            place,
-            files: content.files(),
-            bytes: content.files() * WRITE_BYTES,
-            rows: content.files(),
-        })
-    }
-
     fn throw_away(&self, volume: &VolumeId, stage: &DeploymentId) -> Result<(), PortError> {
         let mut state = self.world.lock();
         let place = stage_place(volume, stage);
@@ -459,10 +437,6 @@ impl Volumes for FakeVolumes {
 
     async fn discard(&self, volume: &VolumeId, stage: &DeploymentId) -> Result<(), PortError> {
         self.faults.pass("volumes.discard", Err, || async { self.throw_away(volume, stage) }).await
-    }
-
-    async fn clone_to(&self, point: &PointData, volume: &Volume) -> Result<Staged, PortError> {
-        self.faults.pass("volumes.clone_to", Err, || self.copy(point, volume)).await
     }
 
     async fn adopt(&self, volume: &Volume, files: &[AdoptedFile]) -> Result<(), PortError> {

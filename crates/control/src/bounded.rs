@@ -210,10 +210,6 @@ impl Volumes for BoundedVolumes {
         bound("the removal of staged data", FILES, self.0.discard(volume, stage)).await
     }
 
-    async fn clone_to(&self, point: &PointData, volume: &Volume) -> Result<Staged, PortError> {
-        bound(&format!("filling volume `{}`", volume.name), DATA, self.0.clone_to(point, volume)).await
-    }
-
     async fn adopt(&self, volume: &Volume, files: &[AdoptedFile]) -> Result<(), PortError> {
         let what = format!("adopting files into volume `{}`", volume.name);
         bound(&what, DATA, self.0.adopt(volume, files)).await

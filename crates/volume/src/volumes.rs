@@ -72,11 +72,6 @@ impl Volumes for LocalVolumes {
         self.adopt_files(volume, files).await
     }
 
-    async fn clone_to(&self, point: &PointData, volume: &Volume) -> Result<Staged, PortError> {
-        // The method of its own, which this one is named after.
-        LocalVolumes::clone_to(self, point, volume).await
-    }
-
     async fn compare(
         &self,
         volume: &Volume,

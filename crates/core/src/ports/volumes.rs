@@ -164,13 +164,6 @@ pub trait Volumes: Send + Sync {
     /// When somebody holds it, or the disk refuses.
     async fn discard(&self, volume: &VolumeId, stage: &DeploymentId) -> Result<(), PortError>;
 
-    /// Fills a new volume, which has to be empty, with the data of a point, also of another volume, checked with
-    /// [`Depth::Content`]. Nobody sees a volume that is half full.
-    ///
-    /// # Errors
-    /// When the volume holds something or somebody holds it, the point is broken or missing, or the disk refuses.
-    async fn clone_to(&self, point: &PointData, volume: &Volume) -> Result<Staged, PortError>;
-
     /// Copies files into a volume, all of them or none, with the owner of its directory. What is there stays: a file of
     /// the same name and content counts as copied before, so that this may be repeated. Takes the volume's lock for the
     /// moment.
