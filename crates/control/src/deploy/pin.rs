@@ -44,7 +44,12 @@ impl Control {
         let (began, taken_at) = (Instant::now(), self.now());
         // Those who wait are given back to the old release when the window is over.
         let window = self.hold_left(deployment).unwrap_or(Duration::MAX);
-        let captured = timeout(window, self.inner.volumes.capture(&orders, freezer)).await;
+        let captured = timeout(window, async {
+            // A backup that began before the drain may still be at it.
+            let _turn = self.turn_to_capture(&deployment.service).await;
+            self.inner.volumes.capture(&orders, freezer).await
+        });
+        let captured = captured.await;
         let captures = captured
             .map_err(|_| window_went_to_the_pin(deployment))?
             .map_err(|error| failed(Step::Pin, error, Vec::new()))?;

@@ -129,6 +129,7 @@ impl Control {
 
     /// Captures volumes that may be in use. It is read again from scratch when the live instance comes or goes meanwhile.
     async fn capture_live(&self, service: &Service, orders: &[CaptureOrder]) -> Result<(), PortError> {
+        let _turn = self.turn_to_capture(&service.id).await;
         for attempt in 1.. {
             let freezer = match self.freezer_of(service).await {
                 Ok(freezer) => freezer,

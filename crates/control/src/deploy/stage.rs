@@ -17,6 +17,9 @@ impl Control {
         service: &Service,
         deployment: &mut Deployment,
     ) -> Result<(), StepError> {
+        // A collection that began before step `check` does not know the points of this deployment; one that begins from
+        // here on does. So none is in the way of those who wait later.
+        drop(self.keep_collections_away().await);
         let volumes = self.volumes(service).await?;
         for wish in deployment.restore.clone() {
             let volume = volume_of(&volumes, &wish)?;
