@@ -26,10 +26,40 @@ pub enum DeploymentWish {
     },
     /// Deploy the newest source once more.
     Redeploy,
-    /// Deploy an earlier release; none means the one that was live before.
-    Rollback(Option<u32>),
+    /// Deploy an earlier release.
+    Rollback {
+        /// Which; none means the one that was live before.
+        version: Option<u32>,
+        /// Whether the data goes back, too: to what it was when that release served last.
+        with_data: bool,
+    },
     /// Start the live release in a fresh instance.
     Restart,
+    /// Put the data of a restore point in place of a volume's, under the live release.
+    Restore {
+        /// Which volume; none means the only one.
+        volume: Option<Name>,
+        /// The point to go back to.
+        at: PointAt,
+    },
+    /// Move what the app keeps outside its volumes into one.
+    Adopt {
+        /// Absolute path of the file or directory below `/app`, as the app sees it.
+        path: String,
+        /// The volume that takes it; none means the only one.
+        volume: Option<Name>,
+    },
+}
+
+/// Names a restore point.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PointAt {
+    /// This one.
+    Id(RestorePointId),
+    /// The newest of this time or before it that is not known to be broken.
+    Time(Timestamp),
+    /// The newest that is proven.
+    Newest,
 }
 
 impl Control {
@@ -97,6 +127,15 @@ impl Control {
                     hold_window_ms: None,
                     start_took_ms: None,
                     pause: None,
+                    pins: Vec::new(),
+                    restore: wanted.restore,
+                    adopt: wanted.adopt,
+                    replaced: Vec::new(),
+                    rehearsal: None,
+                    aside: None,
+                    put_back: Vec::new(),
+                    data_undone: None,
+                    rehearsal_took_ms: None,
                     overrides: wanted.overrides,
                     created_at: now,
                     finished_at: None,
