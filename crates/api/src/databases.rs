@@ -42,10 +42,10 @@ pub struct QueryRequest {
     pub database: String,
     /// One statement.
     pub sql: String,
-    /// The restore point to read; none takes one now. Meaningless with `write`.
+    /// The restore point to read, or the one that was taken before the first of several writes; none takes one now.
     #[serde(default)]
     pub point: Option<String>,
-    /// Run it on the live database, and let it change that. A restore point is taken before.
+    /// Run it on the live database, and let it change that.
     #[serde(default)]
     pub write: bool,
 }

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::Changes;
+
 /// A source that the box has taken in.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SourceInfo {
@@ -112,6 +114,9 @@ pub struct Deployment {
     /// The data that it goes back to, for each volume that is not left as it is.
     #[serde(default)]
     pub restores: Vec<RestoredVolume>,
+    /// What going back took out of the volumes; that is kept in their pins.
+    #[serde(default)]
+    pub replaced: Vec<ReplacedData>,
     /// What moves from outside into a volume.
     #[serde(default)]
     pub adopts: Option<Adoption>,
@@ -172,6 +177,18 @@ pub struct RestoredVolume {
     pub volume: String,
     /// Id of the point.
     pub point: String,
+}
+
+/// What going back to a restore point took out of a volume.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReplacedData {
+    /// Name of the volume.
+    pub volume: String,
+    /// How its data differed from that of the point.
+    #[serde(flatten)]
+    pub changes: Changes,
+    /// Id of the restore point that keeps what was taken out; none until that is taken.
+    pub kept_in: Option<String>,
 }
 
 /// What moves from outside into a volume.

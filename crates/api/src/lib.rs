@@ -54,12 +54,12 @@ pub use boxes::{BoxInfo, EdgeInfo, IsolationInfo, StopBox};
 pub use databases::{Database, QueryRequest, QueryResult, Table};
 pub use deployments::{
     Adoption, Deployment, DeploymentRequest, Event, EventPage, Failure, Pause, Pin, Plan, PlanRequest,
-    PlannedSetting, RestoredVolume, SourceInfo, Warning,
+    PlannedSetting, ReplacedData, RestoredVolume, SourceInfo, Warning,
 };
 pub use errors::{ErrorBody, ErrorCode, ErrorDetail};
 pub use logs::{LogLine, LogPage, RunEvent, RunRequest};
 pub use points::{
-    AdoptionRequest, Difference, DrillRequest, Proof, RestorePoint, RestoreRequest, RollbackPreview,
+    AdoptionRequest, Changes, Difference, DrillRequest, Proof, RestorePoint, RestoreRequest, RollbackPreview,
     SnapshotRequest, TableDifference,
 };
 pub use services::{Instance, Release, Service};

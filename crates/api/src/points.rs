@@ -74,7 +74,8 @@ pub struct SnapshotRequest {
 /// Asks that the data of a point is put in the place of the volume's.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RestoreRequest {
-    /// Id of a point, or milliseconds since 1970 UTC: then the newest point that is not younger.
+    /// Id of a point, `proven` for the newest that is proven, or milliseconds since 1970 UTC for the newest that is not
+    /// younger.
     pub at: String,
 }
 
@@ -101,6 +102,14 @@ pub struct AdoptionRequest {
 pub struct Difference {
     /// The point that the volume was compared with.
     pub point: RestorePoint,
+    /// How they differ.
+    #[serde(flatten)]
+    pub changes: Changes,
+}
+
+/// How the data of a volume differs from a point that it goes back to.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Changes {
     /// Files that the volume has and the point does not: set aside by a restore.
     pub added: u64,
     /// Files whose content differs.

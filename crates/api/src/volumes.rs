@@ -120,7 +120,7 @@ pub struct CloneRequest {
     /// Where it is mounted; none means beside the other one, by its own name.
     #[serde(default)]
     pub mount: Option<String>,
-    /// Id of a point, or milliseconds since 1970 UTC: then the newest point that is not younger. None means now.
+    /// A point, as in [`crate::RestoreRequest`]; none means now.
     #[serde(default)]
     pub at: Option<String>,
 }
