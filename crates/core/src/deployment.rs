@@ -500,7 +500,8 @@ impl Deployment {
 
     /// Returns the points whose data it may still need: none of them is collected while it is unfinished.
     pub fn points(&self) -> impl Iterator<Item = DataWish> + '_ {
-        let pins = self.pins.iter().map(|pin| DataWish { volume: pin.volume.clone(), point: pin.point.clone() });
+        let pins =
+            self.pins.iter().map(|pin| DataWish { volume: pin.volume.clone(), point: pin.point.clone() });
         let rehearsed = self.rehearsal.iter().flat_map(|rehearsal| rehearsal.points.iter().cloned());
         pins.chain(self.restore.iter().cloned()).chain(rehearsed)
     }

@@ -44,3 +44,9 @@ CREATE TABLE app_links (
     target  TEXT NOT NULL,
     PRIMARY KEY (service, at)
 ) STRICT, WITHOUT ROWID;
+
+-- Whether stages of a deployment may lie beside the volumes; none of an earlier format has any.
+ALTER TABLE deployments ADD COLUMN stages INTEGER NOT NULL DEFAULT 1;
+UPDATE deployments SET stages = 0;
+CREATE INDEX deployments_with_stages ON deployments (number) WHERE stages = 1;
+CREATE INDEX deployments_unfinished ON deployments (number) WHERE finished = 0;

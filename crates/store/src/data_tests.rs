@@ -260,3 +260,16 @@ async fn the_last_served_tick_of_each_schedule_is_kept() {
     ticks.sort();
     assert_eq!(ticks, [(Schedule::Hourly, Timestamp(3)), (Schedule::Daily, Timestamp(2))]);
 }
+
+#[tokio::test]
+async fn deployments_of_an_earlier_format_have_no_stages() {
+    let world = world();
+    let with_stages = world
+        .with(|db| {
+            let sql = "SELECT count(*) FROM deployments WHERE stages = 1";
+            Ok(db.sql.query_row(sql, [], |row| row.get::<_, i64>(0))?)
+        })
+        .await;
+    assert_eq!(with_stages, 0);
+    assert!(world.with(|db| db.list_with_stages()).await.is_empty());
+}

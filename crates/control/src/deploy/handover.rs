@@ -159,6 +159,7 @@ impl Control {
     pub(super) async fn retire_old(&self, deployment: &mut Deployment) -> Result<(), StepError> {
         self.sync_routes().await?;
         if deployment.handover != Some(Handover::Overlap) {
+            self.tell_data_left(deployment).await?;
             return Ok(self.note_pause(deployment).await?);
         }
         let Some(old) = &deployment.old_instance else { return Ok(()) };
@@ -180,7 +181,8 @@ impl Control {
             .engine
             .stop(old, config.stop_grace)
             .await
-            .map_err(|error| failed(Step::Retire, error, Vec::new()))
+            .map_err(|error| failed(Step::Retire, error, Vec::new()))?;
+        Ok(self.tell_data_left(deployment).await?)
     }
 
     async fn config_of_previous(&self, deployment: &Deployment) -> Result<ServiceConfig, StepError> {

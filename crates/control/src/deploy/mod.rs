@@ -4,6 +4,7 @@
 //! deployment itself, never in memory, so that another `serve` can go on in the middle. Each has a deadline
 //! ([`deadlines`]), and each that can be undone ends when the deployment is recalled ([`recall`]).
 
+mod data;
 mod deadlines;
 mod drain;
 mod handover;
@@ -269,7 +270,7 @@ impl Control {
             Step::Check => self.check_before_touching(service, deployment).await,
             Step::Stage => self.stage_data(service, deployment).await,
             Step::Rehearse => self.rehearse(service, deployment).await,
-            Step::Drain => self.drain_streams(service, deployment).await,
+            Step::Drain => self.drain_streams(deployment).await,
             Step::Park => self.park_requests(deployment).await,
             Step::Stop => self.stop_old(deployment).await,
             Step::Pin => self.pin_data(service, deployment).await,

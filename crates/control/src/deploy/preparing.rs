@@ -16,6 +16,7 @@ use super::{StepError, failed};
 use crate::build_log::BuildLogFile;
 use crate::control::Control;
 use crate::environment::{Environment, for_build, owner_variables};
+use crate::stray::settings_among;
 
 /// Lines of the build that a failure quotes.
 const BUILD_TAIL_LINES: usize = 20;
@@ -34,8 +35,12 @@ impl Control {
         }
         let source = self.source_of(deployment)?;
         let variables = self.owner_variables(service, Step::Plan).await?;
-        let request =
-            PlanRequest { source, overrides: deployment.overrides.clone(), stored: Vec::new(), variables };
+        let request = PlanRequest {
+            source,
+            overrides: settings_among(&deployment.overrides),
+            stored: Vec::new(),
+            variables,
+        };
         let plan =
             self.inner.builder.plan(request).await.map_err(|error| failed(Step::Plan, error, Vec::new()))?;
         self.event(deployment, EventKind::Note, &plan.summary).await?;
@@ -145,6 +150,7 @@ impl Control {
             return Err(failed(Step::Check, error.hint(hint), Vec::new()));
         }
         refuse_two_writers(Step::Check, &release.config, !volumes.is_empty())?;
+        self.refuse_stray_data(service, deployment).await?;
         // Taken once: after a crash in a later step, `live` may already have changed.
         if deployment.instance.is_none() {
             deployment.handover =
