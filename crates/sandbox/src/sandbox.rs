@@ -1,6 +1,6 @@
 //! What the control plane holds: where things lie, which isolation this box gives, and how a shim is started.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs;
 use std::io::Read;
 use std::os::fd::AsFd;
@@ -66,6 +66,8 @@ pub(crate) struct Memory {
     pub(crate) starting: HashSet<InstanceId>,
     /// Jobs that a caller of this process waits for.
     pub(crate) jobs: HashSet<InstanceId>,
+    /// How often instances are frozen by a caller of this process.
+    pub(crate) holds: HashMap<InstanceId, u32>,
 }
 
 impl Sandbox {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test panics when it must")]
 
 mod commands;
+mod freeze;
 mod inside;
 mod lives;
 mod volumes;
