@@ -59,7 +59,7 @@ pub struct QueryResult {
     pub taken_at: i64,
     /// Names of the columns; none for a statement that returns no rows.
     pub columns: Vec<String>,
-    /// The rows: numbers, text, null, and `{"blob": "hex"}`.
+    /// The rows: numbers, text, null, and `{"blob": "the first bytes in hex", "bytes": 1234}`.
     pub rows: Vec<Vec<Value>>,
     /// Whether there were more rows, or longer values, than an answer may hold.
     #[serde(default)]

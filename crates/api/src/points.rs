@@ -66,9 +66,9 @@ pub struct Proof {
 /// Asks for restore points of volumes of one service, all at the same instant.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct SnapshotRequest {
-    /// Names of volumes; none means all of the service.
+    /// Name of a volume; none means all of the service.
     #[serde(default)]
-    pub volumes: Vec<String>,
+    pub volume: Option<String>,
 }
 
 /// Asks that the data of a point is put in the place of the volume's.

@@ -38,7 +38,10 @@ pub struct Volume {
     /// Its newest restore point, in milliseconds since 1970 UTC.
     #[serde(default)]
     pub last_restore_point: Option<i64>,
-    /// The newest proof that one of its points restores, likewise.
+    /// The newest restore point that is proven restorable, likewise: what could be had back for certain.
+    #[serde(default)]
+    pub last_proven: Option<i64>,
+    /// When that was proven, likewise.
     #[serde(default)]
     pub last_proof: Option<i64>,
     /// What its owner should hear: a proof that is overdue or failed, a disk or a limit that is nearly full.

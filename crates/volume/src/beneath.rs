@@ -28,7 +28,9 @@ pub(crate) fn parts(path: &[u8]) -> io::Result<Vec<OsString>> {
         match part {
             b".." => return Err(refuse("leaves the volume")),
             b"" | b"." => return Err(refuse("is not normalised")),
-            _ if part.contains(&0) || part.len() > NAME_MAX => return Err(refuse("has a name that no file has")),
+            _ if part.contains(&0) || part.len() > NAME_MAX => {
+                return Err(refuse("has a name that no file has"));
+            }
             _ => parts.push(OsStr::from_bytes(part).to_owned()),
         }
     }
@@ -40,8 +42,7 @@ pub(crate) fn folder(path: &Path) -> io::Result<OwnedFd> {
     Ok(openat(CWD, path, FOLDER, Mode::empty())?)
 }
 
-const FOLDER: OFlags =
-    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Opens a folder beneath another, step by step, over no link.
 pub(crate) fn descend(root: impl AsFd, parts: &[OsString]) -> io::Result<OwnedFd> {

@@ -10,18 +10,34 @@ use trackbed_core::ports::VolumePlace;
 use trackbed_stdx::files;
 
 use crate::chunk_store::SnapshotStore;
+use crate::inspect::Inspector;
 
 /// Volumes as directories below the data directory.
 #[derive(Debug, Clone)]
 pub struct LocalVolumes {
     root: PathBuf,
     pub(crate) store: SnapshotStore,
+    /// Where points are restored to be looked at.
+    pub(crate) scratch: PathBuf,
+    pub(crate) inspector: Inspector,
 }
 
 impl LocalVolumes {
     /// Keeps volumes below `<data_dir>/volumes`.
     pub fn new(data_dir: &Path) -> Self {
-        Self { root: data_dir.join("volumes"), store: SnapshotStore::open(data_dir) }
+        Self {
+            root: data_dir.join("volumes"),
+            store: SnapshotStore::open(data_dir),
+            scratch: data_dir.join("scratch"),
+            inspector: Inspector::default(),
+        }
+    }
+
+    /// Looks into databases by another program than the one that runs, which must know [`crate::inspect::ROLE`].
+    #[must_use]
+    pub fn with_inspector(mut self, inspector: Inspector) -> Self {
+        self.inspector = inspector;
+        self
     }
 
     /// Returns where a volume lies, made or not.

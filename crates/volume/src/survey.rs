@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -87,7 +87,7 @@ pub fn folder_use(volume: &Path, path: &str) -> io::Result<FolderUse> {
             used_bytes: 0,
             files: 0,
         };
-        let kind = walk.enter(&folder, &name, 0, &mut |stat, _, _| {
+        let kind = walk.enter(&folder, &name, None, 0, &mut |stat, _, _| {
             used.used_bytes += u64::try_from(stat.st_blocks).unwrap_or(0) * 512;
             used.files += u64::from(FileType::from_raw_mode(stat.st_mode).is_file());
         });
@@ -112,7 +112,7 @@ pub fn find_databases(volume: &Path) -> io::Result<Vec<FoundDatabase>> {
     let (mut walk, mut found) = (Walk::default(), Vec::new());
     for name in names(&root)? {
         let top = PathBuf::from(&name);
-        walk.enter(&root, &name, 0, &mut |stat, folder, inside| {
+        walk.enter(&root, &name, None, 0, &mut |stat, folder, inside| {
             let is_file = FileType::from_raw_mode(stat.st_mode).is_file();
             if !is_file || stat.st_size < HEADER_BYTES as i64 || found.len() >= DATABASES_MAX {
                 return;
@@ -130,6 +130,16 @@ pub fn find_databases(volume: &Path) -> io::Result<Vec<FoundDatabase>> {
     }
     found.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(found)
+}
+
+/// Returns whether a path within a volume is a file that begins as a database does.
+pub fn is_database(volume: &Path, path: &str) -> bool {
+    let look = || {
+        let mut parts = beneath::parts(path.trim_matches('/').as_bytes())?;
+        let Some(name) = parts.pop() else { return Ok(None) };
+        read_header(&beneath::descend(&beneath::folder(volume)?, &parts)?, &name)
+    };
+    look().is_ok_and(|header| header.is_some())
 }
 
 /// Reads what a header tells: journal mode and version (sqlite.org/fileformat2.html, section 1.3).
@@ -165,11 +175,7 @@ type Visit<'a> = dyn FnMut(&rustix::fs::Stat, &OwnedFd, Option<&Path>) + 'a;
 
 impl Walk {
     /// Looks at an entry of a folder and all below it. Returns what it is; none when it is gone.
-    fn enter(&mut self, folder: &OwnedFd, name: &OsString, depth: usize, visit: &mut Visit<'_>) -> Option<EntryKind> {
-        self.visit(folder, name, None, depth, visit)
-    }
-
-    fn visit(
+    fn enter(
         &mut self,
         folder: &OwnedFd,
         name: &OsString,
@@ -204,7 +210,7 @@ impl Walk {
         };
         for child in names {
             let path = inside.map_or_else(|| PathBuf::from(&child), |inside| inside.join(&child));
-            self.visit(&below, &child, Some(&path), depth + 1, visit);
+            self.enter(&below, &child, Some(&path), depth + 1, visit);
         }
         Some(kind)
     }

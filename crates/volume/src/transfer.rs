@@ -9,7 +9,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Uid, fchmod, fchown, openat, renameat, statat, unlinkat};
+use rustix::fs::{
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Uid, fchmod, fchown, openat, renameat, statat, unlinkat,
+};
 use trackbed_stdx::random;
 
 use crate::beneath;
@@ -96,7 +98,12 @@ impl FolderReading {
     }
 }
 
-fn append<W: Write>(tar: &mut tar::Builder<W>, folder: &OwnedFd, prefix: &Path, depth: usize) -> io::Result<()> {
+fn append<W: Write>(
+    tar: &mut tar::Builder<W>,
+    folder: &OwnedFd,
+    prefix: &Path,
+    depth: usize,
+) -> io::Result<()> {
     if depth > DEPTH_MAX {
         return Err(io::Error::other(format!("`{}` lies deeper than {DEPTH_MAX} folders", prefix.display())));
     }
@@ -222,8 +229,11 @@ fn copy(from: &mut dyn Read, to: &mut File, bytes_max: u64, path: &str) -> io::R
 
 /// Returns whether a name is that of a database, or of what belongs to one.
 fn is_database(folder: &OwnedFd, name: &OsString) -> io::Result<bool> {
-    let base = ["-wal", "-shm", "-journal"].iter().find_map(|suffix| name.as_bytes().strip_suffix(suffix.as_bytes()));
-    let base: OsString = base.map_or_else(|| name.clone(), |base| std::ffi::OsStr::from_bytes(base).to_owned());
+    let base = ["-wal", "-shm", "-journal"]
+        .iter()
+        .find_map(|suffix| name.as_bytes().strip_suffix(suffix.as_bytes()));
+    let base: OsString =
+        base.map_or_else(|| name.clone(), |base| std::ffi::OsStr::from_bytes(base).to_owned());
     let is_file = look(folder, &base)?.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file());
     if !is_file {
         return Ok(false);

@@ -272,7 +272,13 @@ fn cell(value: &Value, is_seen: bool) -> String {
         Value::Null => "NULL".to_owned(),
         Value::String(text) => plain(text),
         Value::Object(blob) => match blob.get("blob").and_then(Value::as_str) {
-            Some(hex) => format!("x'{hex}'"),
+            Some(hex) => {
+                let bytes = blob.get("bytes").and_then(Value::as_u64);
+                match bytes.filter(|bytes| *bytes > hex.len() as u64 / 2) {
+                    Some(bytes) => format!("x'{hex}…' ({})", count(bytes, "byte")),
+                    None => format!("x'{hex}'"),
+                }
+            }
             None => value.to_string(),
         },
         Value::Bool(_) | Value::Number(_) | Value::Array(_) => value.to_string(),

@@ -163,10 +163,6 @@ fn service_lines(service: &Service, now: i64) -> Vec<String> {
     if !service.volumes.is_empty() {
         lines.push(data(service, now));
     }
-    for volume in &service.volumes {
-        let warning = |warning: &String| format!("! volume {}: {}", volume.name, plain(warning));
-        lines.extend(volume.warnings.iter().map(warning));
-    }
     if service.isolation.level != "full" {
         lines.push(format!("isolation {}", service.isolation.level));
     }
@@ -188,13 +184,13 @@ fn service_lines(service: &Service, now: i64) -> Vec<String> {
     lines
 }
 
-/// How far the data could go back, and whether that was tried: `data: restore point 5 min ago, proven restorable 2 h ago`.
+/// How far the data could go back for certain: `data: restore point 5 min ago, proven restorable: 2 h ago`.
 fn data(service: &Service, now: i64) -> String {
-    match (service.last_restore_point, service.last_proof) {
-        (Some(at), Some(proof)) => {
-            format!("data: restore point {}, proven restorable {}", ago(now, at), ago(now, proof))
+    match (service.last_restore_point, service.last_proven) {
+        (Some(at), Some(proven)) => {
+            format!("data: restore point {}, proven restorable: {}", ago(now, at), ago(now, proven))
         }
-        (Some(at), None) => format!("data: restore point {}, not proven restorable yet", ago(now, at)),
+        (Some(at), None) => format!("data: restore point {}, none is proven restorable yet", ago(now, at)),
         (None, _) => "data: no restore point yet".to_owned(),
     }
 }

@@ -57,7 +57,12 @@ impl Inspector {
     ///
     /// # Errors
     /// When the process cannot be started, or is ended again and again.
-    pub async fn content(&self, folder: &Path, skip: &[String], priority: Priority) -> Result<Vec<Inspected>, LookError> {
+    pub async fn content(
+        &self,
+        folder: &Path,
+        skip: &[String],
+        priority: Priority,
+    ) -> Result<Vec<Inspected>, LookError> {
         let mut skip = skip.to_vec();
         let mut found: Vec<Inspected> = Vec::new();
         for _ in 0..DEATHS_MAX {
@@ -188,9 +193,8 @@ impl Look {
         match timeout(limit, bounded.read_until(b'\n', &mut line)).await {
             Err(_) => Err(format!("no answer within {} s", limit.as_secs())),
             Ok(Err(error)) => Err(error.to_string()),
-            Ok(Ok(_)) if line.last() == Some(&b'\n') => {
-                serde_json::from_slice(&line).map_err(|error| format!("it does not speak our language: {error}"))
-            }
+            Ok(Ok(_)) if line.last() == Some(&b'\n') => serde_json::from_slice(&line)
+                .map_err(|error| format!("it does not speak our language: {error}")),
             Ok(Ok(_)) => match timeout(GRACE, self.child.wait()).await {
                 Ok(Ok(status)) => Err(status.to_string()),
                 _ => Err("it has closed its output".into()),

@@ -23,7 +23,8 @@ pub(super) fn run(from: &Path, to: &Path, patience: Duration) -> Result<(), Stri
     let owner = std::fs::symlink_metadata(from).map_err(|error| error.to_string())?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let target_flags = flags | OpenFlags::SQLITE_OPEN_CREATE;
-    let mut target = Connection::open_with_flags(to, target_flags).map_err(failed("cannot write the copy"))?;
+    let mut target =
+        Connection::open_with_flags(to, target_flags).map_err(failed("cannot write the copy"))?;
     target.pragma_update(None, "journal_mode", "OFF").map_err(failed("cannot write the copy"))?;
     target.pragma_update(None, "synchronous", "OFF").map_err(failed("cannot write the copy"))?;
     confine::become_owner(owner.uid(), owner.gid()).map_err(|error| error.to_string())?;

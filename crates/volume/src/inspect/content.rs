@@ -35,9 +35,13 @@ pub(super) fn all(skip: &[String], say: &mut dyn FnMut(Line) -> io::Result<()>) 
         if skip.contains(&name) {
             continue;
         }
-        let bytes = fs::metadata(&path)?.len() + fs::metadata(beside(&path, "-wal")).map_or(0, |wal| wal.len());
+        let bytes =
+            fs::metadata(&path)?.len() + fs::metadata(beside(&path, "-wal")).map_or(0, |wal| wal.len());
         let time = TIME + TIME_PER_MEGABYTE * u32::try_from(bytes >> 20).unwrap_or(u32::MAX);
-        say(Line::Begins { path: name.clone(), limit_ms: u64::try_from(time.as_millis()).unwrap_or(u64::MAX) })?;
+        say(Line::Begins {
+            path: name.clone(),
+            limit_ms: u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
+        })?;
         say(Line::Found(Box::new(one(&path, name, time)?)))?;
     }
     Ok(())

@@ -74,7 +74,8 @@ fn only_read(context: AuthContext<'_>) -> Authorization {
         AuthAction::Function { function_name } if function_name != "load_extension" => Authorization::Allow,
         AuthAction::Pragma { pragma_name, pragma_value } => {
             // `pragma name = value` of these asks about a table, except for two that would set something.
-            let sets = pragma_value.is_some() && matches!(pragma_name, "journal_mode" | "user_version" | "page_size");
+            let sets = pragma_value.is_some()
+                && matches!(pragma_name, "journal_mode" | "user_version" | "page_size");
             if TELLING.contains(&pragma_name) && !sets { Authorization::Allow } else { Authorization::Deny }
         }
         _ => Authorization::Deny,

@@ -22,11 +22,12 @@ pub fn look_into(arguments: impl Iterator<Item = OsString>) -> u8 {
         output.write_all(b"\n")?;
         output.flush()
     };
-    let outcome = read_request().map_err(|error| format!("cannot read the request: {error}")).and_then(|request| {
-        confine::limit(request.low_priority).map_err(|error| format!("cannot limit itself: {error}"))?;
-        confine::end_with_the_asker();
-        act(&arguments, &request, &mut say)
-    });
+    let outcome =
+        read_request().map_err(|error| format!("cannot read the request: {error}")).and_then(|request| {
+            confine::limit(request.low_priority).map_err(|error| format!("cannot limit itself: {error}"))?;
+            confine::end_with_the_asker();
+            act(&arguments, &request, &mut say)
+        });
     let last = match outcome {
         Ok(()) => Line::Done,
         Err(reason) => Line::Failed { reason },
@@ -48,7 +49,8 @@ fn act(
 ) -> Result<(), String> {
     let words: Vec<&OsString> = arguments.iter().collect();
     let enter = |folder: &OsString| {
-        confine::enter(Path::new(folder)).map_err(|error| format!("cannot enter {}: {error}", folder.display()))
+        confine::enter(Path::new(folder))
+            .map_err(|error| format!("cannot enter {}: {error}", folder.display()))
     };
     match words[..] {
         [verb, folder] if verb == "content" => {

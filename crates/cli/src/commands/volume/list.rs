@@ -85,7 +85,7 @@ fn kept(volumes: &[Volume], now: i64) -> Vec<Vec<String>> {
             some(volume.schedules.join(","), "none"),
             volume.restore_points.to_string(),
             when(volume.last_restore_point, now),
-            when(volume.last_proof, now),
+            when(volume.last_proven, now),
             volume.fence.to_string(),
             some(holders.join(", "), "-"),
         ]

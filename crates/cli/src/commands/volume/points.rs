@@ -12,9 +12,9 @@ use crate::target::Target;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Snapshot {
-    /// Names of volumes [default: all of the service, at the same instant]
-    #[arg(value_name = "NAME", value_parser = parse_name)]
-    names: Vec<String>,
+    /// Name of the volume [default: all of the service, at the same instant]
+    #[arg(value_parser = parse_name)]
+    name: Option<String>,
     /// Print a JSON list
     #[arg(long)]
     json: bool,
@@ -62,7 +62,7 @@ pub(super) async fn snapshot(session: &Session, args: Snapshot) -> Result<u8> {
     let client = session.client();
     let output = &session.output;
     let names = args.target.find(session, &client).await?;
-    let points = names.of(&client).snapshot(&SnapshotRequest { volumes: args.names }).await?;
+    let points = names.of(&client).snapshot(&SnapshotRequest { volume: args.name }).await?;
     if args.json {
         output.json_pretty(&points)?;
         return Ok(0);
