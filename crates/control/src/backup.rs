@@ -3,48 +3,32 @@
 //! All volumes of a service that are due are captured together, at one instant. Nothing is captured while a handover of
 //! the service is under way, because its writers change just then and its own pin is taken anyway.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use tokio::sync::oneshot;
 use trackbed_core::deployment::{Deployment, Step};
 use trackbed_core::ids::ID_BYTES;
 use trackbed_core::instance::InstanceState;
-use trackbed_core::ports::{CaptureOrder, Engine, Freezer, Frozen, PortError};
+use trackbed_core::ports::{CaptureOrder, Freezer};
 use trackbed_core::restore_point::{PointReason, RestorePoint, Schedule};
 use trackbed_core::service::{Service, Wanted};
 use trackbed_core::settings::Handover;
 use trackbed_core::volume::Volume;
-use trackbed_core::{InstanceId, Name, RestorePointId, ServiceId};
+use trackbed_core::{Name, RestorePointId, ServiceId};
 use trackbed_stdx::random;
 use trackbed_store::{Db, StoreError};
 
 use crate::control::{Control, ControlError};
+use crate::freezer::InstanceFreezer;
 use crate::keeping::{lock, note_trouble};
 use crate::ticks::due;
 
 /// How often schedules are looked at.
 const LOOK: Duration = Duration::from_secs(60);
-/// Longest time that an app stands still for a capture. What needs longer is captured in another way.
-const FREEZE_LIMIT: Duration = Duration::from_secs(5);
 /// How long a backup that somebody asked for waits for a handover to end.
 const HANDOVER_WAIT: Duration = Duration::from_secs(5 * 60);
 /// How long the asker is kept waiting; the backup itself goes on.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30 * 60);
-
-/// Makes a running instance stand still.
-pub(crate) struct InstanceFreezer {
-    engine: Arc<dyn Engine>,
-    instance: InstanceId,
-}
-
-#[async_trait]
-impl Freezer for InstanceFreezer {
-    async fn freeze(&self) -> Result<Box<dyn Frozen>, PortError> {
-        self.engine.freeze(&self.instance, FREEZE_LIMIT).await
-    }
-}
 
 /// Why a service cannot be captured now, although nothing is broken.
 enum NotNow {
@@ -297,14 +281,16 @@ impl Control {
             Some(instance) => self.inner.engine.inspect(instance).await?.map(|status| status.state),
             None => None,
         };
-        Ok(match (state, &live.instance) {
-            (Some(InstanceState::Running), Some(instance)) => {
-                Ok(Some(InstanceFreezer { engine: self.inner.engine.clone(), instance: instance.clone() }))
-            }
-            (Some(InstanceState::Starting), _) => Err(NotNow::Restart),
+        Ok(match state {
+            Some(InstanceState::Running) => match self.freezer_of(service).await? {
+                Some(freezer) => Ok(Some(freezer)),
+                // It has ended since.
+                None => Err(NotNow::Restart),
+            },
+            Some(InstanceState::Starting) => Err(NotNow::Restart),
             // Its worker is about to start it, and must not find the volumes held.
-            (_, _) if is_wanted => Err(NotNow::Restart),
-            (Some(InstanceState::Running | InstanceState::Ended { .. }) | None, _) => Ok(None),
+            Some(InstanceState::Ended { .. }) | None if is_wanted => Err(NotNow::Restart),
+            Some(InstanceState::Ended { .. }) | None => Ok(None),
         })
     }
 }

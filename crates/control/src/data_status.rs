@@ -8,7 +8,8 @@ use trackbed_core::service::Service;
 use trackbed_core::volume::Volume;
 
 use crate::control::{Control, ControlError};
-use crate::keeping::{lock, spoken, spoken_size};
+use crate::keeping::{lock, spoken};
+use crate::words;
 
 /// Age of the last proven point from which on it is a warning: a daily backup, and two hours for its drill.
 const PROVEN_WITHIN: Duration = Duration::from_secs(26 * 60 * 60);
@@ -148,8 +149,8 @@ fn is_too_large(volume: &Volume, last: Option<&RestorePoint>) -> Option<String> 
     (bytes > limit).then(|| {
         format!(
             "it held {} at its last restore point, which is above its limit of {}",
-            spoken_size(bytes),
-            spoken_size(limit)
+            words::bytes(bytes),
+            words::bytes(limit)
         )
     })
 }

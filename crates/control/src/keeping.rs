@@ -157,16 +157,6 @@ pub(crate) fn spoken(time: Duration) -> String {
     }
 }
 
-/// Returns a size as people say it: `700 B`, `12 KB`, `3.4 MB`.
-#[allow(clippy::cast_precision_loss, reason = "one decimal is shown")]
-pub(crate) fn spoken_size(bytes: u64) -> String {
-    const UNITS: [(&str, u64); 4] = [("TB", 1 << 40), ("GB", 1 << 30), ("MB", 1 << 20), ("KB", 1 << 10)];
-    match UNITS.into_iter().find(|(_, unit)| bytes >= *unit) {
-        Some((name, unit)) => format!("{:.1} {name}", bytes as f64 / unit as f64),
-        None => format!("{bytes} B"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -191,9 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_and_times_are_spoken_in_one_unit() {
-        assert_eq!(spoken_size(700), "700 B");
-        assert_eq!(spoken_size(3 << 20), "3.0 MB");
+    fn a_time_is_spoken_in_one_unit() {
         assert_eq!(spoken(Duration::from_secs(90)), "90 s");
         assert_eq!(spoken(Duration::from_secs(26 * 3600)), "26 h");
     }

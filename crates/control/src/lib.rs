@@ -17,6 +17,7 @@ mod deploy;
 mod diagnose;
 mod drills;
 mod environment;
+mod freezer;
 mod health;
 mod keeping;
 mod requests;
@@ -33,6 +34,7 @@ mod ticks;
 mod variables;
 mod volume_changes;
 mod volumes;
+mod words;
 mod worker;
 
 pub use build_log::LogFilePage;

@@ -16,7 +16,8 @@ use trackbed_core::{InstanceId, ServiceId};
 
 use crate::control::{Control, ControlError};
 use crate::deploy::StepError;
-use crate::keeping::{Strays, lock, spoken_size};
+use crate::keeping::{Strays, lock};
+use crate::words;
 
 /// The flag of a deployment that may leave databases behind: a dotted key among its overrides, with the value `true`.
 pub const ALLOW_DATA_OUTSIDE: &str = "deploy.allowDataOutside";
@@ -103,7 +104,7 @@ impl Control {
             format!(
                 "{} ({}) is a database outside every volume, and is lost with the next deployment; move it in: {}",
                 file.path,
-                spoken_size(file.size_bytes),
+                words::bytes(file.size_bytes),
                 mend(file)
             )
         };
@@ -218,7 +219,7 @@ fn is_adopted(deployment: &Deployment, file: &StrayFile) -> bool {
 fn named(files: &[StrayFile]) -> String {
     let some = files.iter().take(NAMED);
     let mut names: Vec<_> =
-        some.map(|file| format!("{} ({})", file.path, spoken_size(file.size_bytes))).collect();
+        some.map(|file| format!("{} ({})", file.path, words::bytes(file.size_bytes))).collect();
     if files.len() > NAMED {
         names.push(format!("and {} more", files.len() - NAMED));
     }

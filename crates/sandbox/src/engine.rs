@@ -19,7 +19,7 @@ use crate::listening::{listeners, socket_inodes};
 use crate::reconcile::Life;
 use crate::records::{End, Order, Phase, State};
 use crate::sandbox::{Inner, START_LIMIT, Sandbox};
-use crate::{freeze, jobs, locks, logfile, process, strays};
+use crate::{door, freeze, jobs, locks, logfile, process, strays};
 
 /// The port of every instance that has a network of its own.
 const OWN_NETWORK_PORT: u16 = 8080;
@@ -121,7 +121,7 @@ impl Engine for Sandbox {
         self.blocking(move |inner| {
             let (order, state) = inner.living(&id)?;
             let init = state.init.map_or(state.shim.pid, |init| init.pid);
-            if order.link.is_some() {
+            if order.has_own_network() {
                 return Ok(listeners(init, None));
             }
             let inodes = process::descendants(state.shim.pid).into_iter().flat_map(socket_inodes).collect();
@@ -134,11 +134,14 @@ impl Engine for Sandbox {
         let id = id.clone();
         self.blocking(move |inner| {
             let (order, state) = inner.living(&id)?;
-            Ok(match (order.link, state.init) {
-                (Some(_), Some(init)) => {
-                    Address(format!("netns:{}@{}:127.0.0.1:{port}", init.pid, init.start_time))
-                }
-                (Some(_), None) | (None, _) => Address(format!("tcp:127.0.0.1:{port}")),
+            if door::is_needed(&order) && order.port != Some(port) {
+                let message = format!("port {port} of instance {id} cannot be reached: it is offline");
+                return Err(PortError::new(message).hint("it must listen on the port in PORT"));
+            }
+            let is_entered = order.has_own_network() && !door::is_needed(&order);
+            Ok(match state.init.filter(|_| is_entered) {
+                Some(init) => Address(format!("netns:{}@{}:127.0.0.1:{port}", init.pid, init.start_time)),
+                None => Address(format!("tcp:127.0.0.1:{port}")),
             })
         })
         .await

@@ -12,6 +12,7 @@
 mod apptree;
 mod cgroup;
 mod control;
+mod door;
 mod engine;
 mod filter;
 mod footprint;
@@ -20,6 +21,7 @@ mod freezer;
 mod init;
 mod jobs;
 mod launch;
+mod links;
 mod listening;
 mod locks;
 mod logfile;

@@ -16,7 +16,17 @@ use crate::health::{Gate, Verdict};
 
 impl Control {
     /// Streams come first, while the old release still serves everything: nobody waits for somebody else's stream.
-    pub(super) async fn drain_streams(&self, deployment: &Deployment) -> Result<(), StepError> {
+    pub(super) async fn drain_streams(
+        &self,
+        service: &Service,
+        deployment: &mut Deployment,
+    ) -> Result<(), StepError> {
+        // It may have ended and been started again while data was staged. From here on nobody starts it beside us.
+        let now = service.live.as_ref().and_then(|live| live.instance.clone());
+        if deployment.old_instance != now {
+            deployment.old_instance = now;
+            self.save(deployment).await?;
+        }
         let Some(old) = &deployment.old_instance else { return Ok(()) };
         let limit = self.config_of_previous(deployment).await?.drain_timeout;
         let drained = self.drain(old, limit, |stats| stats.streams == 0).await;

@@ -12,6 +12,7 @@ use trackbed_stdx::random;
 use trackbed_store::StoreError;
 
 use super::hold::hold_window;
+use super::points::choose_ids;
 use super::{StepError, failed};
 use crate::build_log::BuildLogFile;
 use crate::control::Control;
@@ -161,7 +162,9 @@ impl Control {
             deployment.instance = Some(InstanceId::from_random(random::bytes::<ID_BYTES>()));
             deployment.previous = service.live.as_ref().map(|live| live.release.clone());
             deployment.old_instance = service.live.as_ref().and_then(|live| live.instance.clone());
+            choose_ids(deployment, &release.config, &volumes);
         }
+        self.verify_wishes(deployment, &volumes).await?;
         let Some(instance) = deployment.instance.clone() else { return Ok(()) };
         self.fly_ahead(service, deployment, &instance, &release, &volumes).await
     }
@@ -193,6 +196,10 @@ impl Control {
             Handover::Overlap if collides => "both releases need the same port of the box",
             Handover::Overlap if held_alone => {
                 "the live release holds its volumes alone; from now on they overlap"
+            }
+            // Data can be put in the place of other data only while nobody uses it.
+            Handover::Overlap if !deployment.restore.is_empty() || deployment.adopt.is_some() => {
+                "data is put in place while nobody uses it"
             }
             Handover::Overlap | Handover::Held => return Ok(wanted),
         };
