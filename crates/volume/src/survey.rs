@@ -250,7 +250,8 @@ mod tests {
         std::os::unix::fs::symlink("a.bin", folder.path().join("d.db")).unwrap();
         std::os::unix::fs::symlink("/etc", folder.path().join("etc")).unwrap();
         let found = find_databases(folder.path()).unwrap();
-        let told: Vec<_> = found.iter().map(|found| (found.path.as_str(), found.journal_mode.as_str())).collect();
+        let told: Vec<_> =
+            found.iter().map(|found| (found.path.as_str(), found.journal_mode.as_str())).collect();
         assert_eq!(told, [("a.bin", "wal"), ("sub/b.sqlite3", "delete")]);
         assert_eq!(found[0].sqlite_version.as_deref(), Some(rusqlite::version()));
     }
@@ -263,7 +264,8 @@ mod tests {
         std::fs::write(folder.path().join("big/y"), "y").unwrap();
         std::fs::write(folder.path().join("small"), "z").unwrap();
         let used = folder_use(folder.path(), "/").unwrap();
-        let told: Vec<_> = used.entries.iter().map(|entry| (entry.path.as_str(), entry.kind, entry.files)).collect();
+        let told: Vec<_> =
+            used.entries.iter().map(|entry| (entry.path.as_str(), entry.kind, entry.files)).collect();
         assert_eq!(told, [("big", EntryKind::Folder, 2), ("small", EntryKind::File, 1)]);
         assert!(used.entries[0].used_bytes >= 1 << 20 && used.files == 3 && !used.is_cut);
         assert_eq!(folder_use(folder.path(), "/big/deep").unwrap().entries[0].path, "big/deep/x");
