@@ -6,6 +6,7 @@
 
 mod backups;
 mod data_rig;
+mod data;
 mod deadlines;
 mod drills;
 mod endings;
