@@ -10,6 +10,7 @@ pub mod inspect;
 mod manifest;
 mod place;
 mod restore;
+mod survey;
 mod transfer;
 mod volumes;
 
@@ -17,4 +18,5 @@ pub use browse::{Entry, EntryKind, Usage, list_files, usage};
 pub use chunk_store::{CHUNK_BYTES, ChunkId, ChunkReader, Extent, SnapshotStore, StoreError};
 pub use manifest::{ENTRIES_MAX, Entry as ManifestEntry, FileContent, Header, Kind, Manifest};
 pub use place::LocalVolumes;
+pub use survey::{EntryUse, FolderUse, FoundDatabase, find_databases, folder_use, is_database};
 pub use transfer::{FolderReading, Reading, Replace, read_file, write_file};
