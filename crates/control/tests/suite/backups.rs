@@ -24,7 +24,7 @@ fn the_first_full_hour_is_backed_up_while_the_app_stands_still_for_a_moment() {
         assert_eq!(rig.times_frozen(), before + 1);
         let (release, instance) = rig.live().await;
         assert!(!rig.world.is_frozen(&instance));
-        let point = rig.points().await.remove(0);
+        let point = rig.all_points().await.remove(0);
         assert_eq!(point.release, Some(release.id));
         assert_eq!(rig.world.content(&point.volume), rig.world.point(&point.volume, &point.id).unwrap());
         assert_eq!(clock::wall().0 / HOUR_MS, point.taken_at.0 / HOUR_MS);

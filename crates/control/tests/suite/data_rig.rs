@@ -28,13 +28,13 @@ impl Rig {
     }
 
     /// All points of the volume, newest first.
-    pub(crate) async fn points(&self) -> Vec<RestorePoint> {
+    pub(crate) async fn all_points(&self) -> Vec<RestorePoint> {
         self.control.restore_points(&self.volume().await).await.unwrap()
     }
 
     /// Which schedules each point serves that a schedule asked for, newest first.
     pub(crate) async fn scheduled(&self) -> Vec<Vec<Schedule>> {
-        let points = self.points().await.into_iter();
+        let points = self.all_points().await.into_iter();
         let schedules = points.filter_map(|point| match point.reason {
             PointReason::Schedule { schedules } => Some(schedules),
             _ => None,

@@ -61,11 +61,11 @@ fn a_point_that_rots_is_found_by_a_later_drill() {
         rig.pass_time(2 * MINUTE).await;
         rig.world.break_point(&point.id);
         rig.pass_time(5 * MINUTE).await;
-        assert!(rig.points().await[0].is_proven(), "it was proven a moment ago");
+        assert!(rig.all_points().await[0].is_proven(), "it was proven a moment ago");
         rig.sleep_through(25 * HOUR_MS).await;
         rig.faults.hang(Some("volumes.capture"));
         rig.pass_time(2 * MINUTE).await;
-        assert!(rig.points().await[0].is_broken(), "the newest is proven every day");
+        assert!(rig.all_points().await[0].is_broken(), "the newest is proven every day");
         rig.faults.hang(None);
     });
 }
@@ -80,7 +80,7 @@ fn an_older_point_is_proven_again_after_a_week() {
         rig.pass_time(2 * MINUTE).await;
         rig.world.break_point(&old.id);
         let is_broken = async |rig: &Rig| {
-            let points = rig.points().await;
+            let points = rig.all_points().await;
             points.iter().find(|point| point.id == old.id).unwrap().is_broken()
         };
         rig.sleep_through(6 * DAY_MS).await;
@@ -101,10 +101,10 @@ fn no_drill_begins_while_callers_are_held() {
         let id = rig.up(&App::new("two").with_volume()).await;
         rig.reach(&id, Step::Stop).await;
         rig.pass_time(MINUTE + MINUTE / 4).await;
-        assert!(rig.points().await.iter().all(|point| point.proof.is_none()));
+        assert!(rig.all_points().await.iter().all(|point| point.proof.is_none()));
         rig.faults.hang(None);
         rig.finish(&id).await;
-        rig.until("the drill", async |rig| rig.points().await.iter().all(|point| point.proof.is_some()))
+        rig.until("the drill", async |rig| rig.all_points().await.iter().all(|point| point.proof.is_some()))
             .await;
     });
 }

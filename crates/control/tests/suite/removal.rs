@@ -100,7 +100,7 @@ fn the_last_good_point_is_not_removed_by_hand() {
         let first = rig.snapshot().await;
         rig.pass_time(2 * MINUTE).await;
         let service = rig.service().await;
-        let pin = rig.points().await.pop().unwrap();
+        let pin = rig.all_points().await.pop().unwrap();
         rig.control.remove_restore_point(&service, &pin.id).await.unwrap();
         let refused = rig.control.remove_restore_point(&service, &first.id).await.unwrap_err();
         assert!(refused.to_string().contains("last good one"), "{refused}");
@@ -109,6 +109,6 @@ fn the_last_good_point_is_not_removed_by_hand() {
         assert!(refused.to_string().contains("last good one"), "the other is not proven yet: {refused}");
         rig.pass_time(2 * MINUTE).await;
         rig.control.remove_restore_point(&service, &first.id).await.unwrap();
-        assert_eq!(rig.points().await.len(), 1);
+        assert_eq!(rig.all_points().await.len(), 1);
     });
 }

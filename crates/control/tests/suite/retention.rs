@@ -218,7 +218,7 @@ fn old_points_and_their_data_go_and_what_a_rollback_may_want_stays() {
         }
         rig.age_point(&pinned, 50 * DAY_MS).await;
         rig.pass_time(85 * MINUTE).await;
-        let left: Vec<_> = rig.points().await.into_iter().map(|point| point.id).collect();
+        let left: Vec<_> = rig.all_points().await.into_iter().map(|point| point.id).collect();
         assert!(left.contains(&pinned), "one of the last deployments took it");
         let is_left: Vec<_> = asked.iter().map(|point| left.contains(&point.id)).collect();
         assert_eq!(is_left, [false, false, true, true, true]);
@@ -236,13 +236,13 @@ fn nothing_goes_for_its_age_before_the_clock_has_gone_steadily_for_an_hour() {
         for _ in 0..5 {
             rig.snapshot().await;
         }
-        let before = rig.points().await.len();
+        let before = rig.all_points().await.len();
         rig.pass_time(2 * MINUTE).await;
         trackbed_testkit::clock::jump(1000 * DAY_MS);
         rig.pass_time(40 * MINUTE).await;
         trackbed_testkit::clock::jump(-1000 * DAY_MS);
         rig.pass_time(40 * MINUTE).await;
-        let left = rig.points().await;
+        let left = rig.all_points().await;
         assert!(left.len() >= before, "{} of {before} are left", left.len());
     });
 }
