@@ -5,8 +5,8 @@
 #![allow(clippy::print_stdout, reason = "the matrix says how much it covered")]
 
 mod backups;
-mod data_rig;
 mod data;
+mod data_rig;
 mod deadlines;
 mod drills;
 mod endings;
@@ -23,4 +23,5 @@ mod rig;
 mod schedules;
 mod stray;
 mod streams;
+mod ways_back;
 mod wishes;
