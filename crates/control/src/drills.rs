@@ -7,9 +7,10 @@
 use std::time::Duration;
 
 use trackbed_core::deployment::EventKind;
-use trackbed_core::ports::PointData;
+use trackbed_core::ports::{PointData, PortError};
 use trackbed_core::restore_point::{Proof, ProofVerdict, RestorePoint};
-use trackbed_core::{RestorePointId, Timestamp, VolumeId};
+use trackbed_core::service::Service;
+use trackbed_core::{Name, RestorePointId, Timestamp, VolumeId};
 
 use crate::control::{Control, ControlError};
 use crate::keeping::{lock, note_trouble, spoken};
@@ -72,8 +73,46 @@ impl Control {
         }
     }
 
+    /// Proves a point of a volume now, or the newest that it has, and returns it with its proof. Dropping the future gives
+    /// it up.
+    ///
+    /// # Errors
+    /// When there is no such volume or point, or it could not be looked. A point that is broken is a proof, too.
+    pub async fn request_drill(
+        &self,
+        service: &Service,
+        volume: &Name,
+        point: Option<RestorePointId>,
+    ) -> Result<RestorePoint, ControlError> {
+        let found = self.volume(service, volume).await?;
+        let points = self.restore_points(&found).await?;
+        let wanted = match &point {
+            Some(id) => points.into_iter().find(|point| point.id == *id),
+            None => points.into_iter().next(),
+        };
+        let none = || match &point {
+            Some(id) => ControlError::NotFound(format!("volume `{volume}` has no restore point {id}")),
+            None => ControlError::Conflict {
+                message: format!("volume `{volume}` has no restore point yet"),
+                hint: Some(format!("take one: trackbed volume snapshot {volume}")),
+            },
+        };
+        let wanted = wanted.ok_or_else(none)?;
+        self.drill(&wanted).await?;
+        if let Some(trouble) = lock(&self.inner.keeping.unprovable).get(&wanted.id) {
+            let text = format!("restore point {} could not be looked at: {}", wanted.id, trouble.message);
+            return Err(PortError::new(text).into());
+        }
+        let id = wanted.id.clone();
+        let proven = self.inner.store.with(move |db| db.find_restore_point(&id)).await?;
+        proven.ok_or_else(|| {
+            ControlError::NotFound(format!("restore point {} was removed meanwhile", wanted.id))
+        })
+    }
+
     /// Proves one point and stores what came out. What the box could not do is tried again later.
     async fn drill(&self, point: &RestorePoint) -> Result<(), ControlError> {
+        let _turn = self.inner.keeping.drill_turn.lock().await;
         *lock(&self.inner.keeping.proving) = Some(point.id.clone());
         let _proving = Proving(self);
         // It may have been removed before it was marked.

@@ -69,6 +69,8 @@ impl ClockWatch {
 pub(crate) struct Keeping {
     turns: Mutex<HashMap<ServiceId, Arc<tokio::sync::Mutex<()>>>>,
     collection: RwLock<()>,
+    /// Whose turn it is to prove a point: one at a time on the box.
+    pub(crate) drill_turn: tokio::sync::Mutex<()>,
     /// The point that is being proven.
     pub(crate) proving: Mutex<Option<RestorePointId>>,
     /// Proofs that could not be made.
@@ -86,6 +88,7 @@ impl Default for Keeping {
         Self {
             turns: Mutex::default(),
             collection: RwLock::default(),
+            drill_turn: tokio::sync::Mutex::default(),
             proving: Mutex::default(),
             unprovable: Mutex::default(),
             troubles: Mutex::default(),

@@ -10,7 +10,9 @@ mod bounded;
 mod budget;
 mod build_log;
 mod cancel;
+mod clones;
 mod collect;
+mod comparing;
 mod control;
 mod data_status;
 mod deploy;
@@ -38,6 +40,8 @@ mod words;
 mod worker;
 
 pub use build_log::LogFilePage;
+pub use clones::CloneWish;
+pub use comparing::WayBack;
 pub use control::{AbortPoint, Config, Control, ControlError, Moment, Parts};
 pub use data_status::VolumeData;
 pub use requests::DeploymentWish;
