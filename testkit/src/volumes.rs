@@ -12,9 +12,10 @@ use trackbed_core::restore_point::{Capture, Consistency, Difference, Proof, Proo
 use trackbed_core::volume::Volume;
 use trackbed_core::{DeploymentId, Digest, InstanceId, RestorePointId, VolumeId};
 
+use crate::app::App;
 use crate::clock;
 use crate::faults::Faults;
-use crate::world::{State, World};
+use crate::world::{State, World, digest_of};
 
 /// How long reading or writing all the data of a volume takes.
 const DATA_TAKES: Duration = Duration::from_millis(30);
@@ -57,6 +58,8 @@ pub(crate) struct Disk {
     pub(crate) served: BTreeSet<Digest>,
     /// Volumes that have no room for a copy.
     pub(crate) is_full: bool,
+    /// How long reading or writing all the data of a volume takes, when not as usual.
+    pub(crate) takes: Option<Duration>,
 }
 
 fn place_of(volume: &VolumeId) -> VolumePlace {
@@ -105,6 +108,20 @@ impl World {
         self.lock().disk.broken.insert(point.clone());
     }
 
+    /// Lets reading and writing all the data of a volume take so long.
+    pub fn slow_data(&self, takes: Duration) {
+        self.lock().disk.takes = Some(takes);
+    }
+
+    fn data_takes(&self) -> Duration {
+        self.lock().disk.takes.unwrap_or(DATA_TAKES)
+    }
+
+    /// Returns the name of the app that a source is.
+    pub fn name_of(&self, source: &Digest) -> String {
+        self.lock().apps.get(source).map(|app| app.name.clone()).unwrap_or_default()
+    }
+
     /// Says whether the disk has room for another copy of anything.
     pub fn fill_disk(&self, is_full: bool) {
         self.lock().disk.is_full = is_full;
@@ -112,29 +129,32 @@ impl World {
 }
 
 impl State {
-    /// Lets an instance find its data, and write there.
+    /// Lets an instance find its data, and write there. Returns how much was written before.
     pub(crate) fn use_data(
         &mut self,
         id: &InstanceId,
-        source: &Digest,
+        app: &App,
         directories: &[String],
         is_trial: bool,
-        writes: bool,
-    ) {
+    ) -> usize {
+        let source = digest_of(&app.name);
+        let mut found = 0;
         for directory in directories {
             let content = self.disk.places.entry(directory.clone()).or_default();
+            found += content.writes.len();
             // What a release wrote that never served anybody is nobody else's data.
             if let Some((writer, other)) = content.writes.last()
-                && other != source
+                && *other != source
                 && !self.disk.served.contains(other)
                 && !is_trial
             {
                 self.violations.push(format!("{id} began on what {writer} had written, which never served"));
             }
-            if writes {
+            if app.writes {
                 content.writes.push((id.clone(), source.clone()));
             }
         }
+        found
     }
 
     /// Returns who lives in a place.
@@ -229,7 +249,7 @@ impl FakeVolumes {
         point: &PointData,
         stage: &DeploymentId,
     ) -> Result<Staged, PortError> {
-        sleep(DATA_TAKES).await;
+        sleep(self.world.data_takes()).await;
         let place = stage_place(volume, stage);
         let mut state = self.world.lock();
         state.refuse_full()?;
@@ -375,7 +395,7 @@ impl Volumes for FakeVolumes {
 
     async fn read_ahead(&self, _volumes: &[Volume]) -> Result<(), PortError> {
         let read = || async {
-            sleep(DATA_TAKES).await;
+            sleep(self.world.data_takes()).await;
             self.world.lock().refuse_full()
         };
         self.faults.pass("volumes.read_ahead", Err, read).await
@@ -391,7 +411,7 @@ impl Volumes for FakeVolumes {
 
     async fn prove(&self, data: &PointData) -> Result<Proof, PortError> {
         let prove = || async {
-            sleep(DATA_TAKES).await;
+            sleep(self.world.data_takes()).await;
             self.look_at(data)
         };
         self.faults.pass("volumes.prove", Err, prove).await

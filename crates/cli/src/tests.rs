@@ -1,5 +1,6 @@
 //! What several tests need: folders to walk, and a box that is not real.
 
+mod data;
 pub(crate) mod fake;
 mod others;
 mod up;
@@ -56,6 +57,7 @@ pub(crate) fn service(project: &str, name: &str) -> Service {
         warnings: Vec::new(),
         pids: Vec::new(),
         last_restore_point: None,
+        last_proven: None,
         last_proof: None,
     }
 }
