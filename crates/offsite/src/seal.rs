@@ -209,3 +209,14 @@ impl Read for Arriving {
         Ok(count)
     }
 }
+
+/// Encrypts a small value in memory.
+pub(crate) fn seal_small(keys: &Keys, plain: &[u8]) -> Result<Vec<u8>, OffsiteError> {
+    age::encrypt(&keys.recipient, plain)
+        .map_err(|error| OffsiteError::Disk { attempt: "encrypt".into(), source: io::Error::other(error) })
+}
+
+/// Opens what [`seal_small`] made.
+pub(crate) fn open_small(keys: &Keys, object: &str, sealed: &[u8]) -> Result<Vec<u8>, OffsiteError> {
+    age::decrypt(&keys.identity, sealed).map_err(|error| OffsiteError::damaged(object, error.to_string()))
+}
