@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use trackbed_core::instance::{BindMount, Exit, InstanceKind, VolumeMount};
+use trackbed_core::instance::{AppLink, BindMount, Exit, InstanceKind, VolumeMount};
 use trackbed_core::isolation::IsolationLevel;
 use trackbed_core::settings::Limits;
 use trackbed_core::{InstanceId, ServiceId, Timestamp};
@@ -60,10 +60,23 @@ pub(crate) struct Order {
     pub(crate) limits: Limits,
     pub(crate) port: Option<u16>,
     pub(crate) link: Option<Link>,
+    /// Whether it has a network with nobody else in it.
+    #[serde(default)]
+    pub(crate) offline: bool,
+    /// Made before the command runs. Checked when the order was made.
+    #[serde(default)]
+    pub(crate) links: Vec<AppLink>,
     pub(crate) cgroup: Cgroup,
     /// The control socket.
     pub(crate) socket: PathBuf,
     pub(crate) started_at: Timestamp,
+}
+
+impl Order {
+    /// Returns whether the instance shares its network with nobody, so that its ports are its own.
+    pub(crate) fn has_own_network(&self) -> bool {
+        self.link.is_some() || self.offline
+    }
 }
 
 /// How far a shim has come.

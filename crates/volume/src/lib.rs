@@ -1,8 +1,20 @@
-//! Volumes on disk: `<data dir>/volumes/<id>/data`, with the lock file beside it, never inside. Nothing here removes a
-//! volume.
+//! Volumes on disk: `<data dir>/volumes/<id>/data`, with the lock file beside it, never inside; and their snapshots.
+//! Nothing here removes a volume.
 
+mod beneath;
 mod browse;
+mod chunk_store;
+pub mod inspect;
+mod manifest;
 mod place;
+mod restore;
+mod survey;
+mod transfer;
+mod volumes;
 
 pub use browse::{Entry, EntryKind, Usage, list_files, usage};
+pub use chunk_store::{CHUNK_BYTES, ChunkId, ChunkReader, Extent, SnapshotStore, StoreError};
+pub use manifest::{ENTRIES_MAX, Entry as ManifestEntry, FileContent, Header, Kind, Manifest};
 pub use place::LocalVolumes;
+pub use survey::{EntryUse, FolderUse, FoundDatabase, find_databases, folder_use, is_database};
+pub use transfer::{FolderReading, Reading, Replace, read_file, write_file};

@@ -8,13 +8,18 @@ mod deadlines;
 mod drain;
 mod handover;
 mod hold;
+mod pin;
+mod points;
 mod preflight;
 mod preparing;
+mod put_back;
 mod recall;
 mod records;
+mod rehearse;
+mod stage;
 mod undo;
 
-pub(crate) use hold::{start_patience, waited_at_most};
+pub(crate) use hold::{data_patience, start_patience, waited_at_most};
 
 use std::time::Duration;
 
@@ -139,11 +144,16 @@ impl Control {
         // thing that the step moves.
         let beside = match step {
             Step::Plan | Step::Build | Step::Release | Step::Retire => true,
+            // A release that was stopped for an earlier deployment is not started for a moment only.
+            Step::Stage => deployment.old_instance.is_some() || !deployment.restore.is_empty(),
+            Step::Rehearse => deployment.old_instance.is_some() || deployment.rehearsal.is_some(),
             Step::Start | Step::Health => deployment.handover == Some(Handover::Overlap),
-            Step::Check | Step::Drain | Step::Park | Step::Stop | Step::Switch => false,
+            Step::Check | Step::Drain | Step::Park | Step::Stop => false,
+            Step::Pin | Step::Swap | Step::Switch => false,
         };
-        // An order to stop cannot be taken back, so it is carried out.
-        let gives_way = step.can_undo() && step != Step::Stop;
+        // An order to stop cannot be taken back, so it is carried out; and a swap that is under way must not meet the
+        // one that takes it back.
+        let gives_way = step.can_undo() && !matches!(step, Step::Stop | Step::Swap);
         let mut last = None;
         loop {
             let service = self.load_service(deployment).await?;
@@ -236,10 +246,12 @@ impl Control {
         deployment.stopwatch = Some(Stopwatch::begin(self.now()));
         let event = match step {
             Step::Plan | Step::Build | Step::Release => DeploymentEvent::BuildBegan,
-            Step::Check | Step::Drain | Step::Park | Step::Stop | Step::Start | Step::Health => {
+            Step::Check | Step::Stage | Step::Rehearse | Step::Drain | Step::Park | Step::Stop => {
                 DeploymentEvent::DeployBegan
             }
-            Step::Switch => DeploymentEvent::DeployBegan,
+            Step::Pin | Step::Swap | Step::Start | Step::Health | Step::Switch => {
+                DeploymentEvent::DeployBegan
+            }
             Step::Retire => DeploymentEvent::BecameLive,
         };
         if deployment.state != DeploymentState::Success {
@@ -263,9 +275,13 @@ impl Control {
             Step::Build => self.build_image(service, deployment).await,
             Step::Release => self.write_release(service, deployment).await,
             Step::Check => self.check_before_touching(service, deployment).await,
-            Step::Drain => self.drain_streams(deployment).await,
+            Step::Stage => self.stage_data(service, deployment).await,
+            Step::Rehearse => self.rehearse(service, deployment).await,
+            Step::Drain => self.drain_streams(service, deployment).await,
             Step::Park => self.park_requests(deployment).await,
             Step::Stop => self.stop_old(deployment).await,
+            Step::Pin => self.pin_data(service, deployment).await,
+            Step::Swap => self.swap_data(service, deployment).await,
             Step::Start => self.start_new(service, deployment).await,
             Step::Health => self.gate_new(service, deployment).await,
             Step::Switch => self.switch_route(service, deployment).await,

@@ -19,7 +19,9 @@ mod offsite;
 mod volumes;
 
 pub use offsite::{Conditional, Offsite, Ownership, StateCopy};
-pub use volumes::{CaptureOrder, Collected, Depth, Freezer, Frozen, PointData, Staged, VolumePlace, Volumes};
+pub use volumes::{
+    AdoptedFile, CaptureOrder, Collected, Depth, Freezer, Frozen, PointData, Staged, VolumePlace, Volumes,
+};
 
 /// An error from the outside, in words for the owner of the service.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,0 +1,88 @@
+//! The port `Volumes`, as directories and a store of snapshots below the data directory.
+
+use async_trait::async_trait;
+use trackbed_core::ports::{
+    CaptureOrder, Collected, Depth, Freezer, PointData, PortError, Staged, VolumePlace, Volumes,
+};
+use trackbed_core::restore_point::{Capture, Difference, Proof};
+use trackbed_core::volume::Volume;
+use trackbed_core::{DeploymentId, VolumeId};
+
+use crate::place::{self, LocalVolumes};
+use crate::restore;
+
+#[async_trait]
+impl Volumes for LocalVolumes {
+    async fn ensure(&self, volume: &Volume) -> Result<VolumePlace, PortError> {
+        let place = self.place(&volume.id);
+        let made = place.clone();
+        let result = tokio::task::spawn_blocking(move || {
+            // Between two steps of an exchange a volume has no data: it must not be taken for a new one.
+            if let Some(folder) = made.directory.parent() {
+                restore::finish_swap(folder, &made.lock)?;
+            }
+            place::make(&made)
+        })
+        .await;
+        match result.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
+            Ok(()) => Ok(place),
+            Err(error) => Err(PortError::new(format!("cannot make volume `{}`: {error}", volume.name))),
+        }
+    }
+
+    async fn read_ahead(&self, volumes: &[Volume]) -> Result<(), PortError> {
+        Err(absent(volumes))
+    }
+
+    async fn capture(
+        &self,
+        orders: &[CaptureOrder],
+        _freezer: Option<&dyn Freezer>,
+    ) -> Result<Vec<Capture>, PortError> {
+        Err(absent(orders))
+    }
+
+    async fn prove(&self, data: &PointData) -> Result<Proof, PortError> {
+        self.prove_point(data).await
+    }
+
+    async fn stage(
+        &self,
+        volume: &Volume,
+        point: &PointData,
+        stage: &DeploymentId,
+        depth: Depth,
+    ) -> Result<Staged, PortError> {
+        self.stage_point(volume, point, stage, depth).await
+    }
+
+    async fn swap_in(&self, volume: &Volume, stage: &DeploymentId) -> Result<(), PortError> {
+        self.swap_stage_in(volume, stage).await
+    }
+
+    async fn swap_back(&self, volume: &Volume, stage: &DeploymentId) -> Result<(), PortError> {
+        self.swap_stage_back(volume, stage).await
+    }
+
+    async fn discard(&self, volume: &VolumeId, stage: &DeploymentId) -> Result<(), PortError> {
+        self.discard_stage(volume, stage).await
+    }
+
+    async fn compare(
+        &self,
+        _volume: &Volume,
+        point: &PointData,
+        _freezer: Option<&dyn Freezer>,
+    ) -> Result<Difference, PortError> {
+        Err(absent(point))
+    }
+
+    async fn collect(&self, keep: &[PointData]) -> Result<Collected, PortError> {
+        Err(absent(keep))
+    }
+}
+
+/// What `restore` and this branch replace method by method.
+fn absent<T: std::fmt::Debug + ?Sized>(what: &T) -> PortError {
+    PortError::new(format!("this build cannot do that with {what:?}"))
+}
