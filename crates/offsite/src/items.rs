@@ -116,7 +116,8 @@ fn rank(path: &str) -> Rank {
     Rank::Mark
 }
 
-/// Returns the entries of a folder, without what is being written (`.…`, `….tmp`) and what can have no name elsewhere.
+/// Returns the entries of a folder, without what is being written (`.…`, `….tmp`), what is said of the bytes on this disk
+/// only (`….doubt`), and what can have no name elsewhere.
 fn entries(folder: &Path) -> io::Result<Vec<(String, fs::Metadata)>> {
     let reading = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -126,7 +127,7 @@ fn entries(folder: &Path) -> io::Result<Vec<(String, fs::Metadata)>> {
     for entry in reading {
         let entry = entry?;
         let Ok(name) = entry.file_name().into_string() else { continue };
-        if name.starts_with('.') || name.ends_with(".tmp") {
+        if name.starts_with('.') || name.ends_with(".tmp") || name.ends_with(".doubt") {
             continue;
         }
         match entry.metadata() {
