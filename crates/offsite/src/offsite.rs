@@ -15,6 +15,7 @@ use crate::limits::Limits;
 use crate::mirror::{Pass, blocking, ledger_path};
 use crate::remote::Remote;
 use crate::seal::{self, Keys};
+use crate::target::Folder;
 use crate::{items, owner, target};
 
 /// Mirrors a data directory.
@@ -32,9 +33,9 @@ impl Mirror {
         Self { data_dir: data_dir.to_owned(), limits, turn: Mutex::new(()) }
     }
 
-    fn remote(&self, target: &OffsiteTarget) -> Result<(Remote, Keys), OffsiteError> {
+    fn remote(&self, target: &OffsiteTarget, folder: Folder) -> Result<(Remote, Keys), OffsiteError> {
         let keys = Keys::parse(&target.identity)?;
-        let store = target::open(target, &self.data_dir)?;
+        let store = target::open(target, &self.data_dir, folder)?;
         Ok((Remote::new(store, self.limits.clone(), target.bandwidth_bytes), keys))
     }
 
@@ -80,7 +81,7 @@ impl Offsite for Mirror {
         now: Timestamp,
     ) -> Result<(), PortError> {
         let _turn = self.turn.lock().await;
-        let (remote, keys) = self.remote(target)?;
+        let (remote, keys) = self.remote(target, Folder::MayBeMade)?;
         owner::claim(&remote, &keys, &self.data_dir, ownership, conditional, now).await?;
         Ok(())
     }
@@ -108,7 +109,7 @@ impl Offsite for Mirror {
         state: &dyn StateCopy,
         now: Timestamp,
     ) -> Result<MirrorReport, PortError> {
-        let (remote, keys) = self.remote(target)?;
+        let (remote, keys) = self.remote(target, Folder::MustExist)?;
         Ok(self.pass(&remote, &keys, &target.url, state, now).await?)
     }
 

@@ -18,6 +18,7 @@ use crate::limits::Limits;
 use crate::mirror::{blocking, fetch_named};
 use crate::remote::Remote;
 use crate::seal::{Keys, Measure};
+use crate::target::Folder;
 use crate::{owner, target, tree};
 
 /// The copies of a box, opened.
@@ -56,7 +57,7 @@ impl Copies {
         limits: Limits,
     ) -> Result<Copies, OffsiteError> {
         let keys = Keys::parse(&target.identity)?;
-        let store = target::open(target, data_dir)?;
+        let store = target::open(target, data_dir, Folder::MustExist)?;
         Self::of_store(Remote::new(store, limits, target.bandwidth_bytes), keys, &target.url).await
     }
 

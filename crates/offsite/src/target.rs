@@ -19,11 +19,23 @@ use crate::http::Connector;
 /// Where within the data directory what belongs to the copies is kept.
 pub(crate) const FOLDER: &str = "offsite";
 
+/// Whether the directory of a `file://` target may be made. Only when it is set: later a missing one is most likely a disk
+/// that is not mounted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Folder {
+    MayBeMade,
+    MustExist,
+}
+
 /// Opens the store of a target; nothing is asked of it yet.
 ///
 /// # Errors
 /// When the address is none, or a setting is unknown.
-pub(crate) fn open(target: &OffsiteTarget, data_dir: &Path) -> Result<Arc<dyn ObjectStore>, OffsiteError> {
+pub(crate) fn open(
+    target: &OffsiteTarget,
+    data_dir: &Path,
+    folder: Folder,
+) -> Result<Arc<dyn ObjectStore>, OffsiteError> {
     let parsed = Url::parse(&target.url).map_err(|error| unusable(&target.url, &error.to_string()))?;
     if !parsed.username().is_empty() || parsed.password().is_some() {
         return Err(unusable(
@@ -35,7 +47,7 @@ pub(crate) fn open(target: &OffsiteTarget, data_dir: &Path) -> Result<Arc<dyn Ob
     let query = parsed.query_pairs().map(|(key, value)| (key.into_owned(), Secret::new(value.into_owned())));
     let options: Vec<(String, Secret<String>)> = query.chain(target.options.iter().cloned()).collect();
     match parsed.scheme() {
-        "file" => directory(&parsed, data_dir),
+        "file" => directory(&parsed, data_dir, folder),
         "s3" => Ok(within(s3(&parsed, &options)?, prefix)),
         "gs" => Ok(within(gcs(&parsed, &options)?, prefix)),
         "az" => Ok(within(azure(&parsed, &options)?, prefix)),
@@ -54,7 +66,7 @@ fn within<S: ObjectStore>(store: S, prefix: String) -> Arc<dyn ObjectStore> {
     if prefix.is_empty() { Arc::new(store) } else { Arc::new(PrefixStore::new(store, prefix)) }
 }
 
-fn directory(parsed: &Url, data_dir: &Path) -> Result<Arc<dyn ObjectStore>, OffsiteError> {
+fn directory(parsed: &Url, data_dir: &Path, folder: Folder) -> Result<Arc<dyn ObjectStore>, OffsiteError> {
     let shown = parsed.as_str();
     let path: PathBuf =
         parsed.to_file_path().map_err(|()| unusable(shown, "it is not the path of a directory here"))?;
@@ -62,7 +74,13 @@ fn directory(parsed: &Url, data_dir: &Path) -> Result<Arc<dyn ObjectStore>, Offs
     if inside(&path) || path.canonicalize().is_ok_and(|path| inside(&path)) {
         return Err(unusable(shown, "it lies in the data directory that it is to be a copy of"));
     }
-    std::fs::create_dir_all(&path).map_err(OffsiteError::disk(format!("make {}", path.display())))?;
+    match folder {
+        Folder::MayBeMade => {
+            std::fs::create_dir_all(&path).map_err(OffsiteError::disk(format!("make {}", path.display())))?;
+        }
+        Folder::MustExist if path.is_dir() => {}
+        Folder::MustExist => return Err(unusable(shown, "there is no such directory; is its disk mounted?")),
+    }
     let store =
         LocalFileSystem::new_with_prefix(&path).map_err(|error| unusable(shown, &error.to_string()))?;
     Ok(Arc::new(store.with_fsync(true)))
@@ -86,7 +104,9 @@ fn bucket(parsed: &Url) -> Result<&str, OffsiteError> {
 }
 
 fn is_plain_http(options: &[(String, Secret<String>)]) -> bool {
-    options.iter().any(|(key, value)| key.ends_with("endpoint") && value.expose().starts_with("http://"))
+    options
+        .iter()
+        .any(|(key, value)| key.to_lowercase().contains("endpoint") && value.expose().starts_with("http://"))
 }
 
 fn s3(parsed: &Url, options: &[(String, Secret<String>)]) -> Result<impl ObjectStore, OffsiteError> {
@@ -146,7 +166,7 @@ mod tests {
             identity: Secret::default(),
             bandwidth_bytes: None,
         };
-        open(&target, Path::new("/data/box"))
+        open(&target, Path::new("/data/box"), Folder::MustExist)
             .map(|store| store.to_string())
             .map_err(|error| error.to_string())
     }

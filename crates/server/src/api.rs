@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use trackbed_control::Control;
@@ -16,7 +16,7 @@ use trackbed_stdx::tasks::Tasks;
 
 use crate::given::unknown;
 use crate::peer::OwnUserListener;
-use crate::routes::{boxes, deployments, logs, run, services, sources, variables, volumes};
+use crate::routes::{backup, boxes, deployments, logs, run, services, sources, variables, volumes};
 
 /// Largest JSON body: a change of variables may carry many long values. Sources are streams and have limits of their own.
 const JSON_BODY_MAX_BYTES: usize = 16 * 1024 * 1024;
@@ -60,6 +60,10 @@ fn router(api: Api) -> Router {
     let v1 = Router::new()
         .route("/box", get(boxes::show))
         .route("/box/stop", post(boxes::stop))
+        .route("/backup", get(backup::show))
+        .route("/backup/target", put(backup::set_target).delete(backup::remove_target))
+        .route("/backup/now", post(backup::now))
+        .route("/backup/key", get(backup::key))
         .route("/sources", post(sources::receive).layer(DefaultBodyLimit::disable()))
         .route("/plans", post(sources::plan))
         .route("/deployments", post(deployments::request))

@@ -6,8 +6,11 @@ mod edge_keeper;
 mod error;
 mod given;
 mod peer;
+mod recover;
+mod remote_drill;
 mod routes;
 mod serve;
 
 pub use edge_keeper::reload_edge;
+pub use recover::{RecoverConfig, recover};
 pub use serve::{ServeConfig, serve};

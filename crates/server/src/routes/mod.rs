@@ -1,5 +1,6 @@
 //! One file a noun, each handler short: parse, ask the control plane, convert.
 
+pub(crate) mod backup;
 pub(crate) mod boxes;
 pub(crate) mod deployments;
 pub(crate) mod logs;

@@ -11,6 +11,7 @@ mod catalogue;
 mod error;
 mod id;
 mod index;
+mod packs_of;
 mod reader;
 mod tree;
 
