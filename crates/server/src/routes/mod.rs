@@ -2,8 +2,11 @@
 
 pub(crate) mod backup;
 pub(crate) mod boxes;
+pub(crate) mod databases;
 pub(crate) mod deployments;
+pub(crate) mod files;
 pub(crate) mod logs;
+pub(crate) mod points;
 pub(crate) mod run;
 pub(crate) mod services;
 pub(crate) mod sources;
