@@ -3,14 +3,21 @@
 
 mod beneath;
 mod browse;
+mod capture;
 mod chunk_store;
+mod collect;
+mod crash;
 pub mod inspect;
 mod manifest;
+mod pieces;
 mod place;
 mod restore;
+#[cfg(test)]
+mod rig;
 mod survey;
 mod transfer;
 mod volumes;
+mod walk;
 
 pub use browse::{Entry, EntryKind, Usage, list_files, usage};
 pub use chunk_store::{CHUNK_BYTES, ChunkId, ChunkReader, Extent, SnapshotStore, StoreError};

@@ -143,8 +143,8 @@ impl Record {
                 others.push(path);
             }
         }
-        // Ids grow with time: the latest is the likeliest.
-        others.sort();
+        // The latest is the likeliest.
+        others.sort_by_key(|path| std::fs::metadata(path).and_then(|file| file.modified()).ok());
         for path in others.iter().rev().take(BORROWED_MAX) {
             if let Some(record) = Self::load(path)?.filter(|record| record.recipes == recipes) {
                 return Ok(Some(record));
