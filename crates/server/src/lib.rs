@@ -16,3 +16,4 @@ mod serve;
 pub use edge_keeper::reload_edge;
 pub use recover::{RecoverConfig, recover};
 pub use serve::{ServeConfig, serve};
+pub use trackbed_core::Secret;
