@@ -66,8 +66,9 @@ impl Control {
                 Ok(gone) => passes.owes_collection |= gone > 0,
                 Err(error) => tracing::warn!(%error, "old restore points could not be let go"),
             }
-            if let Err(error) = self.erase_removed_volumes().await {
-                tracing::warn!(%error, "a removed volume could not be deleted");
+            match self.erase_removed_volumes().await {
+                Ok(gone) => passes.owes_collection |= gone > 0,
+                Err(error) => tracing::warn!(%error, "a removed volume could not be deleted"),
             }
             if let Err(error) = self.discard_old_stages().await {
                 tracing::warn!(%error, "data that was set aside could not be removed");
@@ -139,8 +140,9 @@ impl Control {
         Ok(Some(self.inner.volumes.collect(&keep).await?))
     }
 
-    /// Deletes the data of volumes that were removed long enough ago, and forgets those of which nothing is left.
-    async fn erase_removed_volumes(&self) -> Result<(), ControlError> {
+    /// Deletes the data of volumes that were removed long enough ago, and forgets those of which nothing is left. Returns
+    /// how many points went with them.
+    async fn erase_removed_volumes(&self) -> Result<usize, ControlError> {
         let now = self.now();
         let erased = self
             .inner
@@ -155,6 +157,7 @@ impl Control {
                 db.list_erased_volumes()
             })
             .await?;
+        let mut gone = 0;
         for volume in erased {
             if let Err(error) = self.inner.volumes.erase(&volume).await {
                 tracing::warn!(volume = %volume.id, %error, "a removed volume could not be deleted yet");
@@ -163,18 +166,19 @@ impl Control {
             let is_over = removed_for(&volume, now) >= POINTS_KEPT_AFTER_REMOVAL;
             let id = volume.id.clone();
             let forget = self.inner.store.with(move |db| {
-                if is_over {
-                    for point in db.list_restore_points(&id)? {
-                        db.remove_restore_point(&point.id)?;
-                    }
+                let points = if is_over { db.list_restore_points(&id)? } else { Vec::new() };
+                for point in &points {
+                    db.remove_restore_point(&point.id)?;
                 }
-                db.forget_volume(&id)
+                Ok((points.len(), db.forget_volume(&id)?))
             });
-            if forget.await? {
+            let (points, is_forgotten) = forget.await?;
+            gone += points;
+            if is_forgotten {
                 tracing::info!(volume = %volume.id, name = %volume.name, "nothing is left of a removed volume");
             }
         }
-        Ok(())
+        Ok(gone)
     }
 
     /// Removes what deployments left beside the volumes, two days after their end.
