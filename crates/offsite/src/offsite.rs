@@ -1,6 +1,7 @@
 //! The mirror of a data directory, as the control plane uses it.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::Mutex;
@@ -17,6 +18,9 @@ use crate::remote::Remote;
 use crate::seal::{self, Keys};
 use crate::target::Folder;
 use crate::{items, owner, target};
+
+/// How long each request of a claim is tried again: somebody waits for it.
+const CLAIM_LIMIT: Duration = Duration::from_secs(20);
 
 /// Mirrors a data directory.
 #[derive(Debug)]
@@ -82,6 +86,7 @@ impl Offsite for Mirror {
     ) -> Result<(), PortError> {
         let _turn = self.turn.lock().await;
         let (remote, keys) = self.remote(target, Folder::MayBeMade)?;
+        let remote = remote.impatient(CLAIM_LIMIT);
         owner::claim(&remote, &keys, &self.data_dir, ownership, conditional, now).await?;
         Ok(())
     }

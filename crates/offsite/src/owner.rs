@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use object_store::{PutMode, UpdateVersion};
@@ -42,16 +43,16 @@ pub(crate) fn find_box(data_dir: &Path) -> Result<Option<String>, OffsiteError> 
     Ok(Some(file.box_id))
 }
 
-/// Gives this box an id of its own.
-pub(crate) fn new_box(data_dir: &Path) -> Result<String, OffsiteError> {
+/// Gives this box its id.
+fn set_box(data_dir: &Path, box_id: &str) -> Result<(), OffsiteError> {
     let path = box_file(data_dir);
-    let tail: String = random::bytes::<10>().iter().map(|byte| format!("{byte:02x}")).collect();
-    let box_id = format!("box_{tail}");
-    let text = formats::encode(&BoxFile { box_id: box_id.clone() });
-    fs::create_dir_all(data_dir.join(FOLDER))
+    let text = formats::encode(&BoxFile { box_id: box_id.to_owned() });
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(data_dir.join(FOLDER))
         .and_then(|()| files::write_atomic(&path, &text, 0o600))
-        .map_err(OffsiteError::disk(format!("write {}", path.display())))?;
-    Ok(box_id)
+        .map_err(OffsiteError::disk(format!("write {}", path.display())))
 }
 
 /// Forgets the id of this box.
@@ -140,7 +141,8 @@ pub(crate) async fn claim(
         ));
     }
     // Another id than before: an earlier life of this box, or a copy of its disk, must not go on.
-    let box_id = new_box(data_dir)?;
+    let tail: String = random::bytes::<10>().iter().map(|byte| format!("{byte:02x}")).collect();
+    let box_id = format!("box_{tail}");
     let owner = Owner {
         format: FORMAT,
         box_id: box_id.clone(),
@@ -159,11 +161,9 @@ pub(crate) async fn claim(
     }
     // Whoever came first is there now, also when the answer to our own write was lost.
     match read(remote).await? {
-        Some((there, _)) if there.box_id == box_id => Ok(box_id),
-        Some((there, _)) => {
-            forget_box(data_dir)?;
-            Err(belongs_to_another(&there))
-        }
+        // Only now: until the prefix is this box's, the target that it had before stays its own.
+        Some((there, _)) if there.box_id == box_id => set_box(data_dir, &box_id).map(|()| box_id),
+        Some((there, _)) => Err(belongs_to_another(&there)),
         None => Err(OffsiteError::damaged(OWNER, "it was written, and is not there")),
     }
 }

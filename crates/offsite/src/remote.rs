@@ -56,6 +56,12 @@ impl Remote {
         Self { store, limits, pace: Arc::new(Pace::new(bandwidth)) }
     }
 
+    /// Gives up earlier.
+    pub(crate) fn impatient(self, retry_total: Duration) -> Self {
+        let limits = Limits { retry_total: self.limits.retry_total.min(retry_total), ..self.limits };
+        Self { limits, ..self }
+    }
+
     pub(crate) fn limits(&self) -> &Limits {
         &self.limits
     }

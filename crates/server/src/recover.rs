@@ -115,11 +115,14 @@ pub async fn recover(config: RecoverConfig) -> Result<()> {
 
 /// Takes the data directory, empty or begun by an earlier attempt at the same box.
 fn begin(data_dir: &Path, box_id: &str) -> Result<impl Drop + use<>> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(data_dir.join("offsite"))
-        .with_context(|| format!("cannot make the data directory {}", data_dir.display()))?;
+    // Private each, because levels without mounts let apps pass through the data directory.
+    for name in ["offsite", "sources", "snapshots", "tmp"] {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(data_dir.join(name))
+            .with_context(|| format!("cannot make the data directory {}", data_dir.display()))?;
+    }
     let Some(lock) = files::try_lock(&data_dir.join("lock")).context("cannot lock the data directory")?
     else {
         bail!("{} is in use by another trackbed", data_dir.display());

@@ -238,7 +238,7 @@ fn prepare(data_dir: &Path) -> anyhow::Result<PathBuf> {
             .with_context(|| format!("cannot make {} private", data_dir.display()))?;
     }
     // Private each, because levels without mounts let apps pass through the data directory.
-    for name in ["sources", "tmp", "deployments"] {
+    for name in ["sources", "tmp", "deployments", "offsite"] {
         let folder = data_dir.join(name);
         std::fs::DirBuilder::new()
             .recursive(true)

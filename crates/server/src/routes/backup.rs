@@ -48,7 +48,7 @@ pub(crate) async fn key(State(api): State<Api>) -> Result<Json<BackupKey>, ApiEr
     Ok(Json(BackupKey { identity: Some(identity.into_exposed()) }))
 }
 
-fn target(status: OffsiteStatus) -> BackupTarget {
+pub(super) fn target(status: OffsiteStatus) -> BackupTarget {
     let report = status.record.report.unwrap_or_default();
     let (failing_since, failure) =
         status.record.failing.map(|failing| (failing.since.0, failing.reason)).unzip();
