@@ -22,7 +22,7 @@ pub use leftovers::Leftovers;
 pub use load::{Failed, Load, Seen};
 pub use random::Random;
 pub use testbox::{Output, TestBox, Up, User};
-pub use tools::uv_folder;
+pub use tools::{S3Server, uv_folder};
 pub use traffic::{Tally, Traffic};
 pub use writers::{Instance, Process, Watched, Writers};
 

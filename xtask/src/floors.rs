@@ -8,7 +8,11 @@ use crate::shell::read;
 /// Crate, floor, and what it may import. `testkit` and `xtask` stand beside the house; tests may use what they like.
 const TABLE: &[(&str, u8, &[&str])] = &[
     ("trackbed", 5, &["cli", "server", "edge", "sandbox", "volume", "stdx"]),
-    ("server", 4, &["control", "store", "build", "sandbox", "edge", "volume", "core", "api", "stdx"]),
+    (
+        "server",
+        4,
+        &["control", "store", "build", "sandbox", "edge", "volume", "offsite", "core", "api", "stdx"],
+    ),
     ("control", 3, &["core", "store", "stdx"]),
     ("cli", 3, &["client", "api", "stdx"]),
     ("store", 2, &["core", "stdx"]),
@@ -16,6 +20,7 @@ const TABLE: &[(&str, u8, &[&str])] = &[
     ("sandbox", 2, &["core", "stdx"]),
     ("edge", 2, &["core", "stdx"]),
     ("volume", 2, &["core", "stdx"]),
+    ("offsite", 2, &["core", "stdx"]),
     ("client", 2, &["api"]),
     ("core", 1, &[]),
     ("api", 1, &[]),

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::BackupTarget;
+
 /// What a box says of itself.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct BoxInfo {
@@ -19,6 +21,9 @@ pub struct BoxInfo {
     pub edge: Option<EdgeInfo>,
     /// How well instances are kept apart.
     pub isolation: IsolationInfo,
+    /// Where copies of the box go, and how they do; none when no target is set.
+    #[serde(default)]
+    pub backup: Option<BackupTarget>,
 }
 
 /// The edge process.

@@ -6,6 +6,10 @@
 //! |---|---|
 //! | `GET /box` | → [`BoxInfo`] |
 //! | `POST /box/stop` | [`StopBox`] → 202; stops the edge, `serve` and, when asked, every instance |
+//! | `GET /backup` | → [`Backup`] |
+//! | `PUT /backup/target`, `DELETE /backup/target` | [`BackupTargetRequest`] → [`BackupKey`]; → [`Backup`] |
+//! | `POST /backup/now` | → 202 [`Backup`] as it was before; `passes` grows when the pass has ended |
+//! | `GET /backup/key` | → [`BackupKey`] |
 //! | `POST /sources` | a tar stream → [`SourceInfo`] |
 //! | `POST /plans` | [`PlanRequest`] → [`Plan`] |
 //! | `POST /deployments` | [`DeploymentRequest`] → 202 [`Deployment`] |
@@ -40,6 +44,7 @@
 //! | `GET …/databases` | → list of [`Database`], from a restore point taken now |
 //! | `POST …/run` | [`RunRequest`] → a stream of [`RunEvent`], one JSON object a line |
 
+mod backup;
 mod boxes;
 mod databases;
 mod deployments;
@@ -50,6 +55,7 @@ mod services;
 mod variables;
 mod volumes;
 
+pub use backup::{Backup, BackupKey, BackupTarget, BackupTargetRequest};
 pub use boxes::{BoxInfo, EdgeInfo, IsolationInfo, StopBox};
 pub use databases::{Database, QueryRequest, QueryResult, Table};
 pub use deployments::{

@@ -7,10 +7,11 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    cancel, completions, db, deployments, down, install, logs, open, plan, redeploy, restart, rollback, run,
-    status, up, variables, volume,
+    backup, cancel, completions, db, deployments, down, install, logs, open, plan, redeploy, restart,
+    rollback, run, status, up, variables, volume,
 };
 use crate::home;
+use crate::store_options::{self, parse_bandwidth, parse_option};
 
 /// What the command line asks for.
 pub enum Invocation {
@@ -18,6 +19,24 @@ pub enum Invocation {
     Command(Command),
     /// Be the box.
     Serve(ServeArgs),
+    /// Become the box that its copies were made of.
+    Recover(RecoverArgs),
+}
+
+/// What a box is recovered from.
+pub struct RecoverArgs {
+    /// Where it will be; absolute.
+    pub data_dir: PathBuf,
+    /// The address of the copies.
+    pub url: String,
+    /// Settings and credentials of their store.
+    pub options: Vec<(String, String)>,
+    /// The file that holds the key; none reads standard input.
+    pub key: Option<PathBuf>,
+    /// A cap in bytes a second.
+    pub bandwidth_bytes: Option<u64>,
+    /// Make the copies this box's.
+    pub take_over: bool,
 }
 
 /// How a box should run.
@@ -65,6 +84,16 @@ pub(crate) fn parse_from(
             let args = ServeArgs { data_dir, listen, domain, trusted_proxies, isolation, edge_unit };
             Ok(Invocation::Serve(args))
         }
+        Typed::Recover(recover) => {
+            let data_dir = home::data_dir(line.data_dir).map_err(|error| {
+                clap::Error::raw(ErrorKind::MissingRequiredArgument, format!("{error}\n"))
+            })?;
+            let Recover { url, options, key, bandwidth, take_over } = recover;
+            let options = store_options::all(&url, &options, |name| std::env::var(name).ok());
+            let key = (key.as_os_str() != "-").then_some(key);
+            let args = RecoverArgs { data_dir, url, options, key, bandwidth_bytes: bandwidth, take_over };
+            Ok(Invocation::Recover(args))
+        }
         Typed::Other(verb) => Ok(Invocation::Command(Command { data_dir: line.data_dir, verb })),
     }
 }
@@ -90,6 +119,7 @@ pub(crate) struct CommandLine {
 #[derive(Debug, Subcommand)]
 enum Typed {
     Serve(Serve),
+    Recover(Recover),
     #[command(flatten)]
     Other(Verb),
 }
@@ -113,6 +143,29 @@ struct Serve {
     /// The systemd unit that runs the edge, where one does (`trackbed install`)
     #[arg(long, value_name = "UNIT", hide = true)]
     edge_unit: Option<String>,
+}
+
+/// Bring a whole box back on an empty machine, from the copies that `trackbed backup` made
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  trackbed recover 's3://bucket/box?region=eu-central-1' --key key.txt --take-over\n  \
+                  trackbed serve\n\nInterrupted? The same command goes on."
+)]
+struct Recover {
+    /// Where the copies are, as in `trackbed backup target set`
+    url: String,
+    /// A setting of the store, such as access_key_id=… (may be given several times)
+    #[arg(long = "option", value_name = "KEY=VALUE", value_parser = parse_option)]
+    options: Vec<(String, String)>,
+    /// The file that holds the key, `-` for standard input
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    /// Use at most so much of the line, such as 10MB/s
+    #[arg(long, value_name = "RATE", value_parser = parse_bandwidth)]
+    bandwidth: Option<u64>,
+    /// Make the copies this box's: the box that made them refuses to go on, should it still live
+    #[arg(long)]
+    take_over: bool,
 }
 
 /// An address or a range of them. The box reads it in earnest; here only what could never be one is refused.
@@ -155,6 +208,7 @@ pub(crate) enum Verb {
     Variables(variables::Args),
     #[command(alias = "volumes")]
     Volume(volume::Args),
+    Backup(backup::Args),
     #[command(visible_alias = "database", alias = "databases")]
     Db(db::Args),
     #[command(alias = "deployment")]

@@ -17,6 +17,7 @@ mod quantities;
 mod session;
 mod start;
 mod statements;
+mod store_options;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -24,7 +25,7 @@ mod units;
 mod upload;
 mod walk;
 
-pub use args::{Command, Invocation, ServeArgs, parse};
+pub use args::{Command, Invocation, RecoverArgs, ServeArgs, parse};
 
 use std::process::ExitCode;
 

@@ -1,5 +1,6 @@
 //! Typed HTTP client of the API, over the local socket. It knows no terminal and no files but the socket.
 
+mod backup;
 mod calls;
 mod connection;
 mod error;

@@ -14,6 +14,7 @@ use trackbed_store::{Store, StoreError};
 
 use crate::bounded::{BoundedEdge, BoundedEngine, BoundedVolumes};
 use crate::keeping::Keeping;
+use crate::offsite::OffsiteKeeping;
 use crate::routes::RoutesKnown;
 use crate::streams::NoticesSeen;
 use crate::sweep::Jobs;
@@ -148,6 +149,8 @@ pub(crate) struct Inner {
     pub(crate) notices_seen: NoticesSeen,
     /// What the keepers of data remember.
     pub(crate) keeping: Keeping,
+    /// Copies off the box.
+    pub(crate) offsite: OffsiteKeeping,
     /// Since when callers of a service are held for a handover.
     pub(crate) held_since: Mutex<HashMap<ServiceId, tokio::time::Instant>>,
     /// Wakes the worker of a service.
@@ -175,6 +178,7 @@ impl Control {
                 routes_known: RoutesKnown::default(),
                 notices_seen: NoticesSeen::default(),
                 keeping: Keeping::default(),
+                offsite: OffsiteKeeping::default(),
                 held_since: Mutex::default(),
                 wakers: Mutex::default(),
                 news: watch::Sender::new(0),

@@ -1,7 +1,7 @@
 //! The language of Trackbed: ids, names, secrets, entities, state machines and ports. No I/O, no clock, no randomness.
 //!
 //! Read in this order: [`ids`] and [`names`] (how things are called), [`network`] (where clients come from), [`settings`] and [`plan`] (what a source asks
-//! for), [`image`], [`release`], [`deployment`] (how it becomes live), [`instance`] (what runs), [`volume`] and [`restore_point`] (its data), [`route`] (what the
+//! for), [`image`], [`release`], [`deployment`] (how it becomes live), [`instance`] (what runs), [`volume`] and [`restore_point`] (its data), [`offsite`] (its copies elsewhere), [`route`] (what the
 //! edge knows), [`ports`] (what the outside must be able to do).
 
 pub mod deployment;
@@ -11,6 +11,7 @@ pub mod instance;
 pub mod isolation;
 pub mod names;
 pub mod network;
+pub mod offsite;
 pub mod plan;
 pub mod ports;
 pub mod reference;

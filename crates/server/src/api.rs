@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{get, patch, post};
+use axum::routing::{get, patch, post, put};
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use trackbed_control::Control;
@@ -18,7 +18,7 @@ use trackbed_volume::LocalVolumes;
 use crate::given::unknown;
 use crate::peer::OwnUserListener;
 use crate::routes::{
-    boxes, databases, deployments, files, logs, points, run, services, sources, variables, volumes,
+    backup, boxes, databases, deployments, files, logs, points, run, services, sources, variables, volumes,
 };
 
 /// Largest JSON body: a change of variables may carry many long values. Sources are streams and have limits of their own.
@@ -78,6 +78,10 @@ fn router(api: Api) -> Router {
     let v1 = Router::new()
         .route("/box", get(boxes::show))
         .route("/box/stop", post(boxes::stop))
+        .route("/backup", get(backup::show))
+        .route("/backup/target", put(backup::set_target).delete(backup::remove_target))
+        .route("/backup/now", post(backup::now))
+        .route("/backup/key", get(backup::key))
         .route("/sources", post(sources::receive).layer(DefaultBodyLimit::disable()))
         .route("/plans", post(sources::plan))
         .route("/deployments", post(deployments::request))

@@ -8,8 +8,12 @@ mod error;
 mod given;
 mod peer;
 mod pieces;
+mod recover;
+mod remote_drill;
 mod routes;
 mod serve;
 
 pub use edge_keeper::reload_edge;
+pub use recover::{RecoverConfig, recover};
 pub use serve::{ServeConfig, serve};
+pub use trackbed_core::Secret;

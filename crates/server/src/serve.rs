@@ -16,6 +16,7 @@ use trackbed_core::isolation::IsolationLevel;
 use trackbed_core::ports::Engine;
 use trackbed_core::{Host, Network, Timestamp};
 use trackbed_edge::EdgeClient;
+use trackbed_offsite::Mirror;
 use trackbed_sandbox::Sandbox;
 use trackbed_stdx::tasks::Tasks;
 use trackbed_stdx::{clock, files, paths};
@@ -24,6 +25,7 @@ use trackbed_volume::LocalVolumes;
 
 use crate::api::{self, Api};
 use crate::edge_keeper::{self, EdgePlace};
+use crate::remote_drill::FromTarget;
 
 /// How long the workers may take to reach a safe point when `serve` ends. They need none: it is only politeness.
 const STOP_LIMIT: Duration = Duration::from_secs(3);
@@ -142,6 +144,10 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<()> {
         tasks.clone(),
     );
     control.start().await?;
+    control.keep_offsite(
+        Arc::new(Mirror::new(&data_dir, trackbed_offsite::Limits::default())),
+        Arc::new(FromTarget { data_dir: data_dir.clone() }),
+    );
     edge_keeper::keep(&tasks, edge_place, edge.clone(), control.clone());
     keep_kernel_state(&tasks, sandbox.clone());
 
@@ -232,7 +238,7 @@ fn prepare(data_dir: &Path) -> anyhow::Result<PathBuf> {
             .with_context(|| format!("cannot make {} private", data_dir.display()))?;
     }
     // Private each, because levels without mounts let apps pass through the data directory.
-    for name in ["sources", "tmp", "deployments"] {
+    for name in ["sources", "tmp", "deployments", "offsite"] {
         let folder = data_dir.join(name);
         std::fs::DirBuilder::new()
             .recursive(true)

@@ -62,11 +62,11 @@ pub enum StoreError {
 /// than one thread is taken, and tokio's paused clock stands still while a call runs, so that tests of waits are true.
 #[derive(Clone)]
 pub struct Store {
-    opened: Arc<Mutex<Opened>>,
+    pub(crate) opened: Arc<Mutex<Opened>>,
 }
 
-struct Opened {
-    connection: Connection,
+pub(crate) struct Opened {
+    pub(crate) connection: Connection,
     key: Key,
 }
 

@@ -3,10 +3,12 @@
 //! Every call of [`Store::with`] is one transaction on the one connection: there is one writer.
 
 mod app_links;
+mod copy;
 #[cfg(test)]
 mod data_tests;
 mod database;
 mod deployments;
+mod offsite;
 mod releases;
 mod restore_points;
 mod seal;

@@ -1,11 +1,11 @@
-//! The one binary: picks a role (`shim`, `look-into`, `edge`, `serve`) or a command, nothing else.
+//! The one binary: picks a role (`shim`, `look-into`, `edge`, `serve`, `recover`) or a command, nothing else.
 
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use trackbed_cli::Invocation;
-use trackbed_server::ServeConfig;
+use trackbed_cli::{Invocation, RecoverArgs};
+use trackbed_server::{RecoverConfig, Secret, ServeConfig};
 
 fn main() -> ExitCode {
     // The shim comes first, before anything is allocated or any thread runs: there is one for each instance.
@@ -30,6 +30,10 @@ fn main() -> ExitCode {
         }
         _ => match trackbed_cli::parse() {
             Invocation::Command(command) => trackbed_cli::execute(command),
+            Invocation::Recover(arguments) => {
+                start_log();
+                recover(arguments)
+            }
             Invocation::Serve(arguments) => {
                 start_log();
                 serve(ServeConfig {
@@ -52,6 +56,31 @@ fn environment() -> Vec<(String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect()
+}
+
+fn recover(arguments: RecoverArgs) -> ExitCode {
+    let key = match &arguments.key {
+        Some(path) => {
+            std::fs::read_to_string(path).with_context(|| format!("cannot read the key {}", path.display()))
+        }
+        None => std::io::read_to_string(std::io::stdin()).context("cannot read the key from standard input"),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let recovered = key.and_then(|key| {
+        let config = RecoverConfig {
+            data_dir: arguments.data_dir,
+            url: arguments.url,
+            options: arguments.options.into_iter().map(|(name, value)| (name, Secret::new(value))).collect(),
+            identity: Secret::new(key),
+            bandwidth_bytes: arguments.bandwidth_bytes,
+            take_over: arguments.take_over,
+        };
+        let runtime = runtime.context("cannot start the runtime")?;
+        let recovered = runtime.block_on(trackbed_server::recover(config));
+        runtime.shutdown_background();
+        recovered
+    });
+    report(recovered)
 }
 
 fn serve(config: ServeConfig) -> ExitCode {

@@ -1,5 +1,6 @@
 //! One file per command: its flags, what it asks the box, and how it prints the answer.
 
+pub(crate) mod backup;
 pub(crate) mod cancel;
 pub(crate) mod completions;
 pub(crate) mod db;
@@ -31,6 +32,7 @@ pub(crate) async fn run(session: &Session, verb: Verb) -> u8 {
         Verb::Variables(args) => variables::run(session, args).await,
         Verb::Volume(args) => Box::pin(volume::run(session, args)).await,
         Verb::Db(args) => db::run(session, args).await,
+        Verb::Backup(args) => Box::pin(backup::run(session, args)).await,
         Verb::Deployments(args) => deployments::run(session, &args).await,
         Verb::Rollback(args) => Box::pin(rollback::run(session, &args)).await,
         Verb::Redeploy(args) => Box::pin(redeploy::run(session, &args)).await,

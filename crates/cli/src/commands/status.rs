@@ -117,6 +117,15 @@ fn box_lines(info: &BoxInfo) -> Vec<String> {
         format!("data       {}", info.data_dir),
         format!("isolation  {}", info.isolation.level),
     ];
+    if let Some(copies) = &info.backup {
+        let last = copies.succeeded_at.map_or("none yet".to_owned(), |at| ago(now_ms(), at));
+        let missing = match copies.missing_objects {
+            0 => String::new(),
+            objects => format!(", {} to go", count(objects, "object")),
+        };
+        lines.push(format!("copies     {}, last {last}{missing}", plain(&copies.url)));
+        lines.extend(copies.warning.iter().map(|warning| format!("           WARNING: {warning}")));
+    }
     lines.extend(info.isolation.missing.iter().map(|missing| format!("           missing: {missing}")));
     lines
 }

@@ -15,6 +15,7 @@ mod handover;
 mod hold;
 mod invariants;
 mod matrix;
+mod offsite;
 mod removal;
 mod repair;
 mod restarts;

@@ -15,8 +15,10 @@ use crate::route::{Address, EdgeStats, RouteTable, StreamFault, Target};
 use crate::settings::VolumeRequest;
 use crate::{Digest, InstanceId, Secret, ServiceId};
 
+mod offsite;
 mod volumes;
 
+pub use offsite::{Conditional, Offsite, Ownership, StateCopy};
 pub use volumes::{
     AdoptedFile, CaptureOrder, Collected, Depth, Freezer, Frozen, PointData, Staged, VolumePlace, Volumes,
 };

@@ -9,6 +9,7 @@ use trackbed_core::ports::Edge;
 use crate::api::Api;
 use crate::convert;
 use crate::given::Given;
+use crate::routes::backup;
 
 pub(crate) async fn show(State(api): State<Api>) -> Json<BoxInfo> {
     let edge = api.edge.stats().await.ok().map(|stats| EdgeInfo {
@@ -18,6 +19,8 @@ pub(crate) async fn show(State(api): State<Api>) -> Json<BoxInfo> {
         draining: stats.draining,
         resident_bytes: resident_bytes(&stats.pid.to_string()),
     });
+    // What cannot be told of the copies is told by `backup target show`; the box itself is shown all the same.
+    let backup = api.control.offsite_status().await.ok().flatten().map(backup::target);
     Json(BoxInfo {
         version: env!("CARGO_PKG_VERSION").into(),
         data_dir: api.data_dir.display().to_string(),
@@ -26,6 +29,7 @@ pub(crate) async fn show(State(api): State<Api>) -> Json<BoxInfo> {
         resident_bytes: resident_bytes("self"),
         edge,
         isolation: convert::isolation(api.engine.isolation()),
+        backup,
     })
 }
 

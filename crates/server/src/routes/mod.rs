@@ -1,5 +1,6 @@
 //! One file a noun, each handler short: parse, ask the control plane, convert.
 
+pub(crate) mod backup;
 pub(crate) mod boxes;
 pub(crate) mod databases;
 pub(crate) mod deployments;

@@ -14,6 +14,7 @@ mod error;
 mod id;
 mod index;
 mod pack;
+mod packs_of;
 mod reader;
 mod tree;
 
