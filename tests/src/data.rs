@@ -69,27 +69,11 @@ impl TestBox {
         self.json(&["deployments", "--service", service, "--json"])[0].clone()
     }
 
-    /// Returns the files in which the store keeps the content of points, and nothing else.
+    /// Returns the files in which the store keeps the content of points.
     pub fn packs(&self) -> BTreeSet<PathBuf> {
-        let mut found = BTreeSet::new();
-        collect(&self.data_dir(), "packs", false, &mut found);
-        found
-    }
-}
-
-/// Adds the files below every folder called `name`.
-fn collect(folder: &Path, name: &str, inside: bool, found: &mut BTreeSet<PathBuf>) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        if is_folder {
-            // No instance and no image has points.
-            let other = ["instances", "layers", "volumes"].iter().any(|other| entry.file_name() == *other);
-            if inside || !other {
-                collect(&entry.path(), name, inside || entry.file_name() == name, found);
-            }
-        } else if inside {
-            found.insert(entry.path());
-        }
+        let folder = fs::read_dir(self.data_dir().join("snapshots/packs")).into_iter().flatten().flatten();
+        let files = folder.map(|entry| entry.path());
+        files.filter(|path| path.extension().is_some_and(|kind| kind == "pack")).collect()
     }
 }
 
