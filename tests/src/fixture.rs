@@ -29,6 +29,11 @@ impl App {
         Self::copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/ledger"), name)
     }
 
+    /// Makes a source from `tests/fixtures/odd`: an app whose volume holds everything that a snapshot may stumble over.
+    pub fn odd(name: &str) -> App {
+        Self::copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/odd"), name)
+    }
+
     /// Makes the plain app with a volume at `/data`.
     pub fn plain_with_volume(name: &str) -> App {
         let app = App::plain(name);
