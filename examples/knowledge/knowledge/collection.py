@@ -14,8 +14,9 @@ from knowledge.embedding import NgramEmbedding
 from knowledge.settings import Settings
 
 NAME = "documents"
-# How many neighbours of its own text a document must be among.
-NEIGHBOURS = 5
+# How many neighbours of its own text a document must be among. The index is approximate: who is not found at once is
+# looked for once more, farther off.
+NEIGHBOURS, MORE_NEIGHBOURS = 5, 200
 QUERY_BATCH = 200
 COUNT_LIMIT_SECONDS = 30
 COUNT = """
@@ -117,13 +118,17 @@ class Collection:
             batch = slice(start, start + QUERY_BATCH)
             answer = self._documents.query(query_texts=texts[batch], n_results=NEIGHBOURS, include=[])
             for own, neighbours in zip(ids[batch], answer["ids"]):
-                found += own in neighbours
+                found += own in neighbours or own in self._far_neighbours(own)
                 strangers.update(set(neighbours) - known)
         # What the database has forgotten need not be near to what it knows: one look at everything, and one more.
         if known:
             everything = self._documents.query(query_texts=["."], n_results=len(known) + 1, include=[])
             strangers.update(set(everything["ids"][0]) - known)
         return found, len(strangers)
+
+    def _far_neighbours(self, own: str) -> list[str]:
+        text = self._documents.get(ids=[own], include=["documents"])["documents"][0]
+        return self._documents.query(query_texts=[text], n_results=MORE_NEIGHBOURS, include=[])["ids"][0]
 
     def _count_rows(self) -> int:
         # In a process of its own: closing the file here would drop the locks that Chroma's own SQLite holds on it.
