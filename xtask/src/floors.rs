@@ -7,7 +7,7 @@ use crate::shell::read;
 
 /// Crate, floor, and what it may import. `testkit` and `xtask` stand beside the house; tests may use what they like.
 const TABLE: &[(&str, u8, &[&str])] = &[
-    ("trackbed", 5, &["cli", "server", "edge", "sandbox", "stdx"]),
+    ("trackbed", 5, &["cli", "server", "edge", "sandbox", "volume", "stdx"]),
     ("server", 4, &["control", "store", "build", "sandbox", "edge", "volume", "core", "api", "stdx"]),
     ("control", 3, &["core", "store", "stdx"]),
     ("cli", 3, &["client", "api", "stdx"]),

@@ -1,4 +1,4 @@
-//! The one binary: picks a role (`shim`, `edge`, `serve`) or a command, nothing else.
+//! The one binary: picks a role (`shim`, `look-into`, `edge`, `serve`) or a command, nothing else.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -10,6 +10,9 @@ use trackbed_server::ServeConfig;
 fn main() -> ExitCode {
     // The shim comes first, before anything is allocated or any thread runs: there is one for each instance.
     let mut arguments = std::env::args_os().skip(1);
+    if std::env::args_os().nth(1).is_some_and(|role| role == trackbed_volume::inspect::ROLE) {
+        return ExitCode::from(trackbed_volume::inspect::look_into(arguments.skip(1)));
+    }
     match (arguments.next(), arguments.next(), arguments.next(), arguments.next()) {
         (Some(role), Some(folder), None, None) if role == "shim" => {
             let code = trackbed_sandbox::shim_main(Path::new(&folder));

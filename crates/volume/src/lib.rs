@@ -1,8 +1,24 @@
-//! Volumes on disk: `<data dir>/volumes/<id>/data`, with the lock file beside it, never inside. Nothing here removes a
-//! volume.
+//! Volumes on disk: `<data dir>/volumes/<id>/data`, with the lock file beside it, never inside; and their snapshots.
+//! Nothing here removes a volume.
 
+mod beneath;
 mod browse;
+mod capture;
+mod chunk_store;
+mod collect;
+mod crash;
+pub mod inspect;
+mod manifest;
+mod pieces;
 mod place;
+#[cfg(test)]
+mod rig;
+mod transfer;
+mod volumes;
+mod walk;
 
 pub use browse::{Entry, EntryKind, Usage, list_files, usage};
+pub use chunk_store::{CHUNK_BYTES, ChunkId, ChunkReader, Extent, SnapshotStore, StoreError};
+pub use manifest::{ENTRIES_MAX, Entry as ManifestEntry, FileContent, Header, Kind, Manifest};
 pub use place::LocalVolumes;
+pub use transfer::{FolderReading, Reading, Replace, read_file, write_file};

@@ -4,23 +4,35 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use async_trait::async_trait;
 use trackbed_core::VolumeId;
-use trackbed_core::ports::{PortError, VolumePlace, Volumes};
-use trackbed_core::volume::Volume;
+use trackbed_core::ports::VolumePlace;
 use trackbed_stdx::files;
 
-/// Volumes as directories below the data directory.
+use crate::capture::Traffic;
+use crate::chunk_store::SnapshotStore;
+use crate::inspect::Inspector;
+
+/// Volumes as directories below the data directory. Of those that capture or collect in one data directory there is one,
+/// and its clones, which know of each other.
 #[derive(Debug, Clone)]
 pub struct LocalVolumes {
     root: PathBuf,
+    pub(crate) store: SnapshotStore,
+    pub(crate) traffic: Arc<Traffic>,
+    pub(crate) inspector: Inspector,
 }
 
 impl LocalVolumes {
     /// Keeps volumes below `<data_dir>/volumes`.
     pub fn new(data_dir: &Path) -> Self {
-        Self { root: data_dir.join("volumes") }
+        Self {
+            root: data_dir.join("volumes"),
+            store: SnapshotStore::open(data_dir),
+            traffic: Arc::default(),
+            inspector: Inspector::default(),
+        }
     }
 
     /// Returns where a volume lies, made or not.
@@ -30,22 +42,8 @@ impl LocalVolumes {
     }
 }
 
-#[async_trait]
-impl Volumes for LocalVolumes {
-    async fn ensure(&self, volume: &Volume) -> Result<VolumePlace, PortError> {
-        let place = self.place(&volume.id);
-        let made = place.clone();
-        let name = volume.name.clone();
-        let result = tokio::task::spawn_blocking(move || make(&made)).await;
-        match result.unwrap_or_else(|error| Err(io::Error::other(error))) {
-            Ok(()) => Ok(place),
-            Err(error) => Err(PortError::new(format!("cannot make volume `{name}`: {error}"))),
-        }
-    }
-}
-
 /// Makes folder and lock file, and makes them durable before anybody writes data into them.
-fn make(place: &VolumePlace) -> io::Result<()> {
+pub(crate) fn make(place: &VolumePlace) -> io::Result<()> {
     if place.directory.is_dir() && place.lock.is_file() {
         return Ok(());
     }
@@ -66,19 +64,17 @@ fn make(place: &VolumePlace) -> io::Result<()> {
 #[allow(clippy::disallowed_methods, reason = "a fixture needs no crash safety")]
 mod tests {
     use super::*;
+    use trackbed_core::ports::Volumes;
+    use trackbed_core::volume::Volume;
     use trackbed_core::{ServiceId, Timestamp};
 
     #[tokio::test]
     async fn making_a_volume_again_keeps_what_is_in_it() {
         let folder = tempfile::tempdir().unwrap();
         let volumes = LocalVolumes::new(folder.path());
-        let volume = Volume {
-            id: VolumeId::from_random([1; 10]),
-            service: ServiceId::from_random([2; 10]),
-            name: "data".parse().unwrap(),
-            mount: "/data".parse().unwrap(),
-            created_at: Timestamp(0),
-        };
+        let (id, service) = (VolumeId::from_random([1; 10]), ServiceId::from_random([2; 10]));
+        let volume =
+            Volume::new(id, service, "data".parse().unwrap(), "/data".parse().unwrap(), Timestamp(0));
         let place = volumes.ensure(&volume).await.unwrap();
         fs::write(place.directory.join("kept"), "x").unwrap();
         assert_eq!(volumes.ensure(&volume).await.unwrap(), place);

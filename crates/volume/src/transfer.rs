@@ -1,0 +1,272 @@
+//! Files out of a volume and into it, while an app may use it: no link is followed, and a file is there whole or not at
+//! all.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use rustix::fs::{
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, Stat, Uid, fchmod, fchown, openat, renameat, statat, unlinkat,
+};
+use trackbed_stdx::random;
+
+use crate::beneath;
+
+/// How every SQLite database begins.
+pub(crate) const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+/// Bytes copied at once.
+const PIECE_BYTES: usize = 256 * 1024;
+/// Deepest folder that goes into a tar.
+const DEPTH_MAX: usize = 100;
+/// The mode of a file that was not there before.
+const NEW_FILE: u32 = 0o644;
+
+/// Something to be read out of a volume.
+#[derive(Debug)]
+pub enum Reading {
+    /// A regular file.
+    File {
+        /// Open for reading. An app may write it meanwhile: take it for what it is.
+        file: File,
+        /// Its size when it was opened.
+        size_bytes: u64,
+    },
+    /// A folder, to be read as a tar.
+    Folder(FolderReading),
+}
+
+/// A folder that can be read as a tar.
+#[derive(Debug)]
+pub struct FolderReading {
+    folder: OwnedFd,
+}
+
+/// Whether a file may take the place of a database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replace {
+    /// Only of other files: an app that has the database open would go on with the old one, and a log beside it would be
+    /// applied to the new one.
+    Files,
+    /// Also of a database, because nobody has it open; logs that lie beside it are removed.
+    DatabasesToo,
+}
+
+/// Opens a file or folder of a volume for reading.
+///
+/// # Errors
+/// When `path` leaves the volume, leads over a link, is not there, or is neither file nor folder.
+pub fn read_file(volume: &Path, path: &str) -> io::Result<Reading> {
+    let root = beneath::folder(volume)?;
+    let trimmed = path.trim_matches('/');
+    if trimmed.is_empty() {
+        return Ok(Reading::Folder(FolderReading { folder: root }));
+    }
+    let mut parts = beneath::parts(trimmed.as_bytes())?;
+    let Some(name) = parts.pop() else { return Ok(Reading::Folder(FolderReading { folder: root })) };
+    let folder = beneath::descend(&root, &parts)?;
+    let stat = look(&folder, &name)?.ok_or_else(|| refuse(path, "is not in the volume"))?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Directory => {
+            Ok(Reading::Folder(FolderReading { folder: beneath::descend(&folder, &[name])? }))
+        }
+        FileType::RegularFile => {
+            let file = open_regular(&folder, &name)?;
+            let size_bytes = file.metadata()?.len();
+            Ok(Reading::File { file, size_bytes })
+        }
+        FileType::Symlink => Err(refuse(path, "is a symbolic link")),
+        _ => Err(refuse(path, "is neither a file nor a folder")),
+    }
+}
+
+impl FolderReading {
+    /// Writes the folder and all below it as a tar; blocks. Sockets, pipes and devices are left out, and what is gone by
+    /// the time it is reached. A file that grows meanwhile is cut off at the size that it had, one that shrinks is filled
+    /// up with zeros.
+    ///
+    /// # Errors
+    /// When a file cannot be read, or `out` refuses.
+    pub fn write_tar(self, out: impl Write) -> io::Result<()> {
+        let mut tar = tar::Builder::new(out);
+        tar.mode(tar::HeaderMode::Complete);
+        append(&mut tar, &self.folder, Path::new(""), 0)?;
+        tar.finish()
+    }
+}
+
+fn append<W: Write>(
+    tar: &mut tar::Builder<W>,
+    folder: &OwnedFd,
+    prefix: &Path,
+    depth: usize,
+) -> io::Result<()> {
+    if depth > DEPTH_MAX {
+        return Err(io::Error::other(format!("`{}` lies deeper than {DEPTH_MAX} folders", prefix.display())));
+    }
+    let mut names: Vec<OsString> = Vec::new();
+    for entry in Dir::read_from(folder)? {
+        let name = entry?.file_name().to_bytes().to_vec();
+        if name != b"." && name != b".." {
+            names.push(std::os::unix::ffi::OsStringExt::from_vec(name));
+        }
+    }
+    names.sort();
+    for name in names {
+        // Gone since: an app works here.
+        let Some(stat) = look(folder, &name)? else { continue };
+        let path = prefix.join(&name);
+        let mut header = tar::Header::new_gnu();
+        header.set_mode(stat.st_mode & 0o7777);
+        header.set_uid(u64::from(stat.st_uid));
+        header.set_gid(u64::from(stat.st_gid));
+        header.set_mtime(u64::try_from(stat.st_mtime).unwrap_or(0));
+        header.set_size(0);
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => {
+                header.set_entry_type(tar::EntryType::Directory);
+                tar.append_data(&mut header, &path, io::empty())?;
+                append(tar, &beneath::descend(folder, &[name])?, &path, depth + 1)?;
+            }
+            FileType::RegularFile => {
+                let file = open_regular(folder, &name)?;
+                let size = file.metadata()?.len();
+                header.set_size(size);
+                tar.append_data(&mut header, &path, file.chain(io::repeat(0)).take(size))?;
+            }
+            FileType::Symlink => {
+                let target = rustix::fs::readlinkat(folder, name.as_os_str(), Vec::new())?;
+                header.set_entry_type(tar::EntryType::Symlink);
+                tar.append_link(&mut header, &path, std::ffi::OsStr::from_bytes(target.as_bytes()))?;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Writes a file into a folder of a volume: beside, made durable, then renamed into its place. It gets the mode and owner
+/// of the file that it replaces, else those of the folder's files. Returns its size; blocks.
+///
+/// # Errors
+/// When `path` leaves the volume, leads over a link, or names something else than a file; when its folder is missing; when
+/// it would replace a database and may not; when `contents` breaks off or holds more than `bytes_max`. Then nothing has
+/// changed.
+pub fn write_file(
+    volume: &Path,
+    path: &str,
+    contents: &mut dyn Read,
+    bytes_max: u64,
+    replace: Replace,
+) -> io::Result<u64> {
+    let root = beneath::folder(volume)?;
+    let mut parts = beneath::parts(path.trim_start_matches('/').as_bytes())?;
+    let name = parts.pop().ok_or_else(|| refuse(path, "names no file"))?;
+    let folder = beneath::descend(&root, &parts)?;
+    let owner = rustix::fs::fstat(&folder)?;
+    let (uid, gid, mode) = match look(&folder, &name)? {
+        None => (owner.st_uid, owner.st_gid, NEW_FILE),
+        Some(stat) => match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => (stat.st_uid, stat.st_gid, stat.st_mode & 0o7777),
+            FileType::Directory => return Err(refuse(path, "is a folder; name the file in it")),
+            FileType::Symlink => return Err(refuse(path, "is a symbolic link")),
+            _ => return Err(refuse(path, "is neither a file nor a folder")),
+        },
+    };
+    if replace == Replace::Files && is_database(&folder, &name)? {
+        return Err(refuse(path, "is a database, which an app may have open; stop the service first"));
+    }
+    let hex: String = random::bytes::<6>().iter().map(|byte| format!("{byte:02x}")).collect();
+    let beside = format!(".trackbed-put-{hex}");
+    let written = (|| {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut file = File::from(openat(&folder, beside.as_str(), flags, Mode::from_raw_mode(0o600))?);
+        let size = copy(contents, &mut file, bytes_max, path)?;
+        let metadata = file.metadata()?;
+        if (metadata.uid(), metadata.gid()) != (uid, gid) {
+            fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
+        }
+        fchmod(&file, Mode::from_raw_mode(mode))?;
+        file.sync_all()?;
+        if replace == Replace::DatabasesToo {
+            for companion in companions(&name) {
+                match unlinkat(&folder, companion.as_os_str(), AtFlags::empty()) {
+                    Err(errno) if errno != rustix::io::Errno::NOENT => return Err(errno.into()),
+                    _ => {}
+                }
+            }
+        }
+        renameat(&folder, beside.as_str(), &folder, name.as_os_str())?;
+        Ok(size)
+    })();
+    if written.is_err() {
+        let _ = unlinkat(&folder, beside.as_str(), AtFlags::empty());
+        return written;
+    }
+    File::from(folder).sync_all()?;
+    written
+}
+
+fn copy(from: &mut dyn Read, to: &mut File, bytes_max: u64, path: &str) -> io::Result<u64> {
+    let (mut size, mut piece) = (0, vec![0; PIECE_BYTES]);
+    loop {
+        let count = match from.read(&mut piece) {
+            Ok(0) => return Ok(size),
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        size += count as u64;
+        if size > bytes_max {
+            return Err(refuse(path, &format!("is larger than the {bytes_max} bytes that are allowed")));
+        }
+        to.write_all(&piece[..count])?;
+    }
+}
+
+/// Returns whether a name is that of a database, or of what belongs to one.
+fn is_database(folder: &OwnedFd, name: &OsString) -> io::Result<bool> {
+    let base = ["-wal", "-shm", "-journal"]
+        .iter()
+        .find_map(|suffix| name.as_bytes().strip_suffix(suffix.as_bytes()));
+    let base: OsString =
+        base.map_or_else(|| name.clone(), |base| std::ffi::OsStr::from_bytes(base).to_owned());
+    let is_file = look(folder, &base)?.is_some_and(|stat| FileType::from_raw_mode(stat.st_mode).is_file());
+    if !is_file {
+        return Ok(false);
+    }
+    let mut magic = Vec::new();
+    open_regular(folder, &base)?.take(MAGIC.len() as u64).read_to_end(&mut magic)?;
+    Ok(magic == MAGIC)
+}
+
+fn companions(name: &OsString) -> impl Iterator<Item = OsString> {
+    ["-wal", "-shm", "-journal"].iter().map(move |suffix| {
+        let mut companion = name.clone();
+        companion.push(suffix);
+        companion
+    })
+}
+
+/// Opens a regular file that may turn into a pipe or a link before we come to it.
+fn open_regular(folder: &OwnedFd, name: &OsString) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(openat(folder, name.as_os_str(), flags, Mode::empty())?);
+    if file.metadata()?.is_file() { Ok(file) } else { Err(refuse(&name.to_string_lossy(), "is not a file")) }
+}
+
+/// Returns what a name stands for, or none when it is not there.
+fn look(folder: &OwnedFd, name: &OsString) -> io::Result<Option<Stat>> {
+    match statat(folder, name.as_os_str(), AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => Ok(Some(stat)),
+        Err(rustix::io::Errno::NOENT) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn refuse(path: &str, why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, format!("`{path}` {why}"))
+}
