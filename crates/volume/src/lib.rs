@@ -11,6 +11,7 @@ pub mod inspect;
 mod manifest;
 mod pieces;
 mod place;
+mod restore;
 #[cfg(test)]
 mod rig;
 mod transfer;

@@ -21,8 +21,15 @@ pub struct LocalVolumes {
     root: PathBuf,
     pub(crate) store: SnapshotStore,
     pub(crate) traffic: Arc<Traffic>,
+    /// Where points are restored to be looked at.
+    pub(crate) scratch: PathBuf,
     pub(crate) inspector: Inspector,
+    /// Bytes that a restore leaves free on the disk.
+    pub(crate) reserve_bytes: u64,
 }
+
+/// What a restore leaves free for everybody else on the disk, unless told otherwise.
+const RESERVE_BYTES: u64 = 256 << 20;
 
 impl LocalVolumes {
     /// Keeps volumes below `<data_dir>/volumes`.
@@ -31,8 +38,24 @@ impl LocalVolumes {
             root: data_dir.join("volumes"),
             store: SnapshotStore::open(data_dir),
             traffic: Arc::default(),
+            scratch: data_dir.join("scratch"),
             inspector: Inspector::default(),
+            reserve_bytes: RESERVE_BYTES,
         }
+    }
+
+    /// Looks into databases by another program than the one that runs, which must know [`crate::inspect::ROLE`].
+    #[must_use]
+    pub fn with_inspector(mut self, inspector: Inspector) -> Self {
+        self.inspector = inspector;
+        self
+    }
+
+    /// Leaves so many bytes free on the disk when data is restored.
+    #[must_use]
+    pub fn keep_free(mut self, bytes: u64) -> Self {
+        self.reserve_bytes = bytes;
+        self
     }
 
     /// Returns where a volume lies, made or not.

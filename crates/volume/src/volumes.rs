@@ -11,13 +11,21 @@ use trackbed_core::{DeploymentId, VolumeId};
 use crate::capture;
 use crate::collect;
 use crate::place::{self, LocalVolumes};
+use crate::restore;
 
 #[async_trait]
 impl Volumes for LocalVolumes {
     async fn ensure(&self, volume: &Volume) -> Result<VolumePlace, PortError> {
         let place = self.place(&volume.id);
         let made = place.clone();
-        let result = tokio::task::spawn_blocking(move || place::make(&made)).await;
+        let result = tokio::task::spawn_blocking(move || {
+            // Between two steps of an exchange a volume has no data: it must not be taken for a new one.
+            if let Some(folder) = made.directory.parent() {
+                restore::finish_swap(folder, &made.lock)?;
+            }
+            place::make(&made)
+        })
+        .await;
         match result.unwrap_or_else(|error| Err(std::io::Error::other(error))) {
             Ok(()) => Ok(place),
             Err(error) => Err(PortError::new(format!("cannot make volume `{}`: {error}", volume.name))),
@@ -37,46 +45,41 @@ impl Volumes for LocalVolumes {
     }
 
     async fn prove(&self, data: &PointData) -> Result<Proof, PortError> {
-        Err(absent(data))
+        self.prove_point(data).await
     }
 
     async fn stage(
         &self,
-        _volume: &Volume,
+        volume: &Volume,
         point: &PointData,
-        _stage: &DeploymentId,
-        _depth: Depth,
+        stage: &DeploymentId,
+        depth: Depth,
     ) -> Result<Staged, PortError> {
-        Err(absent(point))
+        self.stage_point(volume, point, stage, depth).await
     }
 
-    async fn swap_in(&self, _volume: &Volume, stage: &DeploymentId) -> Result<(), PortError> {
-        Err(absent(stage))
+    async fn swap_in(&self, volume: &Volume, stage: &DeploymentId) -> Result<(), PortError> {
+        self.swap_stage_in(volume, stage).await
     }
 
-    async fn swap_back(&self, _volume: &Volume, stage: &DeploymentId) -> Result<(), PortError> {
-        Err(absent(stage))
+    async fn swap_back(&self, volume: &Volume, stage: &DeploymentId) -> Result<(), PortError> {
+        self.swap_stage_back(volume, stage).await
     }
 
-    async fn discard(&self, _volume: &VolumeId, stage: &DeploymentId) -> Result<(), PortError> {
-        Err(absent(stage))
+    async fn discard(&self, volume: &VolumeId, stage: &DeploymentId) -> Result<(), PortError> {
+        self.discard_stage(volume, stage).await
     }
 
     async fn compare(
         &self,
-        _volume: &Volume,
+        volume: &Volume,
         point: &PointData,
-        _freezer: Option<&dyn Freezer>,
+        freezer: Option<&dyn Freezer>,
     ) -> Result<Difference, PortError> {
-        Err(absent(point))
+        self.compare_volume(volume, point, freezer).await
     }
 
     async fn collect(&self, keep: &[PointData]) -> Result<Collected, PortError> {
         collect::collect(self, keep).await
     }
-}
-
-/// What `restore` and this branch replace method by method.
-fn absent<T: std::fmt::Debug + ?Sized>(what: &T) -> PortError {
-    PortError::new(format!("this build cannot do that with {what:?}"))
 }

@@ -112,31 +112,40 @@ fn one(path: &Path, name: String, time: Duration) -> io::Result<Inspected> {
         is_limited: false,
     };
     if let Err(error) = Copy::open(path, time).and_then(|copy| look(&copy, &mut found)) {
-        note(&mut found, &error, "");
+        found.is_limited |= database::is_interrupted(&error);
+        found.content.unreadable.get_or_insert_with(|| database::explain(&error));
     }
     Ok(found)
 }
 
 fn look(copy: &Copy, found: &mut Inspected) -> rusqlite::Result<()> {
+    // Whoever cannot read even that has no database before him, as far as SQLite can tell.
     found.content.tables.push(digest::schema(copy)?);
     match integrity(copy) {
         Ok(damage) => found.damage = damage,
-        Err(error) => note(found, &error, "its integrity cannot be checked: "),
+        Err(error) => note(found, &error, "its integrity cannot be checked"),
     }
     for name in tables(copy)? {
         match digest::table(copy, &name) {
             Ok(table) => found.content.tables.push(table),
-            Err(error) => note(found, &error, &format!("table `{name}`: ")),
+            Err(error) => note(found, &error, &format!("table `{name}`")),
         }
     }
     Ok(())
 }
 
-/// Writes down why something could not be read; the first reason stands.
+/// Writes down why something of a database could not be read. What is malformed is damage; for the rest, the first reason
+/// stands.
 fn note(found: &mut Inspected, error: &rusqlite::Error, what: &str) {
-    found.is_limited |= database::is_limit(error);
-    let reason = || format!("{what}{}", database::explain(error)).chars().take(LINE_MAX).collect();
-    found.content.unreadable.get_or_insert_with(reason);
+    let reason: String = format!("{what}: {}", database::explain(error)).chars().take(LINE_MAX).collect();
+    if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseCorrupt) {
+        if found.damage.len() < DAMAGE_MAX as usize {
+            found.damage.push(reason);
+        }
+        return;
+    }
+    found.is_limited |= database::is_interrupted(error);
+    found.content.unreadable.get_or_insert(reason);
 }
 
 /// Returns what is wrong with the structure of the file; nothing when it is whole.

@@ -96,10 +96,9 @@ fn deadline(time: Duration) -> Instant {
     now.checked_add(time).unwrap_or(now)
 }
 
-/// Returns whether an error comes from a limit of ours, not from the file.
-pub(super) fn is_limit(error: &rusqlite::Error) -> bool {
-    use ErrorCode::{OperationInterrupted, OutOfMemory, TooBig};
-    matches!(error.sqlite_error_code(), Some(OperationInterrupted | OutOfMemory | TooBig))
+/// Returns whether an error says more about this moment than about the file: there was too little time.
+pub(super) fn is_interrupted(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::OperationInterrupted)
 }
 
 /// Returns what an error means for whoever owns the database.

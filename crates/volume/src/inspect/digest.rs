@@ -31,7 +31,11 @@ pub(super) fn table(connection: &Connection, name: &str) -> rusqlite::Result<Tab
     Ok(sum.into_content(name))
 }
 
-/// Reads the schema as if it were a table, without the places where things lie in the file.
+/// Numbers in the header that belong to the app: migrations count there.
+const NUMBERS: [&str; 2] = ["user_version", "application_id"];
+
+/// Reads the schema as if it were a table, with the numbers that an app keeps in the header, and without the places where
+/// things lie in the file.
 pub(super) fn schema(connection: &Connection) -> rusqlite::Result<TableContent> {
     let mut sum = Sum::default();
     // What ANALYZE has gathered comes and goes with it.
@@ -46,6 +50,12 @@ pub(super) fn schema(connection: &Connection) -> rusqlite::Result<TableContent> 
         }
         sum.add(&encoded);
     }
+    encoded.clear();
+    for name in NUMBERS {
+        let number: i64 = connection.pragma_query_value(None, name, |row| row.get(0))?;
+        encode(ValueRef::Integer(number), &mut encoded);
+    }
+    sum.mix(&encoded);
     Ok(sum.into_content("sqlite_schema"))
 }
 
@@ -85,6 +95,10 @@ struct Sum {
 impl Sum {
     fn add(&mut self, row: &[u8]) {
         self.rows += 1;
+        self.mix(row);
+    }
+
+    fn mix(&mut self, row: &[u8]) {
         let digest = Sha256::digest(row);
         for (lane, part) in self.lanes.iter_mut().zip(digest.chunks_exact(8)) {
             *lane = lane.wrapping_add(part.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)));

@@ -46,7 +46,7 @@ pub struct Inspected {
     pub content: DatabaseContent,
     /// What `PRAGMA integrity_check` has to say against it; at most some lines.
     pub damage: Vec<String>,
-    /// Whether what is unreadable is so for want of time or memory, and may be readable elsewhere.
+    /// Whether the look was cut short, by the clock or by the end of the process: another one may come further.
     pub is_limited: bool,
 }
 
