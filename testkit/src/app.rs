@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use trackbed_core::instance::Exit;
 use trackbed_core::plan::Warning;
-use trackbed_core::ports::{PortError, Preflight};
+use trackbed_core::ports::{PortError, Preflight, StrayFile};
 use trackbed_core::settings::{
     DRAIN_TIMEOUT_DEFAULT, HealthCheck, Limits, RestartMode, RestartPolicy, STOP_GRACE_DEFAULT,
     ServiceConfig, VolumeRequest,
@@ -59,6 +59,10 @@ pub struct App {
     pub ending: Option<Ending>,
     /// What it writes at its start, one line after the other.
     pub prints: Vec<String>,
+    /// Whether it writes to its volumes when it starts.
+    pub writes: bool,
+    /// What it writes outside its volumes.
+    pub strays: Vec<StrayFile>,
     /// Whether SIGTERM does nothing.
     pub ignores_term: bool,
     /// How long it takes to end after SIGTERM.
@@ -95,6 +99,8 @@ impl App {
             answer: Answer::Status(200, "ok".into()),
             ending: None,
             prints: Vec::new(),
+            writes: true,
+            strays: Vec::new(),
             ignores_term: false,
             stop_takes: Duration::from_millis(40),
         }

@@ -10,7 +10,7 @@ use trackbed_core::route::{EdgeStats, RouteTable, Target, TargetStats, UpstreamS
 use crate::app::Answer;
 use crate::clock;
 use crate::faults::Faults;
-use crate::world::{Happening, State, World};
+use crate::world::{Happening, State, World, digest_of};
 
 /// How long a call of the edge takes.
 const CALL: Duration = Duration::from_millis(1);
@@ -38,6 +38,7 @@ impl FakeEdge {
         state.move_callers(now);
         let was_parked = state.parked_services();
         state.table = table.clone();
+        note_served(&mut state, table);
         state.begin_pauses(&was_parked);
         state.move_callers(now);
         state.note(Happening::Applied(table.clone()));
@@ -62,6 +63,16 @@ impl FakeEdge {
                 tokio::time::sleep(timeout).await;
                 Probe::Broken { detail: "no answer in time".into() }
             }
+        }
+    }
+}
+
+fn note_served(state: &mut State, table: &RouteTable) {
+    for route in table.routes.values() {
+        if let UpstreamState::Serving { target } = &route.upstream
+            && let Some(instance) = state.instances.get(&target.instance)
+        {
+            state.disk.served.insert(digest_of(&instance.app.name));
         }
     }
 }

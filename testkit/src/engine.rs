@@ -8,7 +8,9 @@ use trackbed_core::instance::{
     AppTree, Exit, InstanceSpec, InstanceState, InstanceStats, InstanceStatus, Listener, LogCursor, LogPage,
 };
 use trackbed_core::isolation::{Isolation, IsolationLevel};
-use trackbed_core::ports::{BuildLog, Engine, LeaseHolder, PortError, VolumeLease, VolumePlace};
+use trackbed_core::ports::{
+    BuildLog, Engine, Frozen, LeaseHolder, PortError, StrayFile, VolumeLease, VolumePlace,
+};
 use trackbed_core::route::{Address, UpstreamState};
 use trackbed_core::{InstanceId, Secret};
 
@@ -20,6 +22,8 @@ use crate::world::{Happening, Instance, World, later};
 const LOCK_WAIT: Duration = Duration::from_secs(2);
 /// How long a start takes.
 const START_TAKES: Duration = Duration::from_millis(5);
+/// Longest time that an instance stands still, whatever was asked for.
+const FREEZE_LIMIT: Duration = Duration::from_secs(5);
 /// How often ends are looked for.
 const POLL: Duration = Duration::from_millis(5);
 
@@ -98,6 +102,7 @@ impl FakeEngine {
                     state.violations.push(format!("{id} was stopped while requests were sent to it"));
                 }
                 state.note(Happening::Stopping(id.clone()));
+                state.thaw(id);
             }
         }
         while self.living(id).is_ok() {
@@ -105,6 +110,27 @@ impl FakeEngine {
         }
         self.world.lock().note(Happening::Stopped(id.clone()));
         Ok(())
+    }
+
+    fn hold(&self, id: &InstanceId, limit: Duration) -> Result<Box<dyn Frozen>, PortError> {
+        self.living(id)?;
+        let mut state = self.world.lock();
+        let until = later(clock::now(), limit.min(FREEZE_LIMIT));
+        if state.is_frozen(id) {
+            return Err(PortError::new(format!("instance {id} is frozen already")));
+        }
+        let number = state.freeze(id.clone(), until);
+        let since = Instant::now();
+        Ok(Box::new(FakeFrozen { world: self.world.clone(), id: id.clone(), number, since }))
+    }
+
+    fn strays(&self, id: &InstanceId, limit: usize) -> Result<Vec<StrayFile>, PortError> {
+        let found = self.world.instance(id);
+        let instance = found.ok_or_else(|| PortError::new(format!("there is no instance {id}")))?;
+        let mut files = instance.app.strays;
+        files.sort_by_key(|file| std::cmp::Reverse((file.is_database, file.size_bytes)));
+        files.truncate(limit);
+        Ok(files)
     }
 
     fn status(instance: &Instance) -> InstanceStatus {
@@ -235,6 +261,14 @@ impl Engine for FakeEngine {
         self.faults.pass("engine.lease", Err, lease).await
     }
 
+    async fn freeze(&self, id: &InstanceId, limit: Duration) -> Result<Box<dyn Frozen>, PortError> {
+        self.faults.pass("engine.freeze", Err, || async { self.hold(id, limit) }).await
+    }
+
+    async fn stray_files(&self, id: &InstanceId, limit: usize) -> Result<Vec<StrayFile>, PortError> {
+        self.faults.pass("engine.stray_files", Err, || async { self.strays(id, limit) }).await
+    }
+
     async fn exec(
         &self,
         id: &InstanceId,
@@ -244,8 +278,34 @@ impl Engine for FakeEngine {
     ) -> Result<Exit, PortError> {
         let exec = || async {
             self.living(id)?;
+            self.world.lock().thaw(id);
             Ok(Exit::Code { code: 0 })
         };
         self.faults.pass("engine.exec", Err, exec).await
+    }
+}
+
+/// An instance that stands still: nothing runs in the world by itself, so it is only remembered.
+struct FakeFrozen {
+    world: World,
+    id: InstanceId,
+    number: u64,
+    since: Instant,
+}
+
+#[async_trait]
+impl Frozen for FakeFrozen {
+    async fn thaw(self: Box<Self>) -> Result<Duration, PortError> {
+        let lives = self.world.instance(&self.id).is_some_and(|instance| instance.lives(clock::now()));
+        match self.world.lock().thaw_hold(&self.id, self.number) && lives {
+            true => Ok(self.since.elapsed()),
+            false => Err(PortError::new(format!("instance {} did not stand still until the end", self.id))),
+        }
+    }
+}
+
+impl Drop for FakeFrozen {
+    fn drop(&mut self) {
+        self.world.lock().thaw_hold(&self.id, self.number);
     }
 }

@@ -50,7 +50,7 @@ impl Mode {
 }
 
 /// Every call that passes here.
-pub const CALLS: [&str; 18] = [
+pub const CALLS: [&str; 31] = [
     "builder.build",
     "builder.plan",
     "edge.apply",
@@ -60,6 +60,7 @@ pub const CALLS: [&str; 18] = [
     "edge.stats",
     "engine.address",
     "engine.free_port",
+    "engine.freeze",
     "engine.inspect",
     "engine.list",
     "engine.listeners",
@@ -68,11 +69,23 @@ pub const CALLS: [&str; 18] = [
     "engine.start",
     "engine.stats",
     "engine.stop",
+    "engine.stray_files",
+    "volumes.adopt",
+    "volumes.capture",
+    "volumes.collect",
+    "volumes.compare",
+    "volumes.discard",
     "volumes.ensure",
+    "volumes.erase",
+    "volumes.prove",
+    "volumes.read_ahead",
+    "volumes.stage",
+    "volumes.swap_back",
+    "volumes.swap_in",
 ];
 
 /// Calls without an effect.
-const READS: [&str; 12] = [
+const READS: [&str; 15] = [
     "edge.probe",
     "edge.stats",
     "engine.address",
@@ -82,9 +95,12 @@ const READS: [&str; 12] = [
     "engine.listeners",
     "engine.logs",
     "engine.stats",
+    "engine.stray_files",
     "builder.plan",
     "builder.preflight",
     "builder.suspects",
+    "volumes.compare",
+    "volumes.read_ahead",
 ];
 
 /// A fault to come.

@@ -21,5 +21,5 @@ pub use callers::{Answered, Caller};
 pub use edge::FakeEdge;
 pub use engine::FakeEngine;
 pub use faults::{Call, Fault, Faults, Mode};
-pub use volumes::FakeVolumes;
+pub use volumes::{Content, FakeVolumes, Stage};
 pub use world::{Happening, World};

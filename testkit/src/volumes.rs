@@ -1,32 +1,442 @@
-//! Volumes that are only places.
+//! Volumes whose data is the list of those who wrote it, so that a test can tell which data a release sees.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use trackbed_core::ports::{PortError, VolumePlace, Volumes};
+use tokio::time::sleep;
+use trackbed_core::ports::{
+    AdoptedFile, CaptureOrder, Collected, Depth, Freezer, PointData, PortError, Staged, VolumePlace, Volumes,
+};
+use trackbed_core::restore_point::{Capture, Consistency, Difference, Proof, ProofVerdict};
 use trackbed_core::volume::Volume;
+use trackbed_core::{DeploymentId, Digest, InstanceId, RestorePointId, VolumeId};
 
+use crate::clock;
 use crate::faults::Faults;
+use crate::world::{State, World};
 
-/// Says where a volume would be.
+/// How long reading or writing all the data of a volume takes.
+const DATA_TAKES: Duration = Duration::from_millis(30);
+/// Bytes that one write leaves.
+const WRITE_BYTES: u64 = 1000;
+
+/// What lies in a volume. Two contents are equal when the same happened to them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Content {
+    /// The instances that wrote, in order, each with its source.
+    pub writes: Vec<(InstanceId, Digest)>,
+    /// Files that were adopted: path in the volume and where they came from.
+    pub adopted: BTreeMap<String, String>,
+}
+
+impl Content {
+    fn files(&self) -> u64 {
+        (self.writes.len() + self.adopted.len()) as u64
+    }
+}
+
+/// Data beside a volume: staged, or set aside by a swap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stage {
+    /// What it holds now.
+    pub content: Content,
+    /// Whether it was swapped in, so that it holds what was there before.
+    pub is_swapped: bool,
+}
+
+/// All that lies on the disk of a world.
+#[derive(Debug, Default)]
+pub(crate) struct Disk {
+    /// By directory.
+    pub(crate) places: BTreeMap<String, Content>,
+    pub(crate) points: BTreeMap<PointData, Content>,
+    pub(crate) broken: BTreeSet<RestorePointId>,
+    pub(crate) stages: BTreeMap<(VolumeId, DeploymentId), bool>,
+    /// Sources that requests were sent to.
+    pub(crate) served: BTreeSet<Digest>,
+    /// Volumes that have no room for a copy.
+    pub(crate) is_full: bool,
+}
+
+fn place_of(volume: &VolumeId) -> VolumePlace {
+    VolumePlace {
+        directory: format!("/volumes/{volume}/data").into(),
+        lock: format!("/volumes/{volume}/lock").into(),
+    }
+}
+
+fn stage_place(volume: &VolumeId, stage: &DeploymentId) -> VolumePlace {
+    VolumePlace {
+        directory: format!("/volumes/{volume}/stages/{stage}/data").into(),
+        lock: format!("/volumes/{volume}/stages/{stage}/lock").into(),
+    }
+}
+
+fn key(place: &VolumePlace) -> String {
+    place.directory.to_string_lossy().into_owned()
+}
+
+impl World {
+    /// Returns what lies in a volume.
+    pub fn content(&self, volume: &VolumeId) -> Content {
+        self.lock().disk.places.get(&key(&place_of(volume))).cloned().unwrap_or_default()
+    }
+
+    /// Returns the data of a restore point, or none.
+    pub fn point(&self, volume: &VolumeId, point: &RestorePointId) -> Option<Content> {
+        let data = PointData { volume: volume.clone(), point: point.clone() };
+        self.lock().disk.points.get(&data).cloned()
+    }
+
+    /// Returns what lies beside the volumes.
+    pub fn stages(&self) -> BTreeMap<(VolumeId, DeploymentId), Stage> {
+        let state = self.lock();
+        let stages = state.disk.stages.iter().map(|(name, is_swapped)| {
+            let content = state.disk.places.get(&key(&stage_place(&name.0, &name.1)));
+            let stage = Stage { content: content.cloned().unwrap_or_default(), is_swapped: *is_swapped };
+            (name.clone(), stage)
+        });
+        stages.collect()
+    }
+
+    /// Lets the data of a point rot.
+    pub fn break_point(&self, point: &RestorePointId) {
+        self.lock().disk.broken.insert(point.clone());
+    }
+
+    /// Says whether the disk has room for another copy of anything.
+    pub fn fill_disk(&self, is_full: bool) {
+        self.lock().disk.is_full = is_full;
+    }
+}
+
+impl State {
+    /// Lets an instance find its data, and write there.
+    pub(crate) fn use_data(
+        &mut self,
+        id: &InstanceId,
+        source: &Digest,
+        directories: &[String],
+        is_trial: bool,
+        writes: bool,
+    ) {
+        for directory in directories {
+            let content = self.disk.places.entry(directory.clone()).or_default();
+            // What a release wrote that never served anybody is nobody else's data.
+            if let Some((writer, other)) = content.writes.last()
+                && other != source
+                && !self.disk.served.contains(other)
+                && !is_trial
+            {
+                self.violations.push(format!("{id} began on what {writer} had written, which never served"));
+            }
+            if writes {
+                content.writes.push((id.clone(), source.clone()));
+            }
+        }
+    }
+
+    /// Returns who lives in a place.
+    fn holders(&self, place: &VolumePlace) -> Vec<InstanceId> {
+        let (now, directory) = (clock::now(), key(place));
+        let living = self.instances.values().filter(|instance| instance.lives(now));
+        let here = living.filter(|it| it.spec.volumes.iter().any(|mount| mount.host_path == directory));
+        here.map(|instance| instance.spec.id.clone()).collect()
+    }
+
+    fn refuse_holder(&mut self, what: &str, place: &VolumePlace) -> Result<(), PortError> {
+        let Some(holder) = self.holders(place).into_iter().next() else { return Ok(()) };
+        self.violations.push(format!("{what} of {} while {holder} holds it", key(place)));
+        Err(PortError::new(format!("the volume is held by {holder}")))
+    }
+
+    fn refuse_full(&self) -> Result<(), PortError> {
+        match self.disk.is_full {
+            true => Err(PortError::new("no space left on the disk")),
+            false => Ok(()),
+        }
+    }
+}
+
+/// The volumes of a world.
 pub struct FakeVolumes {
+    world: World,
     faults: Faults,
 }
 
 impl FakeVolumes {
-    /// Makes them.
-    pub fn new(faults: Faults) -> Self {
-        Self { faults }
+    /// Makes the volumes of a world.
+    pub fn new(world: World, faults: Faults) -> Self {
+        Self { world, faults }
+    }
+
+    async fn take(
+        &self,
+        orders: &[CaptureOrder],
+        freezer: Option<&dyn Freezer>,
+    ) -> Result<Vec<Capture>, PortError> {
+        let data =
+            |order: &CaptureOrder| PointData { volume: order.volume.id.clone(), point: order.point.clone() };
+        let is_there = orders.iter().all(|order| self.world.lock().disk.points.contains_key(&data(order)));
+        let frozen = match freezer {
+            Some(freezer) if !is_there => Some(freezer.freeze().await?),
+            Some(_) | None => None,
+        };
+        if !is_there {
+            let mut state = self.world.lock();
+            state.refuse_full()?;
+            for order in orders {
+                let place = place_of(&order.volume.id);
+                for holder in state.holders(&place) {
+                    if frozen.is_none() {
+                        return Err(PortError::new(format!(
+                            "volume `{}` is held by {holder}",
+                            order.volume.name
+                        )));
+                    }
+                    if !state.is_frozen(&holder) {
+                        state.violations.push(format!("{holder} wrote while its volume was captured"));
+                    }
+                }
+            }
+        }
+        let pause = match frozen {
+            Some(frozen) => frozen.thaw().await?,
+            None => Duration::ZERO,
+        };
+        let mut captures = Vec::new();
+        for order in orders {
+            let mut state = self.world.lock();
+            let now = state.disk.places.get(&key(&place_of(&order.volume.id))).cloned().unwrap_or_default();
+            let content = state.disk.points.entry(data(order)).or_insert(now).clone();
+            captures.push(Capture {
+                consistency: Consistency::Instant,
+                pause_ms: u64::try_from(pause.as_millis()).unwrap_or(u64::MAX),
+                files: content.files(),
+                bytes: content.files() * WRITE_BYTES,
+                stored_bytes: WRITE_BYTES,
+                databases: Vec::new(),
+                skipped: Vec::new(),
+            });
+        }
+        Ok(captures)
+    }
+
+    async fn fill(
+        &self,
+        volume: &VolumeId,
+        point: &PointData,
+        stage: &DeploymentId,
+    ) -> Result<Staged, PortError> {
+        sleep(DATA_TAKES).await;
+        let place = stage_place(volume, stage);
+        let mut state = self.world.lock();
+        state.refuse_full()?;
+        let Some(content) = state.disk.points.get(point).cloned() else {
+            return Err(PortError::new(format!("there is no restore point {}", point.point)));
+        };
+        if state.disk.broken.contains(&point.point) {
+            return Err(PortError::new(format!(
+                "restore point {} is broken: a chunk is missing",
+                point.point
+            )));
+        }
+        let name = (volume.clone(), stage.clone());
+        if state.disk.stages.get(&name) == Some(&true) {
+            state.violations.push(format!("stage {stage} was filled again over what it kept"));
+        }
+        state.refuse_holder("staging", &place)?;
+        state.disk.stages.insert(name, false);
+        state.disk.places.insert(key(&place), content.clone());
+        Ok(Staged {
+            place,
+            files: content.files(),
+            bytes: content.files() * WRITE_BYTES,
+            rows: content.files(),
+        })
+    }
+
+    fn swap(&self, volume: &Volume, stage: &DeploymentId, is_in: bool) -> Result<(), PortError> {
+        let (place, staged) = (place_of(&volume.id), stage_place(&volume.id, stage));
+        let mut state = self.world.lock();
+        let name = (volume.id.clone(), stage.clone());
+        match state.disk.stages.get(&name) {
+            None if is_in => return Err(PortError::new(format!("nothing is staged as {stage}"))),
+            None => return Ok(()),
+            Some(is_swapped) if *is_swapped == is_in => return Ok(()),
+            Some(_) => {}
+        }
+        state.refuse_holder("a swap", &place)?;
+        state.refuse_holder("a swap", &staged)?;
+        let ours = state.disk.places.remove(&key(&place)).unwrap_or_default();
+        let theirs = state.disk.places.insert(key(&staged), ours).unwrap_or_default();
+        state.disk.places.insert(key(&place), theirs);
+        state.disk.stages.insert(name, is_in);
+        Ok(())
+    }
+
+    fn throw_away(&self, volume: &VolumeId, stage: &DeploymentId) -> Result<(), PortError> {
+        let mut state = self.world.lock();
+        let place = stage_place(volume, stage);
+        state.refuse_holder("the removal", &place)?;
+        state.disk.stages.remove(&(volume.clone(), stage.clone()));
+        state.disk.places.remove(&key(&place));
+        Ok(())
+    }
+
+    fn take_in(&self, volume: &Volume, files: &[AdoptedFile]) -> Result<(), PortError> {
+        let place = place_of(&volume.id);
+        let mut state = self.world.lock();
+        state.refuse_full()?;
+        state.refuse_holder("an adoption", &place)?;
+        let content = state.disk.places.entry(key(&place)).or_default();
+        for file in files {
+            let from = file.from.to_string_lossy().into_owned();
+            if content.adopted.get(&file.to).is_some_and(|before| *before != from) {
+                return Err(PortError::new(format!(
+                    "volume `{}` already has a file {}",
+                    volume.name, file.to
+                )));
+            }
+            content.adopted.insert(file.to.clone(), from);
+        }
+        Ok(())
+    }
+
+    async fn differ(
+        &self,
+        volume: &Volume,
+        point: &PointData,
+        freezer: Option<&dyn Freezer>,
+    ) -> Result<Difference, PortError> {
+        if let Some(freezer) = freezer {
+            freezer.freeze().await?.thaw().await?;
+        }
+        let state = self.world.lock();
+        let Some(then) = state.disk.points.get(point) else {
+            return Err(PortError::new(format!("there is no restore point {}", point.point)));
+        };
+        let empty = Content::default();
+        let now = state.disk.places.get(&key(&place_of(&volume.id))).unwrap_or(&empty);
+        let is_shared = |(a, b): &(&(InstanceId, Digest), &(InstanceId, Digest))| a == b;
+        let shared = now.writes.iter().zip(&then.writes).take_while(is_shared).count();
+        let adopted = now.adopted.keys().filter(|path| !then.adopted.contains_key(*path)).count();
+        let mut paths: Vec<String> = now.writes[shared..].iter().map(|(id, _)| format!("+{id}")).collect();
+        paths.extend(then.writes[shared..].iter().map(|(id, _)| format!("-{id}")));
+        Ok(Difference {
+            added: (now.writes.len() - shared + adopted) as u64,
+            changed: 0,
+            missing: (then.writes.len() - shared) as u64,
+            paths,
+            tables: Vec::new(),
+        })
+    }
+
+    fn look_at(&self, data: &PointData) -> Result<Proof, PortError> {
+        let state = self.world.lock();
+        let verdict = match state.disk.points.get(data) {
+            None => return Err(PortError::new(format!("there is no restore point {}", data.point))),
+            Some(_) if state.disk.broken.contains(&data.point) => {
+                ProofVerdict::Broken { reason: "a chunk is missing".into() }
+            }
+            Some(content) => ProofVerdict::Proven { databases: 1, rows: content.files() },
+        };
+        Ok(Proof { at: clock::wall(), verdict, took_ms: 30 })
+    }
+
+    fn delete(&self, volume: &Volume) -> Result<(), PortError> {
+        if volume.removed_at.is_none() {
+            return Err(PortError::new(format!("volume `{}` is not removed", volume.name)));
+        }
+        let place = place_of(&volume.id);
+        let mut state = self.world.lock();
+        state.refuse_holder("the deletion", &place)?;
+        state.disk.stages.retain(|(owner, _), _| *owner != volume.id);
+        let folder = format!("/volumes/{}/", volume.id);
+        state.disk.places.retain(|directory, _| !directory.starts_with(&folder));
+        Ok(())
+    }
+
+    fn throw_points_away(&self, keep: &[PointData]) -> Collected {
+        let mut state = self.world.lock();
+        let before = state.disk.points.len();
+        state.disk.points.retain(|data, _| keep.contains(data));
+        let points = (before - state.disk.points.len()) as u64;
+        Collected { points, freed_bytes: points * WRITE_BYTES }
     }
 }
 
 #[async_trait]
 impl Volumes for FakeVolumes {
     async fn ensure(&self, volume: &Volume) -> Result<VolumePlace, PortError> {
-        let place = || async {
-            Ok(VolumePlace {
-                directory: format!("/volumes/{}", volume.id).into(),
-                lock: format!("/volumes/{}.lock", volume.id).into(),
-            })
+        self.faults.pass("volumes.ensure", Err, || async { Ok(place_of(&volume.id)) }).await
+    }
+
+    async fn read_ahead(&self, _volumes: &[Volume]) -> Result<(), PortError> {
+        let read = || async {
+            sleep(DATA_TAKES).await;
+            self.world.lock().refuse_full()
         };
-        self.faults.pass("volumes.ensure", Err, place).await
+        self.faults.pass("volumes.read_ahead", Err, read).await
+    }
+
+    async fn capture(
+        &self,
+        orders: &[CaptureOrder],
+        freezer: Option<&dyn Freezer>,
+    ) -> Result<Vec<Capture>, PortError> {
+        self.faults.pass("volumes.capture", Err, || self.take(orders, freezer)).await
+    }
+
+    async fn prove(&self, data: &PointData) -> Result<Proof, PortError> {
+        let prove = || async {
+            sleep(DATA_TAKES).await;
+            self.look_at(data)
+        };
+        self.faults.pass("volumes.prove", Err, prove).await
+    }
+
+    async fn stage(
+        &self,
+        volume: &Volume,
+        point: &PointData,
+        stage: &DeploymentId,
+        _depth: Depth,
+    ) -> Result<Staged, PortError> {
+        self.faults.pass("volumes.stage", Err, || self.fill(&volume.id, point, stage)).await
+    }
+
+    async fn swap_in(&self, volume: &Volume, stage: &DeploymentId) -> Result<(), PortError> {
+        self.faults.pass("volumes.swap_in", Err, || async { self.swap(volume, stage, true) }).await
+    }
+
+    async fn swap_back(&self, volume: &Volume, stage: &DeploymentId) -> Result<(), PortError> {
+        self.faults.pass("volumes.swap_back", Err, || async { self.swap(volume, stage, false) }).await
+    }
+
+    async fn discard(&self, volume: &VolumeId, stage: &DeploymentId) -> Result<(), PortError> {
+        self.faults.pass("volumes.discard", Err, || async { self.throw_away(volume, stage) }).await
+    }
+
+    async fn adopt(&self, volume: &Volume, files: &[AdoptedFile]) -> Result<(), PortError> {
+        self.faults.pass("volumes.adopt", Err, || async { self.take_in(volume, files) }).await
+    }
+
+    async fn compare(
+        &self,
+        volume: &Volume,
+        point: &PointData,
+        freezer: Option<&dyn Freezer>,
+    ) -> Result<Difference, PortError> {
+        self.faults.pass("volumes.compare", Err, || self.differ(volume, point, freezer)).await
+    }
+
+    async fn collect(&self, keep: &[PointData]) -> Result<Collected, PortError> {
+        self.faults.pass("volumes.collect", Err, || async { Ok(self.throw_points_away(keep)) }).await
+    }
+
+    async fn erase(&self, volume: &Volume) -> Result<(), PortError> {
+        self.faults.pass("volumes.erase", Err, || async { self.delete(volume) }).await
     }
 }

@@ -14,6 +14,7 @@ use trackbed_core::{Digest, Host, InstanceId, ServiceId, Timestamp};
 use crate::app::App;
 use crate::callers::Callers;
 use crate::clock;
+use crate::volumes::Disk;
 
 /// Something that happened, for tests that ask for an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +27,10 @@ pub enum Happening {
     Stopping(InstanceId),
     /// The engine said that nothing of an instance lives any more.
     Stopped(InstanceId),
+    /// An instance was made to stand still.
+    Frozen(InstanceId),
+    /// It was let go again: by whoever froze it, at its limit, or by an order to end it.
+    Thawed(InstanceId),
     /// A table came into force.
     Applied(RouteTable),
     /// The requests of an instance were cut.
@@ -44,6 +49,9 @@ pub(crate) struct State {
     pub(crate) apps: HashMap<Digest, App>,
     pub(crate) starts: HashMap<Digest, u32>,
     pub(crate) instances: BTreeMap<InstanceId, Instance>,
+    /// Instances that stand still: the number of the hold, and until when at the latest.
+    pub(crate) frozen: BTreeMap<InstanceId, (u64, Timestamp)>,
+    pub(crate) holds: u64,
     pub(crate) next_port: u16,
     pub(crate) table: RouteTable,
     pub(crate) traffic: BTreeMap<InstanceId, TargetStats>,
@@ -54,6 +62,7 @@ pub(crate) struct State {
     pub(crate) callers: Callers,
     pub(crate) notices: BTreeMap<ServiceId, Vec<StreamNotice>>,
     pub(crate) suspects: Vec<Suspect>,
+    pub(crate) disk: Disk,
 }
 
 /// A run of an app.
@@ -112,6 +121,8 @@ impl World {
             apps: HashMap::new(),
             starts: HashMap::new(),
             instances: BTreeMap::new(),
+            frozen: BTreeMap::new(),
+            holds: 0,
             next_port: 20_000,
             table: RouteTable::default(),
             traffic: BTreeMap::new(),
@@ -121,6 +132,7 @@ impl World {
             callers: Callers::default(),
             notices: BTreeMap::new(),
             suspects: Vec::new(),
+            disk: Disk::default(),
         };
         Self { state: Arc::new(Mutex::new(state)) }
     }
@@ -148,6 +160,11 @@ impl World {
         let services =
             state.instances.values().filter(|instance| instance.spec.kind == InstanceKind::Service);
         services.filter(|instance| instance.lives(now)).cloned().collect()
+    }
+
+    /// Returns whether an instance stands still now.
+    pub fn is_frozen(&self, id: &InstanceId) -> bool {
+        self.lock().is_frozen(id)
     }
 
     /// Puts a running instance there that the control plane did not ask for, such as the job of a build.
@@ -231,6 +248,40 @@ impl State {
         self.journal.push((clock::now(), happening));
     }
 
+    /// Returns whether an instance stands still, and lets it go when its limit is over.
+    pub(crate) fn is_frozen(&mut self, id: &InstanceId) -> bool {
+        let Some((_, until)) = self.frozen.get(id) else { return false };
+        if *until > clock::now() {
+            return true;
+        }
+        self.thaw(id);
+        false
+    }
+
+    /// Makes an instance stand still. Returns the number of the hold.
+    pub(crate) fn freeze(&mut self, id: InstanceId, until: Timestamp) -> u64 {
+        self.holds += 1;
+        self.frozen.insert(id.clone(), (self.holds, until));
+        self.note(Happening::Frozen(id));
+        self.holds
+    }
+
+    /// Lets an instance go.
+    pub(crate) fn thaw(&mut self, id: &InstanceId) {
+        if self.frozen.remove(id).is_some() {
+            self.note(Happening::Thawed(id.clone()));
+        }
+    }
+
+    /// Lets an instance go that one hold keeps still. Returns whether it did until now.
+    pub(crate) fn thaw_hold(&mut self, id: &InstanceId, number: u64) -> bool {
+        let held = self.is_frozen(id) && self.frozen.get(id).is_some_and(|(held, _)| *held == number);
+        if held {
+            self.thaw(id);
+        }
+        held
+    }
+
     /// Returns the requests that are open to instances now: streams that were asked to end do so one after the other,
     /// evenly, the last at the end of the time they were given.
     pub(crate) fn traffic_now(&self, now: Timestamp) -> BTreeMap<InstanceId, TargetStats> {
@@ -250,7 +301,8 @@ impl State {
     /// Returns a living instance other than `asker` that holds a volume and does not share it with it.
     pub(crate) fn holder(&self, wanted: &VolumeMount, asker: &InstanceId) -> Option<InstanceId> {
         let now = clock::now();
-        let excludes = |held: &VolumeMount| held.volume == wanted.volume && !(held.shared && wanted.shared);
+        let excludes =
+            |held: &VolumeMount| held.lock_path == wanted.lock_path && !(held.shared && wanted.shared);
         let holds = |instance: &&Instance| instance.spec.volumes.iter().any(excludes);
         let mut living = self.instances.values().filter(|instance| instance.lives(now)).filter(holds);
         living.find(|instance| instance.spec.id != *asker).map(|instance| instance.spec.id.clone())
@@ -269,6 +321,8 @@ impl State {
         let line = |text: &String| LogLine { at: now, stream: LogStream::Out, text: text.clone() };
         let lines = app.prints.iter().map(line).collect();
         let id = spec.id.clone();
+        let directories: Vec<String> = spec.volumes.iter().map(|mount| mount.host_path.clone()).collect();
+        self.use_data(&id, &digest_of(&app.name), &directories, spec.offline, app.writes);
         self.instances.insert(id.clone(), Instance { spec, app, started_at: now, end, lines });
         self.note(Happening::Started(id));
     }

@@ -13,10 +13,14 @@ use trackbed_core::instance::{
     Exit, InstanceSpec, InstanceStats, InstanceStatus, Listener, LogCursor, LogPage,
 };
 use trackbed_core::isolation::Isolation;
-use trackbed_core::ports::{BuildLog, Edge, Engine, PortError, Probe, VolumeLease, VolumePlace, Volumes};
+use trackbed_core::ports::{
+    AdoptedFile, BuildLog, CaptureOrder, Collected, Depth, Edge, Engine, Freezer, Frozen, PointData,
+    PortError, Probe, Staged, StrayFile, VolumeLease, VolumePlace, Volumes,
+};
+use trackbed_core::restore_point::{Capture, Difference, Proof};
 use trackbed_core::route::{Address, EdgeStats, RouteTable, Target};
 use trackbed_core::volume::Volume;
-use trackbed_core::{InstanceId, Secret};
+use trackbed_core::{DeploymentId, InstanceId, Secret, VolumeId};
 
 /// Calls that only look, or tell the edge something: a message and its answer on this box, also when its disk is busy.
 const CALL: Duration = Duration::from_secs(15);
@@ -26,6 +30,13 @@ const FILES: Duration = Duration::from_secs(60);
 const START: Duration = Duration::from_secs(12 * 60);
 /// What ending an instance may take beyond its grace: signals to app, init and supervisor, with some seconds each.
 const STOP: Duration = Duration::from_secs(100);
+/// Reading or writing all the data of a volume, which may be a terabyte on a slow disk. Nobody waits for it but its step,
+/// whose own limit is shorter where callers are held.
+const DATA: Duration = Duration::from_secs(6 * 3600);
+/// Renaming what is staged, or taking it back: as long as a busy disk needs for a sync.
+const SWAP: Duration = Duration::from_secs(2 * 60);
+/// Making every process of an instance stand still.
+const FREEZE: Duration = Duration::from_secs(30);
 /// What a probe may take beyond its own limit.
 const PROBE: Duration = Duration::from_secs(5);
 
@@ -103,6 +114,14 @@ impl Engine for BoundedEngine {
         bound("a look at the lock of a volume", CALL, self.0.lease(place)).await
     }
 
+    async fn freeze(&self, id: &InstanceId, limit: Duration) -> Result<Box<dyn Frozen>, PortError> {
+        bound("the freezing of an instance", FREEZE, self.0.freeze(id, limit)).await
+    }
+
+    async fn stray_files(&self, id: &InstanceId, limit: usize) -> Result<Vec<StrayFile>, PortError> {
+        bound("a look at the files of an instance", FILES, self.0.stray_files(id, limit)).await
+    }
+
     /// Runs as long as its caller listens.
     async fn exec(
         &self,
@@ -150,5 +169,67 @@ pub(crate) struct BoundedVolumes(pub(crate) Arc<dyn Volumes>);
 impl Volumes for BoundedVolumes {
     async fn ensure(&self, volume: &Volume) -> Result<VolumePlace, PortError> {
         bound(&format!("making volume `{}`", volume.name), FILES, self.0.ensure(volume)).await
+    }
+
+    async fn read_ahead(&self, volumes: &[Volume]) -> Result<(), PortError> {
+        bound("reading volumes ahead", DATA, self.0.read_ahead(volumes)).await
+    }
+
+    async fn capture(
+        &self,
+        orders: &[CaptureOrder],
+        freezer: Option<&dyn Freezer>,
+    ) -> Result<Vec<Capture>, PortError> {
+        bound("the capture of volumes", DATA, self.0.capture(orders, freezer)).await
+    }
+
+    async fn prove(&self, data: &PointData) -> Result<Proof, PortError> {
+        bound("the proof of a restore point", DATA, self.0.prove(data)).await
+    }
+
+    async fn stage(
+        &self,
+        volume: &Volume,
+        point: &PointData,
+        stage: &DeploymentId,
+        depth: Depth,
+    ) -> Result<Staged, PortError> {
+        let what = format!("staging data of volume `{}`", volume.name);
+        bound(&what, DATA, self.0.stage(volume, point, stage, depth)).await
+    }
+
+    async fn swap_in(&self, volume: &Volume, stage: &DeploymentId) -> Result<(), PortError> {
+        bound(&format!("swapping volume `{}`", volume.name), SWAP, self.0.swap_in(volume, stage)).await
+    }
+
+    async fn swap_back(&self, volume: &Volume, stage: &DeploymentId) -> Result<(), PortError> {
+        bound(&format!("swapping volume `{}` back", volume.name), SWAP, self.0.swap_back(volume, stage)).await
+    }
+
+    async fn discard(&self, volume: &VolumeId, stage: &DeploymentId) -> Result<(), PortError> {
+        bound("the removal of staged data", FILES, self.0.discard(volume, stage)).await
+    }
+
+    async fn adopt(&self, volume: &Volume, files: &[AdoptedFile]) -> Result<(), PortError> {
+        let what = format!("adopting files into volume `{}`", volume.name);
+        bound(&what, DATA, self.0.adopt(volume, files)).await
+    }
+
+    async fn compare(
+        &self,
+        volume: &Volume,
+        point: &PointData,
+        freezer: Option<&dyn Freezer>,
+    ) -> Result<Difference, PortError> {
+        let what = format!("comparing volume `{}`", volume.name);
+        bound(&what, DATA, self.0.compare(volume, point, freezer)).await
+    }
+
+    async fn collect(&self, keep: &[PointData]) -> Result<Collected, PortError> {
+        bound("the collection of old restore points", DATA, self.0.collect(keep)).await
+    }
+
+    async fn erase(&self, volume: &Volume) -> Result<(), PortError> {
+        bound(&format!("deleting volume `{}`", volume.name), DATA, self.0.erase(volume)).await
     }
 }

@@ -1,6 +1,6 @@
 //! What people ask for: stored at once, done by the workers.
 
-use trackbed_core::deployment::{Deployment, DeploymentKind, DeploymentState, Event, Step, Withdrawal};
+use trackbed_core::deployment::{Deployment, DeploymentState, Event, Step, Withdrawal};
 use trackbed_core::ids::ID_BYTES;
 use trackbed_core::plan::Plan;
 use trackbed_core::ports::{PlanRequest, Source};
@@ -8,11 +8,11 @@ use trackbed_core::release::Release;
 use trackbed_core::service::Service;
 use trackbed_core::{DeploymentId, Digest, Name};
 use trackbed_stdx::random;
-use trackbed_store::{Db, StoreError};
 
 use crate::cancel::{is_waiting, withdraw};
 use crate::control::{Control, ControlError};
 use crate::environment::owner_variables;
+use crate::resolve::{PointAt, resolve};
 
 /// A deployment that somebody wants.
 #[derive(Debug, Clone)]
@@ -26,10 +26,29 @@ pub enum DeploymentWish {
     },
     /// Deploy the newest source once more.
     Redeploy,
-    /// Deploy an earlier release; none means the one that was live before.
-    Rollback(Option<u32>),
+    /// Deploy an earlier release.
+    Rollback {
+        /// Which; none means the one that was live before.
+        version: Option<u32>,
+        /// Whether the data goes back, too: to what it was when that release served last.
+        with_data: bool,
+    },
     /// Start the live release in a fresh instance.
     Restart,
+    /// Put the data of a restore point in place of a volume's, under the live release.
+    Restore {
+        /// Which volume; none means the only one.
+        volume: Option<Name>,
+        /// The point to go back to.
+        at: PointAt,
+    },
+    /// Move what the app keeps outside its volumes into one.
+    Adopt {
+        /// Absolute path of the file or directory below `/app`, as the app sees it.
+        path: String,
+        /// The volume that takes it; none means the only one.
+        volume: Option<Name>,
+    },
 }
 
 impl Control {
@@ -97,6 +116,15 @@ impl Control {
                     hold_window_ms: None,
                     start_took_ms: None,
                     pause: None,
+                    pins: Vec::new(),
+                    restore: wanted.restore,
+                    adopt: wanted.adopt,
+                    replaced: Vec::new(),
+                    rehearsal: None,
+                    aside: None,
+                    put_back: Vec::new(),
+                    data_undone: None,
+                    rehearsal_took_ms: None,
                     overrides: wanted.overrides,
                     created_at: now,
                     finished_at: None,
@@ -222,66 +250,6 @@ impl Control {
         let source = Source { digest: source, path };
         Ok(self.inner.builder.plan(PlanRequest { source, overrides, stored: Vec::new(), variables }).await?)
     }
-}
-
-struct Resolved {
-    kind: DeploymentKind,
-    source: Option<Digest>,
-    release: Option<Release>,
-    overrides: Vec<(String, String)>,
-}
-
-fn resolve(
-    db: &Db<'_>,
-    service: &Service,
-    wish: DeploymentWish,
-) -> Result<Result<Resolved, ControlError>, StoreError> {
-    let live = service.live.as_ref().map(|live| db.load_release(&live.release)).transpose()?;
-    let nothing = || ControlError::Conflict {
-        message: format!("service `{}` has no live release yet", service.name),
-        hint: Some("deploy it first: trackbed up".into()),
-    };
-    Ok(Ok(match wish {
-        DeploymentWish::Up { source, overrides } => {
-            Resolved { kind: DeploymentKind::Up, source: Some(source), release: None, overrides }
-        }
-        DeploymentWish::Redeploy => {
-            let mut pushed = db.list_deployments(&service.id, 100)?;
-            pushed.retain(|deployment| {
-                matches!(deployment.kind, DeploymentKind::Up | DeploymentKind::Redeploy)
-            });
-            // A source or a flag that could not even be planned will not do better now.
-            let planned = |deployment: &&Deployment| deployment.plan.is_some();
-            let newest = pushed.iter().find(planned).or(pushed.first()).cloned();
-            let Some(newest) = newest else { return Ok(Err(nothing())) };
-            Resolved {
-                kind: DeploymentKind::Redeploy,
-                source: newest.source,
-                release: None,
-                overrides: newest.overrides,
-            }
-        }
-        DeploymentWish::Rollback(version) => {
-            let Some(live) = live else { return Ok(Err(nothing())) };
-            let release = match version {
-                Some(version) => db.find_release(&service.id, version)?,
-                None => db.find_release_before(&service.id, live.version)?,
-            };
-            let Some(release) = release else {
-                return Ok(Err(ControlError::NotFound(match version {
-                    Some(version) => format!("service `{}` has no release v{version}", service.name),
-                    None => format!("service `{}` has no release before {}", service.name, live.label()),
-                })));
-            };
-            let source = Some(release.source.clone());
-            Resolved { kind: DeploymentKind::Rollback, source, release: Some(release), overrides: Vec::new() }
-        }
-        DeploymentWish::Restart => {
-            let Some(live) = live else { return Ok(Err(nothing())) };
-            let source = Some(live.source.clone());
-            Resolved { kind: DeploymentKind::Restart, source, release: Some(live), overrides: Vec::new() }
-        }
-    }))
 }
 
 pub(crate) fn no_service(project: &Name, service: &Name) -> ControlError {

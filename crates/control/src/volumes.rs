@@ -107,7 +107,7 @@ impl Control {
             .store
             .with(move |db| {
                 let found = db.ensure_service(&project, &service, &domain, now)?;
-                let volume = Volume { id, service: found.id, name, mount, created_at: now };
+                let volume = Volume::new(id, found.id, name, mount, now);
                 db.add_volume(&volume)?;
                 Ok(volume)
             })

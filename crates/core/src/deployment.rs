@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::image::Image;
 use crate::plan::Plan;
-use crate::restore_point::Capture;
+use crate::restore_point::{Capture, Difference};
 use crate::settings::Handover;
 use crate::{DeploymentId, Digest, InstanceId, ReleaseId, RestorePointId, ServiceId, Timestamp, VolumeId};
 
@@ -363,6 +363,37 @@ pub struct DataWish {
     pub point: RestorePointId,
 }
 
+/// How the data that is wanted differs from what was there when it was staged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replaced {
+    /// The volume.
+    pub volume: VolumeId,
+    /// What the wish takes out of it; that is set aside.
+    pub difference: Difference,
+}
+
+/// A trial of the new release on a copy of the data. Its ids are chosen at step `check`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rehearsal {
+    /// The instance that is started without network.
+    pub instance: InstanceId,
+    /// The name of the stage that it runs on.
+    pub stage: DeploymentId,
+    /// The points that its data comes from, one for each volume. Nobody can go back to them.
+    pub points: Vec<DataWish>,
+}
+
+/// The putting back of a volume's data when a deployment is undone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutBack {
+    /// The volume.
+    pub volume: VolumeId,
+    /// What the failed release had changed; that is set aside in the stage [`Deployment::aside`].
+    pub difference: Difference,
+    /// Whether the pin is staged, so that only the swap is left.
+    pub is_staged: bool,
+}
+
 /// A file that an app keeps outside its volumes and that is to move into one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Adoption {
@@ -433,6 +464,19 @@ pub struct Deployment {
     /// What the app keeps outside its volumes and is to move into one.
     #[serde(default)]
     pub adopt: Option<Adoption>,
+    /// What the wished data replaces, as far as that was found out.
+    #[serde(default)]
+    pub replaced: Vec<Replaced>,
+    /// The trial of the new release; none when the service does not ask for one.
+    #[serde(default)]
+    pub rehearsal: Option<Rehearsal>,
+    /// The name of the stage in which the data of a pin is put back, and what the failed release left is set aside.
+    /// Chosen at step `check`.
+    #[serde(default)]
+    pub aside: Option<DeploymentId>,
+    /// How far the data was put back; only volumes whose data had changed are here.
+    #[serde(default)]
+    pub put_back: Vec<PutBack>,
     /// What was done to the data when the deployment was undone, for people.
     #[serde(default)]
     pub data_undone: Option<String>,
@@ -452,6 +496,20 @@ impl Deployment {
     /// Returns whether it has failed or was withdrawn, so that all that remains is undoing it.
     pub fn is_given_up(&self) -> bool {
         self.failure.is_some() || self.withdrawal.is_some()
+    }
+
+    /// Returns the points whose data it may still need: none of them is collected while it is unfinished.
+    pub fn points(&self) -> impl Iterator<Item = DataWish> + '_ {
+        let pins =
+            self.pins.iter().map(|pin| DataWish { volume: pin.volume.clone(), point: pin.point.clone() });
+        let rehearsed = self.rehearsal.iter().flat_map(|rehearsal| rehearsal.points.iter().cloned());
+        pins.chain(self.restore.iter().cloned()).chain(rehearsed)
+    }
+
+    /// Returns the names of the stages that it may have made, whatever lies in them.
+    pub fn stages(&self) -> impl Iterator<Item = &DeploymentId> {
+        let rehearsed = self.rehearsal.iter().map(|rehearsal| &rehearsal.stage);
+        std::iter::once(&self.id).chain(&self.aside).chain(rehearsed)
     }
 
     /// Returns whether its handover is past the point from which the old release no longer serves: it has been told to

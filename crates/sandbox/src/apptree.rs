@@ -5,7 +5,10 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::AT_FDCWD;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::{UtimensatFlags, utimensat};
+use nix::sys::time::TimeSpec;
 use trackbed_core::isolation::IsolationLevel;
 
 use crate::mounts::{self, NODEV, NOSUID, RDONLY};
@@ -122,6 +125,7 @@ pub(crate) fn copy_app(order: &Order, folder: &Path) -> Step<PathBuf> {
         symlink(&volume.host_path, &at)
             .step(|| format!("link volume {} at {}", volume.volume, at.display()))?;
     }
+    crate::links::make(order, &app)?;
     if crate::ownership::hands_over(order) {
         crate::ownership::ensure_owned(&app, order.uid)
             .step(|| format!("give {} to the app", app.display()))?;
@@ -129,7 +133,8 @@ pub(crate) fn copy_app(order: &Order, folder: &Path) -> Step<PathBuf> {
     Ok(app)
 }
 
-/// Copies files rather than linking them: an app may write to its copy, and a layer must never change.
+/// Copies files rather than linking them: an app may write to its copy, and a layer must never change. The copies are
+/// as old as what they were made from, so that one which is written to can be told.
 fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
     for entry in fs::read_dir(from)? {
         let entry = entry?;
@@ -148,6 +153,15 @@ fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
                 symlink(fs::read_link(&source)?, &target)?;
             } else if kind.is_file() {
                 fs::copy(&source, &target)?;
+                let data = entry.metadata()?;
+                let modified = TimeSpec::new(data.mtime(), data.mtime_nsec());
+                utimensat(
+                    AT_FDCWD,
+                    &target,
+                    &TimeSpec::UTIME_OMIT,
+                    &modified,
+                    UtimensatFlags::NoFollowSymlink,
+                )?;
             }
         }
     }

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use trackbed_core::instance::InstanceStats;
 use trackbed_core::settings::Limits;
 
+use crate::freezer::Switch;
+
 const MOUNT: &str = "/sys/fs/cgroup";
 /// Controllers that we use on v1. `unified` is the v2 tree of a hybrid box: it has no controllers, but `cgroup.kill`.
 const V1: [&str; 6] = ["memory", "cpu", "cpuacct", "pids", "freezer", "unified"];
@@ -140,9 +142,32 @@ impl Cgroup {
         text.lines().filter_map(|line| line.parse().ok()).collect()
     }
 
-    /// Kills everything inside. Returns whether nothing is left.
+    /// Returns the switches that make everything inside stand still, the best first.
+    pub(crate) fn switches(&self) -> Vec<Switch> {
+        let unified = self.dir("unified").filter(|dir| dir.join("cgroup.freeze").exists());
+        let freezer = self.dir("freezer").filter(|dir| dir.join("freezer.state").exists());
+        let unified = unified.map(|dir| Switch::Unified(dir.to_owned()));
+        unified.into_iter().chain(freezer.map(|dir| Switch::Freezer(dir.to_owned()))).collect()
+    }
+
+    /// Returns whether anybody has switched one on.
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.switches().iter().any(Switch::is_on)
+    }
+
+    /// Lets everything inside go on.
+    pub(crate) fn thaw(&self) {
+        for switch in self.switches() {
+            // A group that is gone has nobody left to let go.
+            let _ = switch.thaw();
+        }
+    }
+
+    /// Kills everything inside, also what is frozen. Returns whether nothing is left.
     pub(crate) fn kill_all(&self) -> bool {
         for _ in 0..200 {
+            // What v1 has frozen does not die.
+            self.thaw();
             if let Some(dir) = self.dir("unified") {
                 let _ = write_file(&dir.join("cgroup.kill"), "1");
             }

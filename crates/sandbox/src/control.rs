@@ -44,6 +44,11 @@ pub(crate) enum Ask {
         command: Vec<String>,
         env: Vec<(String, String)>,
     },
+    /// Make the instance stand still until the same client asks for [`Ask::Thaw`] or goes, or the limit is over.
+    Freeze {
+        limit_ms: u64,
+    },
+    Thaw,
 }
 
 /// An answer.
@@ -52,6 +57,9 @@ pub(crate) struct Answer {
     pub(crate) version: u32,
     pub(crate) error: Option<String>,
     pub(crate) exit: Option<Exit>,
+    /// How long the instance stood still, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) stood_still_us: Option<u64>,
 }
 
 impl Answer {
@@ -69,6 +77,12 @@ pub(crate) fn ask(socket: &Path, ask: Ask, fds: &[RawFd]) -> std::io::Result<Uni
     let stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(ANSWER_LIMIT))?;
     stream.set_write_timeout(Some(ANSWER_LIMIT))?;
+    send(&stream, ask, fds)?;
+    Ok(stream)
+}
+
+/// Sends a request over an open line.
+pub(crate) fn send(stream: &UnixStream, ask: Ask, fds: &[RawFd]) -> std::io::Result<()> {
     let mut text = serde_json::to_vec(&Request { version: VERSION, ask })?;
     text.push(b'\n');
     if text.len() > REQUEST_LIMIT_BYTES {
@@ -76,8 +90,8 @@ pub(crate) fn ask(socket: &Path, ask: Ask, fds: &[RawFd]) -> std::io::Result<Uni
         return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, message));
     }
     let sent = sockets::send_bytes(stream.as_fd(), &text, fds)?;
-    (&stream).write_all(&text[sent..])?;
-    Ok(stream)
+    let mut rest = stream;
+    rest.write_all(&text[sent..])
 }
 
 /// Waits for the answer.
@@ -99,6 +113,10 @@ pub(crate) struct Client {
     fds: Vec<OwnedFd>,
     /// The command that it waits for.
     pub(crate) exec: Option<u64>,
+    /// Whether the instance stands still for it.
+    pub(crate) freezes: bool,
+    /// Whether it has got its last answer.
+    pub(crate) done: bool,
     heard: Instant,
 }
 
@@ -118,16 +136,25 @@ impl Client {
             return None;
         }
         stream.set_nonblocking(true).ok()?;
-        Some(Client { stream, text: Vec::new(), fds: Vec::new(), exec: None, heard: Instant::now() })
+        Some(Client {
+            stream,
+            text: Vec::new(),
+            fds: Vec::new(),
+            exec: None,
+            freezes: false,
+            done: false,
+            heard: Instant::now(),
+        })
     }
 
     pub(crate) fn stream(&self) -> &UnixStream {
         &self.stream
     }
 
-    /// Returns when it is turned away unless it says something; never while it waits for a command.
+    /// Returns when it is turned away unless it says something; never while it waits for a command, or the
+    /// instance stands still for it.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.exec.is_none().then(|| self.heard + SILENCE_LIMIT)
+        (self.exec.is_none() && !self.freezes).then(|| self.heard + SILENCE_LIMIT)
     }
 
     /// Reads what is there.

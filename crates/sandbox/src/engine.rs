@@ -10,7 +10,7 @@ use trackbed_core::instance::{
     Exit, InstanceSpec, InstanceState, InstanceStats, InstanceStatus, Listener, LogCursor, LogPage,
 };
 use trackbed_core::isolation::{Isolation, IsolationLevel};
-use trackbed_core::ports::{BuildLog, Engine, PortError, VolumeLease, VolumePlace};
+use trackbed_core::ports::{BuildLog, Engine, Frozen, PortError, StrayFile, VolumeLease, VolumePlace};
 use trackbed_core::route::Address;
 use trackbed_core::{InstanceId, Secret};
 use trackbed_stdx::files;
@@ -19,7 +19,7 @@ use crate::listening::{listeners, socket_inodes};
 use crate::reconcile::Life;
 use crate::records::{End, Order, Phase, State};
 use crate::sandbox::{Inner, START_LIMIT, Sandbox};
-use crate::{jobs, locks, logfile, process};
+use crate::{door, freeze, jobs, locks, logfile, process, strays};
 
 /// The port of every instance that has a network of its own.
 const OWN_NETWORK_PORT: u16 = 8080;
@@ -121,7 +121,7 @@ impl Engine for Sandbox {
         self.blocking(move |inner| {
             let (order, state) = inner.living(&id)?;
             let init = state.init.map_or(state.shim.pid, |init| init.pid);
-            if order.link.is_some() {
+            if order.has_own_network() {
                 return Ok(listeners(init, None));
             }
             let inodes = process::descendants(state.shim.pid).into_iter().flat_map(socket_inodes).collect();
@@ -134,11 +134,14 @@ impl Engine for Sandbox {
         let id = id.clone();
         self.blocking(move |inner| {
             let (order, state) = inner.living(&id)?;
-            Ok(match (order.link, state.init) {
-                (Some(_), Some(init)) => {
-                    Address(format!("netns:{}@{}:127.0.0.1:{port}", init.pid, init.start_time))
-                }
-                (Some(_), None) | (None, _) => Address(format!("tcp:127.0.0.1:{port}")),
+            if door::is_needed(&order) && order.port != Some(port) {
+                let message = format!("port {port} of instance {id} cannot be reached: it is offline");
+                return Err(PortError::new(message).hint("it must listen on the port in PORT"));
+            }
+            let is_entered = order.has_own_network() && !door::is_needed(&order);
+            Ok(match state.init.filter(|_| is_entered) {
+                Some(init) => Address(format!("netns:{}@{}:127.0.0.1:{port}", init.pid, init.start_time)),
+                None => Address(format!("tcp:127.0.0.1:{port}")),
             })
         })
         .await
@@ -153,6 +156,21 @@ impl Engine for Sandbox {
         self.blocking(move |_| {
             locks::lease(&path)
                 .map_err(|error| PortError::new(format!("cannot read the lock {}: {error}", path.display())))
+        })
+        .await
+    }
+
+    async fn freeze(&self, id: &InstanceId, limit: Duration) -> Result<Box<dyn Frozen>, PortError> {
+        freeze::freeze(self, id, limit).await
+    }
+
+    async fn stray_files(&self, id: &InstanceId, limit: usize) -> Result<Vec<StrayFile>, PortError> {
+        let id = id.clone();
+        self.blocking(move |inner| {
+            let folder = inner.folder(&id);
+            let order = folder.find_order().ok_or_else(|| unknown(&id))?;
+            strays::find(&order, &folder.0, limit)
+                .map_err(|error| PortError::new(format!("cannot read the files of instance {id}: {error}")))
         })
         .await
     }

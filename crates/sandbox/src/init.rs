@@ -128,9 +128,7 @@ fn make_inside(given: &Given<'_>) -> Step<(Restrictions, Vec<String>)> {
         IsolationLevel::Full | IsolationLevel::Userns => {
             let _ = nix::unistd::sethostname("trackbed");
             let notes = tree::enter(order, given.folder, order.uid)?;
-            if order.level == IsolationLevel::Full {
-                network(order)?;
-            }
+            network(order)?;
             let user = (order.level == IsolationLevel::Full).then_some(order.uid);
             Ok((restrictions("/app".into(), user, None, Vec::new())?, notes))
         }
@@ -150,9 +148,12 @@ fn make_inside(given: &Given<'_>) -> Step<(Restrictions, Vec<String>)> {
 }
 
 fn network(order: &Order) -> Step<()> {
-    let Some(link) = &order.link else { return Ok(()) };
+    if !order.has_own_network() {
+        return Ok(());
+    }
     let mut netlink = Netlink::open().step(|| "open rtnetlink".to_owned())?;
     netlink.up("lo").step(|| "bring lo up".to_owned())?;
+    let Some(link) = &order.link else { return Ok(()) };
     let any: Ipv4Addr = link.address;
     netlink.ensure_address("eth0", any, link.prefix).step(|| format!("give eth0 the address {any}"))?;
     netlink.up("eth0").step(|| "bring eth0 up".to_owned())?;
@@ -315,9 +316,9 @@ impl Watch<'_> {
 
 /// Starts init in new namespaces. Returns its pid; in the child it never returns.
 pub(crate) fn fork(given: &Given<'_>, shim_end: RawFd) -> std::io::Result<i32> {
+    let network = if given.order.has_own_network() { libc::CLONE_NEWNET } else { 0 };
     let namespaces = match given.order.level {
         IsolationLevel::Full => {
-            let network = if given.order.link.is_some() { libc::CLONE_NEWNET } else { 0 };
             libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | network
         }
         IsolationLevel::Userns => {
@@ -326,6 +327,7 @@ pub(crate) fn fork(given: &Given<'_>, shim_end: RawFd) -> std::io::Result<i32> {
                 | libc::CLONE_NEWPID
                 | libc::CLONE_NEWIPC
                 | libc::CLONE_NEWUTS
+                | network
         }
         IsolationLevel::Landlock | IsolationLevel::Plain => 0,
     };

@@ -6,17 +6,22 @@
 //! everything inside. The control plane forks nothing itself: it has threads.
 //!
 //! Read in this order: [`sandbox`] (what the control plane holds), `engine` and `jobs` (the ports), `records` (what is
-//! on disk), `shim` (one instance's supervisor), `init` (pid 1), `tree` (what the app sees), `launch` (what the app may).
+//! on disk), `shim` (one instance's supervisor), `init` (pid 1), `tree` (what the app sees), `launch` (what the app may),
+//! `freeze`, `stillness` and `freezer` (how it is made to stand still).
 
 mod apptree;
 mod cgroup;
 mod control;
+mod door;
 mod engine;
 mod filter;
 mod footprint;
+mod freeze;
+mod freezer;
 mod init;
 mod jobs;
 mod launch;
+mod links;
 mod listening;
 mod locks;
 mod logfile;
@@ -32,6 +37,8 @@ mod rules;
 mod sandbox;
 mod shim;
 mod sockets;
+mod stillness;
+mod strays;
 mod supervise;
 mod tree;
 

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -13,7 +14,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// A process, named so that a later one with the same pid is not taken for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct ProcessId {
     pub(crate) pid: i32,
     /// Field 22 of `/proc/<pid>/stat`: clock ticks since boot.
@@ -31,7 +32,12 @@ struct Stat {
 }
 
 fn stat(pid: i32) -> Option<Stat> {
-    let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    stat_of(Path::new(&format!("/proc/{pid}")))
+}
+
+/// Reads the file of a process or of one of its threads.
+fn stat_of(entry: &Path) -> Option<Stat> {
+    let text = fs::read(entry.join("stat")).ok()?;
     // The name stands in parentheses and may hold anything, so the fields start after the last one.
     let end = text.iter().rposition(|byte| *byte == b')')?;
     let rest = std::str::from_utf8(text.get(end + 2..)?).ok()?;
@@ -136,6 +142,23 @@ pub(crate) fn cpu_time(pid: i32) -> Duration {
 /// Returns the boot's id: pids of another boot mean nothing.
 pub(crate) fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+/// Returns whether a signal has stopped a process.
+pub(crate) fn is_stopped(pid: i32) -> bool {
+    stat(pid).is_some_and(|stat| stat.state == b'T')
+}
+
+/// Returns whether every thread of a process is stopped or has ended. One that is gone stands still, too.
+pub(crate) fn stands_still(pid: i32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return true };
+    let mut states = threads.flatten().filter_map(|thread| stat_of(&thread.path()));
+    states.all(|stat| matches!(stat.state, b'T' | b't' | b'Z' | b'X'))
+}
+
+/// Returns the children of a process.
+pub(crate) fn children(parent: i32) -> Vec<i32> {
+    all_pids().into_iter().filter(|pid| stat(*pid).is_some_and(|stat| stat.parent == parent)).collect()
 }
 
 /// Returns every descendant of a process, parents before children.

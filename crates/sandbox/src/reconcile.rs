@@ -49,6 +49,7 @@ impl Sandbox {
         // First what is in the kernel, then the records: whatever begins in between is in the records alone.
         let objects = inner.objects();
         for id in inner.ids()? {
+            inner.thaw_left_behind(&id);
             let ours = { inner.memory().jobs.contains(&id) || inner.memory().starting.contains(&id) };
             let order = inner.folder(&id).find_order();
             let wanted = order.as_ref().is_some_and(|order| order.kind == InstanceKind::Service) && keep(&id);
@@ -117,6 +118,8 @@ impl Inner {
     fn bury(&self, order: &Order) -> bool {
         let folder = self.folder(&order.id);
         let boot = process::boot_id();
+        // It was killed as well, and what is frozen does not die.
+        order.cgroup.thaw();
         let init = folder.find_state().filter(|state| state.boot_id == boot).and_then(|state| state.init);
         if let Some(init) = init {
             init.signal(libc::SIGKILL);
@@ -212,6 +215,8 @@ impl Inner {
         let state = self.folder(id).find_state().filter(|state| state.boot_id == process::boot_id());
         let Some(init) = state.and_then(|state| state.init) else { return Ok(()) };
         init.signal(libc::SIGKILL);
+        // A supervisor that hangs may have left it frozen.
+        self.thaw(id);
         match init.wait_gone(KILL_LIMIT) {
             true => Ok(()),
             false => Err(stuck(id, &format!("its first process (pid {}) does", init.pid))),

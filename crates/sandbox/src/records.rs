@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use trackbed_core::instance::{BindMount, Exit, InstanceKind, VolumeMount};
+use trackbed_core::instance::{AppLink, BindMount, Exit, InstanceKind, VolumeMount};
 use trackbed_core::isolation::IsolationLevel;
 use trackbed_core::settings::Limits;
 use trackbed_core::{InstanceId, ServiceId, Timestamp};
@@ -60,10 +60,23 @@ pub(crate) struct Order {
     pub(crate) limits: Limits,
     pub(crate) port: Option<u16>,
     pub(crate) link: Option<Link>,
+    /// Whether it has a network with nobody else in it.
+    #[serde(default)]
+    pub(crate) offline: bool,
+    /// Made before the command runs. Checked when the order was made.
+    #[serde(default)]
+    pub(crate) links: Vec<AppLink>,
     pub(crate) cgroup: Cgroup,
     /// The control socket.
     pub(crate) socket: PathBuf,
     pub(crate) started_at: Timestamp,
+}
+
+impl Order {
+    /// Returns whether the instance shares its network with nobody, so that its ports are its own.
+    pub(crate) fn has_own_network(&self) -> bool {
+        self.link.is_some() || self.offline
+    }
 }
 
 /// How far a shim has come.
@@ -227,4 +240,21 @@ fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
 
 fn write<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
     files::write_atomic(path, &serde_json::to_vec(value)?, 0o600)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the version before instances could be offline or have links wrote it.
+    const EARLIER: &str = r#"{"version":1,"id":"ins_0000000000000000","kind":"service","service":"svc_0000000000000000",
+        "title":"assistant v1","command":"true","level":"full","uid":10001,"app":{"layers":["/l"]},"volumes":[],
+        "binds":[],"host_paths":[],"env":[],"limits":{"memory_bytes":null,"cpu_millis":null,"pids":null},"port":8080,
+        "link":null,"cgroup":{"v2":false,"dirs":[]},"socket":"/run/x.sock","started_at":1}"#;
+
+    #[test]
+    fn an_instance_of_the_version_before_is_still_known() {
+        let order: Order = serde_json::from_str(EARLIER).expect("it can be read");
+        assert!(!order.offline && order.links.is_empty() && !order.has_own_network());
+    }
 }

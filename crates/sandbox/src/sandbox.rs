@@ -1,6 +1,6 @@
 //! What the control plane holds: where things lie, which isolation this box gives, and how a shim is started.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs;
 use std::io::Read;
 use std::os::fd::AsFd;
@@ -66,6 +66,8 @@ pub(crate) struct Memory {
     pub(crate) starting: HashSet<InstanceId>,
     /// Jobs that a caller of this process waits for.
     pub(crate) jobs: HashSet<InstanceId>,
+    /// How often instances are frozen by a caller of this process.
+    pub(crate) holds: HashMap<InstanceId, u32>,
 }
 
 impl Sandbox {
@@ -126,6 +128,13 @@ impl Inner {
 
     /// Turns what the control plane wants into what a shim does.
     fn order(&self, spec: &InstanceSpec, level: IsolationLevel) -> Result<Order, PortError> {
+        crate::links::check(spec)?;
+        if spec.offline && level > IsolationLevel::Userns {
+            let (title, level) = (&spec.title, level.as_str());
+            let message =
+                format!("cannot start {title} without network: isolation level `{level}` cannot cut it off");
+            return Err(PortError::new(message).hint(NAMESPACES_HINT));
+        }
         let (app, host_paths) = match &spec.app {
             trackbed_core::instance::AppTree::Image { image } => {
                 let layers =
@@ -168,6 +177,8 @@ impl Inner {
             limits: spec.limits,
             port: spec.port,
             link: None,
+            offline: spec.offline,
+            links: spec.links.clone(),
             cgroup: self.cgroup.child(spec.id.as_str()),
             socket: self.socket(&spec.id),
             started_at: trackbed_core::Timestamp(now_ms()),
@@ -175,7 +186,7 @@ impl Inner {
     }
 
     fn check_without_mounts(&self, spec: &InstanceSpec) -> Result<(), PortError> {
-        let hint = "run the box as root or allow user namespaces; `trackbed status` says what is missing";
+        let hint = NAMESPACES_HINT;
         for volume in &spec.volumes {
             if !volume.mount.as_str().starts_with("/app/") {
                 let at = volume.mount.as_str();
@@ -213,6 +224,7 @@ impl Inner {
             let _one_at_a_time = self.memory();
             if level == IsolationLevel::Full
                 && spec.kind == InstanceKind::Service
+                && !spec.offline
                 && let Some(network) = &self.network
             {
                 order.link = Some(
@@ -268,6 +280,9 @@ impl Inner {
         }
     }
 }
+
+const NAMESPACES_HINT: &str =
+    "run the box as root or allow user namespaces; `trackbed status` says what is missing";
 
 /// The variable that marks the processes of an instance where nothing else does.
 pub(crate) const MARK: &str = "TRACKBED_INSTANCE";

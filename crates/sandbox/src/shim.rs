@@ -23,7 +23,7 @@ use crate::process::{self, ProcessId};
 use crate::records::{Folder, Order, Phase, State, VERSION};
 use crate::supervise::Supervisor;
 use crate::tree::{Named, Step};
-use crate::{locks, ownership, sockets};
+use crate::{door, locks, ownership, sockets};
 
 /// Bytes that a stream of the app may be ahead of the log.
 const PIPE_BYTES: i32 = 1 << 20;
@@ -121,7 +121,7 @@ fn live(folder: &Folder, mut order: Order) -> Step<Exit> {
     let init =
         init::fork(&given, line.as_raw_fd()).step(|| format!("make {} namespaces", order.level.as_str()))?;
     drop((given, app_out, app_err));
-    let ready = prepare(&order, init).and_then(|()| {
+    let ready = prepare(&order, init).and_then(|()| door::open(&order, init)).and_then(|()| {
         locks::name_init(&mut held, init::identity(init)).step(|| "sign the volumes' locks".to_owned())
     });
     if let Err(message) = ready {

@@ -14,6 +14,7 @@ use crate::control::{Answer, Ask, CLIENTS, Client, EXECS, Heard, Request};
 use crate::init::{FromInit, ToInit};
 use crate::logfile::{LineCutter, LogWriter};
 use crate::records::{Folder, Order, Phase, State, VERSION};
+use crate::stillness::{Look, Stillness};
 use crate::{footprint, process, shim, sockets};
 
 /// Bytes read from a stream before others get their turn.
@@ -47,6 +48,8 @@ pub(crate) struct Supervisor<'a> {
     log: LogWriter,
     clients: Vec<Client>,
     execs: u64,
+    /// While the instance stands still for a client.
+    stillness: Option<Stillness>,
     kill_at: Option<Instant>,
     /// Whether somebody asked for the end: then a SIGKILL is no riddle.
     ending: bool,
@@ -80,6 +83,7 @@ impl<'a> Supervisor<'a> {
             log: LogWriter::create(&log_folder),
             clients: Vec::new(),
             execs: 0,
+            stillness: None,
             kill_at: None,
             ending: false,
             stopping: false,
@@ -145,8 +149,9 @@ impl<'a> Supervisor<'a> {
             self.clients.push(client);
         }
         self.hear_clients(&clients);
+        self.keep_still();
         let now = Instant::now();
-        self.clients.retain(|client| client.deadline().is_none_or(|at| at > now));
+        self.clients.retain(|client| !client.done && client.deadline().is_none_or(|at| at > now));
         if self.kill_at.is_some_and(|at| at <= Instant::now()) {
             self.kill_at = None;
             self.kill();
@@ -156,7 +161,8 @@ impl<'a> Supervisor<'a> {
 
     fn wait(&self) -> Ready {
         let silent = self.clients.iter().filter_map(Client::deadline);
-        let timeout = match silent.chain(self.kill_at).min() {
+        let still = self.stillness.as_ref().map(Stillness::look_at);
+        let timeout = match silent.chain(self.kill_at).chain(still).min() {
             None => PollTimeout::NONE,
             Some(at) => {
                 let left = at.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
@@ -259,7 +265,12 @@ impl<'a> Supervisor<'a> {
             match self.clients[index].hear() {
                 Heard::Nothing => {}
                 Heard::Gone => {
-                    if let Some(number) = self.clients.swap_remove(index).exec {
+                    let client = self.clients.swap_remove(index);
+                    if client.freezes {
+                        // Before its line closes with it: who sees that relies on it.
+                        self.stillness = None;
+                    }
+                    if let Some(number) = client.exec {
                         let _ = self.tell(&ToInit::Cut { number }, &[]);
                     }
                 }
@@ -283,7 +294,22 @@ impl<'a> Supervisor<'a> {
                 let message = format!("{EXECS} commands run in this instance already");
                 return self.clients[index].answer(&Answer::error(message));
             }
+            Ask::Freeze { limit_ms } => return self.freeze(index, Duration::from_millis(limit_ms)),
+            Ask::Thaw => {
+                let stillness = self.stillness.take_if(|_| self.clients[index].freezes);
+                let client = &mut self.clients[index];
+                client.freezes = false;
+                return match stillness.map(Stillness::end) {
+                    Some(Ok(stood_still)) => {
+                        let micros = u64::try_from(stood_still.as_micros()).unwrap_or(u64::MAX);
+                        client.answer(&Answer { stood_still_us: Some(micros), ..Answer::ok() });
+                    }
+                    Some(Err(why)) => client.answer(&Answer::error(why)),
+                    None => client.answer(&Answer::error("it was not frozen for this caller")),
+                };
+            }
             Ask::Exec { command, env } => {
+                self.let_go("a command was run in it");
                 self.execs += 1;
                 let number = self.execs;
                 let fds: Vec<i32> = fds.iter().map(AsRawFd::as_raw_fd).collect();
@@ -300,6 +326,46 @@ impl<'a> Supervisor<'a> {
         self.clients[index].answer(&Answer::ok());
     }
 
+    /// Makes the instance stand still for a client; the answer comes when it does.
+    fn freeze(&mut self, index: usize, limit: Duration) {
+        let refusal = match (&self.stillness, self.state.phase) {
+            (Some(_), _) => Some("it is frozen already"),
+            (None, Phase::Starting) => Some("it is still starting"),
+            (None, Phase::Running) if self.stopping || self.ending => Some("it is about to end"),
+            (None, Phase::Running) => None,
+        };
+        if let Some(refusal) = refusal {
+            return self.clients[index].answer(&Answer::error(refusal));
+        }
+        self.clients[index].freezes = true;
+        self.stillness = Some(Stillness::begin(self.order, self.init, limit));
+    }
+
+    /// Looks after the stillness: tells when it begins, and ends it when it must.
+    fn keep_still(&mut self) {
+        match self.stillness.as_mut().map(Stillness::look) {
+            None | Some(Look::Nothing) => {}
+            Some(Look::Still) => {
+                for client in self.clients.iter().filter(|client| client.freezes) {
+                    client.answer(&Answer::ok());
+                }
+            }
+            Some(Look::Over(why)) => self.let_go(&why),
+        }
+    }
+
+    /// Ends the stillness early and tells its client.
+    fn let_go(&mut self, why: &str) {
+        if self.stillness.take().is_none() {
+            return;
+        }
+        for client in self.clients.iter_mut().filter(|client| client.freezes) {
+            client.answer(&Answer::error(why));
+            client.freezes = false;
+            client.done = true;
+        }
+    }
+
     fn tell(&self, message: &ToInit, fds: &[i32]) -> io::Result<()> {
         sockets::send(self.line.as_fd(), message, fds)
     }
@@ -308,6 +374,7 @@ impl<'a> Supervisor<'a> {
         self.stopping = true;
         let at = Instant::now() + grace;
         self.kill_at = Some(self.kill_at.map_or(at, |earlier| earlier.min(at)));
+        self.let_go("it was asked to end");
         let _ = self.tell(&ToInit::Signal(libc::SIGTERM), &[]);
     }
 
@@ -316,6 +383,8 @@ impl<'a> Supervisor<'a> {
         // Init first: with a pid namespace this ends everything at once. The rest follows when the loop has ended.
         let _ =
             nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.init), nix::sys::signal::Signal::SIGKILL);
+        // Then it dies without having run on.
+        self.let_go("it was killed");
     }
 }
 

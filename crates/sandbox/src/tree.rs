@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 use crate::apptree;
+use crate::links;
 use crate::mounts::{self, NODEV, NOSUID, RDONLY};
 use crate::ownership::own;
 use crate::records::Order;
@@ -84,6 +85,7 @@ pub(crate) fn enter(order: &Order, folder: &Path, uid: u32) -> Step<Vec<String>>
         later.push((taken, path.clone()));
     }
     apptree::mount_app(order, root, uid, &mut notes)?;
+    links::make(order, &root.join("app"))?;
     let mut volumes: Vec<_> = order.volumes.iter().collect();
     volumes.sort_by(|a, b| a.mount.cmp(&b.mount));
     for volume in volumes {
@@ -199,7 +201,7 @@ fn etc(root: &Path, order: &Order, uid: u32) -> Step<()> {
     put("hostname", "trackbed\n")?;
     let hosts = fs::read_to_string("/etc/hosts").unwrap_or_default();
     put("hosts", &format!("127.0.0.1 localhost trackbed\n::1 localhost\n{hosts}"))?;
-    put("resolv.conf", &resolvers(order.link.is_some()))
+    put("resolv.conf", &resolvers(order.has_own_network()))
 }
 
 fn put_file(path: &Path, text: &str) -> Step<()> {

@@ -1,6 +1,7 @@
 //! The lower levels: root with user namespaces, with nothing, and an ordinary user.
 #![allow(clippy::unwrap_used, reason = "a test panics when it must")]
 
+mod data;
 mod world;
 
 use std::process::Command;
@@ -155,8 +156,18 @@ async fn root_at_userns() {
 }
 
 #[tokio::test]
+async fn the_data_of_apps_at_userns() {
+    data::check(Userns).await;
+}
+
+#[tokio::test]
 async fn root_at_landlock() {
     check(Landlock).await;
+}
+
+#[tokio::test]
+async fn the_data_of_apps_at_landlock() {
+    data::check(Landlock).await;
 }
 
 #[tokio::test]
@@ -165,10 +176,16 @@ async fn root_at_plain() {
 }
 
 #[tokio::test]
+async fn the_data_of_apps_at_plain() {
+    data::check(Plain).await;
+}
+
+#[tokio::test]
 #[ignore = "run by the test below, as another user"]
 async fn as_somebody_else() {
     for level in [Userns, Landlock, Plain] {
         check(level).await;
+        data::check(level).await;
     }
 }
 

@@ -28,6 +28,7 @@ pub(crate) fn deployment(
             DeploymentKind::Redeploy => "redeploy",
             DeploymentKind::Rollback => "rollback",
             DeploymentKind::Restart => "restart",
+            DeploymentKind::Restore => "restore",
         }
         .into(),
         status: match deployment.state {

@@ -94,6 +94,32 @@ impl Db<'_> {
         )
     }
 
+    /// Returns the deployments of all services that are not finished, oldest first.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn list_all_unfinished(&self) -> Result<Vec<Deployment>, StoreError> {
+        self.deployments("SELECT body FROM deployments WHERE finished = 0 ORDER BY number", [])
+    }
+
+    /// Returns the deployments of which stages may lie beside the volumes, oldest first.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn list_with_stages(&self) -> Result<Vec<Deployment>, StoreError> {
+        self.deployments("SELECT body FROM deployments WHERE stages = 1 ORDER BY number", [])
+    }
+
+    /// Stores that no stage of a finished deployment is left.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn set_stages_discarded(&self, id: &DeploymentId) -> Result<(), StoreError> {
+        let sql = "UPDATE deployments SET stages = 0 WHERE id = ?1 AND finished = 1";
+        self.sql.execute(sql, [id.as_str()])?;
+        Ok(())
+    }
+
     /// Returns the newest deployment of the same service that was asked for after this one and may still become live.
     ///
     /// # Errors

@@ -2,12 +2,17 @@
 //!
 //! Every call of [`Store::with`] is one transaction on the one connection: there is one writer.
 
+mod app_links;
+#[cfg(test)]
+mod data_tests;
 mod database;
 mod deployments;
 mod releases;
+mod restore_points;
 mod seal;
 mod services;
 mod sources;
+mod ticks;
 mod variables;
 mod volumes;
 

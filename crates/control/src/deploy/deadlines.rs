@@ -38,6 +38,8 @@ enum Asked {
 
 const BOX_HANGS: &str = "something on the box hangs or is very slow: look at its disk, its memory and the log of `trackbed serve`, then deploy again";
 
+const DATA_IS_SLOW: &str = "the disk of the box is slow for this much data, or hangs: look at it and at the log of `trackbed serve`, then deploy again";
+
 /// The table. Each limit lies above everything that the step itself waits for, so that it ends only what hangs.
 fn limit_of(step: Step) -> Limit {
     let limit = |own, asked, hint| Limit { own, asked, hint };
@@ -56,6 +58,10 @@ fn limit_of(step: Step) -> Limit {
         Step::Release => limit(MINUTE, Asked::Nothing, BOX_HANGS),
         // Directories are made, and the image's own interpreter may be tried.
         Step::Check => limit(5 * MINUTE, Asked::Nothing, BOX_HANGS),
+        // The old release serves meanwhile; a big volume may have to be read and written as a whole.
+        Step::Stage => limit(3 * 60 * MINUTE, Asked::Nothing, DATA_IS_SLOW),
+        // Likewise, and then the health timeout of the new release.
+        Step::Rehearse => limit(3 * 60 * MINUTE, Asked::Health, DATA_IS_SLOW),
         // It ends by itself at the drain limit, and begins it anew after a restart of the box.
         Step::Drain => limit(MINUTE, Asked::DrainTwice, BOX_HANGS),
         // Requests in flight have 10 s of their own; callers wait.
@@ -66,6 +72,10 @@ fn limit_of(step: Step) -> Limit {
             Asked::Grace,
             "a process of the old release is frozen or hangs in the kernel, often on a disk; look at `dmesg` of the box",
         ),
+        // Callers wait: what was not read ahead must be little. Where nobody waits it may be more.
+        Step::Pin => limit(10 * MINUTE, Asked::Nothing, DATA_IS_SLOW),
+        // Renames; only an adoption copies.
+        Step::Swap => limit(10 * MINUTE, Asked::Nothing, BOX_HANGS),
         // A big volume is handed to its user, or a big image is copied where nothing can be mounted.
         Step::Start => limit(10 * MINUTE, Asked::Nothing, BOX_HANGS),
         // It ends by itself at the health timeout.

@@ -4,6 +4,7 @@
 //! deployment itself, never in memory, so that another `serve` can go on in the middle. Each has a deadline
 //! ([`deadlines`]), and each that can be undone ends when the deployment is recalled ([`recall`]).
 
+mod data;
 mod deadlines;
 mod drain;
 mod handover;
@@ -138,12 +139,14 @@ impl Control {
         // A build, a slow start or a drain may take long; what is live is looked after meanwhile, unless it is the very
         // thing that the step moves.
         let beside = match step {
-            Step::Plan | Step::Build | Step::Release | Step::Retire => true,
+            Step::Plan | Step::Build | Step::Release | Step::Stage | Step::Rehearse | Step::Retire => true,
             Step::Start | Step::Health => deployment.handover == Some(Handover::Overlap),
-            Step::Check | Step::Drain | Step::Park | Step::Stop | Step::Switch => false,
+            Step::Check | Step::Drain | Step::Park | Step::Stop => false,
+            Step::Pin | Step::Swap | Step::Switch => false,
         };
-        // An order to stop cannot be taken back, so it is carried out.
-        let gives_way = step.can_undo() && step != Step::Stop;
+        // An order to stop cannot be taken back, so it is carried out; and a swap that is under way must not meet the
+        // one that takes it back.
+        let gives_way = step.can_undo() && !matches!(step, Step::Stop | Step::Swap);
         let mut last = None;
         loop {
             let service = self.load_service(deployment).await?;
@@ -236,10 +239,12 @@ impl Control {
         deployment.stopwatch = Some(Stopwatch::begin(self.now()));
         let event = match step {
             Step::Plan | Step::Build | Step::Release => DeploymentEvent::BuildBegan,
-            Step::Check | Step::Drain | Step::Park | Step::Stop | Step::Start | Step::Health => {
+            Step::Check | Step::Stage | Step::Rehearse | Step::Drain | Step::Park | Step::Stop => {
                 DeploymentEvent::DeployBegan
             }
-            Step::Switch => DeploymentEvent::DeployBegan,
+            Step::Pin | Step::Swap | Step::Start | Step::Health | Step::Switch => {
+                DeploymentEvent::DeployBegan
+            }
             Step::Retire => DeploymentEvent::BecameLive,
         };
         if deployment.state != DeploymentState::Success {
@@ -263,9 +268,13 @@ impl Control {
             Step::Build => self.build_image(service, deployment).await,
             Step::Release => self.write_release(service, deployment).await,
             Step::Check => self.check_before_touching(service, deployment).await,
+            Step::Stage => self.stage_data(service, deployment).await,
+            Step::Rehearse => self.rehearse(service, deployment).await,
             Step::Drain => self.drain_streams(deployment).await,
             Step::Park => self.park_requests(deployment).await,
             Step::Stop => self.stop_old(deployment).await,
+            Step::Pin => self.pin_data(service, deployment).await,
+            Step::Swap => self.swap_data(service, deployment).await,
             Step::Start => self.start_new(service, deployment).await,
             Step::Health => self.gate_new(service, deployment).await,
             Step::Switch => self.switch_route(service, deployment).await,

@@ -213,13 +213,8 @@ impl Control {
                     {
                         continue;
                     }
-                    db.add_volume(&Volume {
-                        id: VolumeId::from_random(random::bytes::<ID_BYTES>()),
-                        service: id.clone(),
-                        name: request.name,
-                        mount: request.mount,
-                        created_at: now,
-                    })?;
+                    let volume = VolumeId::from_random(random::bytes::<ID_BYTES>());
+                    db.add_volume(&Volume::new(volume, id.clone(), request.name, request.mount, now))?;
                 }
                 db.list_volumes(&id)
             })

@@ -235,7 +235,8 @@ async fn what_is_built_already_takes_over_without_the_old_release_in_between() {
     let first = rig.up(&App::new("three").with_volume().never_healthy()).await;
     rig.reach(&first, Step::Health).await;
     let before = rig.world.journal().len();
-    let back = rig.wish("web", DeploymentWish::Rollback(Some(1))).await.unwrap().id;
+    let back =
+        rig.wish("web", DeploymentWish::Rollback { version: Some(1), with_data: false }).await.unwrap().id;
     assert_eq!(rig.finish(&back).await.state, DeploymentState::Success);
     assert_eq!(rig.finish(&first).await.state, DeploymentState::Superseded);
     let journal = rig.world.journal();

@@ -210,7 +210,7 @@ fn a_rollback_survives_every_fault() {
     let before = vec![App::new("one").with_volume(), App::new("two").with_volume()];
     Scenario {
         before,
-        ask: Ask::Wish(DeploymentWish::Rollback(None)),
+        ask: Ask::Wish(DeploymentWish::Rollback { version: None, with_data: false }),
         outcome: Some(DeploymentState::Success),
     }
     .survive_everything();

@@ -90,7 +90,9 @@ async fn one_that_crashes_within_a_minute_of_its_health_is_reported_with_the_way
         "{detail}"
     );
     assert!(detail.ends_with("; to go back: trackbed rollback v1"), "{detail}");
-    rig.wish("web", trackbed_control::DeploymentWish::Rollback(Some(1))).await.unwrap();
+    rig.wish("web", trackbed_control::DeploymentWish::Rollback { version: Some(1), with_data: false })
+        .await
+        .unwrap();
     rig.until("release 1", async |rig| rig.live().await.0.version == 1).await;
     rig.settle().await;
     assert_eq!(rig.control.status(rig.service().await).await.unwrap().detail, None);

@@ -56,7 +56,7 @@ fn parts(store: Store, folder: &TempDir, world: &World, faults: &Faults) -> Part
         builder: Arc::new(FakeBuilder::new(world.clone(), faults.clone())),
         engine: Arc::new(FakeEngine::new(world.clone(), faults.clone())),
         edge: Arc::new(FakeEdge::new(world.clone(), faults.clone())),
-        volumes: Arc::new(FakeVolumes::new(faults.clone())),
+        volumes: Arc::new(FakeVolumes::new(world.clone(), faults.clone())),
         clock: clock::wall,
         config: Config {
             data_dir: folder.path().to_owned(),

@@ -49,7 +49,7 @@ fn app(dice: &mut Dice, has_volume: bool) -> App {
 
 async fn ask(rig: &Rig, dice: &mut Dice, asked: &mut Vec<DeploymentId>, has_volume: bool) {
     let wish = match dice.below(5) {
-        0 => DeploymentWish::Rollback(None),
+        0 => DeploymentWish::Rollback { version: None, with_data: false },
         1 => DeploymentWish::Restart,
         2 => DeploymentWish::Redeploy,
         _ => return asked.push(rig.up(&app(dice, has_volume)).await),

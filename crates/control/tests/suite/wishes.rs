@@ -26,7 +26,7 @@ async fn a_rollback_brings_back_image_settings_and_variables() {
     rig.deploy_well(&App::new("two")).await;
     assert_eq!(rig.variable(&rig.live().await.1, "MODE").unwrap(), "second");
 
-    do_well(&mut rig, DeploymentWish::Rollback(None)).await;
+    do_well(&mut rig, DeploymentWish::Rollback { version: None, with_data: false }).await;
     let (release, instance) = rig.live().await;
     let spec = rig.world.instance(&instance).unwrap().spec;
     assert_eq!((release.version, spec.command.as_str()), (1, "serve one"));
@@ -41,9 +41,9 @@ async fn a_rollback_goes_past_releases_that_never_were_live() {
     rig.deploy_well(&App::new("one")).await;
     rig.deploy(&App::new("bad").never_healthy()).await;
     rig.deploy_well(&App::new("three")).await;
-    do_well(&mut rig, DeploymentWish::Rollback(None)).await;
+    do_well(&mut rig, DeploymentWish::Rollback { version: None, with_data: false }).await;
     assert_eq!(rig.live().await.0.version, 1);
-    let nothing = rig.wish("web", DeploymentWish::Rollback(None)).await;
+    let nothing = rig.wish("web", DeploymentWish::Rollback { version: None, with_data: false }).await;
     assert!(matches!(nothing, Err(ControlError::NotFound(_))), "{nothing:?}");
 }
 
@@ -121,7 +121,7 @@ async fn a_redeploy_takes_the_newest_push_and_its_flags_whatever_came_after() {
     rig.control.add_source(source.clone()).await.unwrap();
     let overrides = vec![("deploy.startCommand".to_owned(), "serve two --flag".to_owned())];
     do_well(&mut rig, DeploymentWish::Up { source: source.clone(), overrides }).await;
-    do_well(&mut rig, DeploymentWish::Rollback(None)).await;
+    do_well(&mut rig, DeploymentWish::Rollback { version: None, with_data: false }).await;
     do_well(&mut rig, DeploymentWish::Redeploy).await;
     let (release, _) = rig.live().await;
     assert_eq!((release.source, release.config.start_command.as_str()), (source, "serve two --flag"));

@@ -17,7 +17,9 @@ use crate::{Digest, InstanceId, Secret, ServiceId};
 
 mod volumes;
 
-pub use volumes::{CaptureOrder, Collected, Depth, Freezer, Frozen, PointData, Staged, VolumePlace, Volumes};
+pub use volumes::{
+    AdoptedFile, CaptureOrder, Collected, Depth, Freezer, Frozen, PointData, Staged, VolumePlace, Volumes,
+};
 
 /// An error from the outside, in words for the owner of the service.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

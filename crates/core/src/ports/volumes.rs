@@ -79,6 +79,15 @@ pub struct Staged {
     pub rows: u64,
 }
 
+/// A file that moves into a volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdoptedFile {
+    /// Where it lies on the box. Nobody writes there any more.
+    pub from: PathBuf,
+    /// Its path within the volume, without `..`; missing directories are made.
+    pub to: String,
+}
+
 /// What a collection freed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Collected {
@@ -155,6 +164,14 @@ pub trait Volumes: Send + Sync {
     /// When somebody holds it, or the disk refuses.
     async fn discard(&self, volume: &VolumeId, stage: &DeploymentId) -> Result<(), PortError>;
 
+    /// Copies files into a volume, all of them or none, with the owner of its directory. What is there stays: a file of
+    /// the same name and content counts as copied before, so that this may be repeated. Takes the volume's lock for the
+    /// moment.
+    ///
+    /// # Errors
+    /// When somebody holds the volume, a name is taken by something else, or the disk refuses.
+    async fn adopt(&self, volume: &Volume, files: &[AdoptedFile]) -> Result<(), PortError>;
+
     /// Returns how a volume differs from a point. Looks at a copy of the databases, never at the live ones.
     ///
     /// # Errors
@@ -172,4 +189,11 @@ pub trait Volumes: Send + Sync {
     /// # Errors
     /// When the disk refuses.
     async fn collect(&self, keep: &[PointData]) -> Result<Collected, PortError>;
+
+    /// Deletes the directory, the lock and every stage of a removed volume for good. Its restore points stay. This is the
+    /// only way in which a volume is ever deleted. One that is not there is fine.
+    ///
+    /// # Errors
+    /// When the volume is not marked as removed, somebody holds it, or the disk refuses.
+    async fn erase(&self, volume: &Volume) -> Result<(), PortError>;
 }

@@ -2,8 +2,16 @@
 #![allow(clippy::unwrap_used, reason = "a test panics when it must")]
 
 mod commands;
+#[path = "../data/mod.rs"]
+mod data;
+mod freeze;
 mod inside;
 mod lives;
 mod volumes;
 #[path = "../world/mod.rs"]
 mod world;
+
+#[tokio::test]
+async fn the_data_of_apps_at_full() {
+    data::check(trackbed_core::isolation::IsolationLevel::Full).await;
+}

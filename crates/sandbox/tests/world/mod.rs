@@ -66,6 +66,32 @@ impl World {
         None
     }
 
+    /// A box whose control groups lack controllers, at level `full` or none: its shims find nothing of them in their
+    /// orders.
+    pub fn lacking(level: IsolationLevel, controllers: &[&str]) -> Option<World> {
+        let mut world = if level == IsolationLevel::Full { World::full()? } else { World::new(level) };
+        if controllers.is_empty() {
+            return Some(world);
+        }
+        let script = world.data.join("shim");
+        let filter = format!(r#"s/,\["({})","[^"]*"\]//g"#, controllers.join("|"));
+        let text = format!(
+            "#!/bin/sh\nsed -i -E '{filter}' \"$2/spec.json\" && exec {} \"$@\"\n",
+            shim_binary().display()
+        );
+        // By another process: a program that is open for writing somewhere cannot be executed.
+        let write = r#"printf %s "$0" > "$1" && chmod 755 "$1""#;
+        assert!(Command::new("/bin/sh").args(["-c", write, &text]).arg(&script).status().unwrap().success());
+        let config = Config {
+            data_dir: world.data.clone(),
+            run_dir: world.run.clone(),
+            binary: script,
+            level: Some(level),
+        };
+        world.sandbox = Sandbox::open(config).unwrap();
+        Some(world)
+    }
+
     pub fn at(level: IsolationLevel, data: PathBuf) -> World {
         let run =
             PathBuf::from(format!("/tmp/tb-{}", data.file_name().unwrap().to_str().unwrap().split_at(14).1));
@@ -189,10 +215,10 @@ impl World {
         assert!(!std::fs::read_to_string("/proc/self/mountinfo").unwrap().contains(&mark), "mounts left");
         self.sandbox.dismantle();
         let tag = trackbed_stdx::paths::tag(&self.data);
-        for place in ["/sys/fs/cgroup", "/sys/class/net"] {
-            let found = Command::new("find")
-                .args([place, "-maxdepth", "2", "-name", &format!("*{}*", &tag[..5])])
-                .output();
+        // Links have room for the first letters alone.
+        for (place, mark) in [("/sys/fs/cgroup", &tag[..]), ("/sys/class/net", &tag[..5])] {
+            let found =
+                Command::new("find").args([place, "-maxdepth", "2", "-name", &format!("*{mark}*")]).output();
             let found = String::from_utf8_lossy(&found.unwrap().stdout).into_owned();
             assert_eq!(found, "", "left in {place}");
         }

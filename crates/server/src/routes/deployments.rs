@@ -30,7 +30,7 @@ pub(crate) async fn request(
         ("up", Some(source)) => DeploymentWish::Up { source: source.parse()?, overrides: request.overrides },
         ("up", None) => return Err(ApiError::invalid("`up` needs a source")),
         ("redeploy", _) => DeploymentWish::Redeploy,
-        ("rollback", _) => DeploymentWish::Rollback(request.version),
+        ("rollback", _) => DeploymentWish::Rollback { version: request.version, with_data: false },
         ("restart", _) => DeploymentWish::Restart,
         (other, _) => return Err(ApiError::invalid(format!("`{other}` is not a kind of deployment"))),
     };
