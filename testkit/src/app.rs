@@ -61,6 +61,8 @@ pub struct App {
     pub prints: Vec<String>,
     /// Whether it writes to its volumes when it starts.
     pub writes: bool,
+    /// How much must have been written to its volumes before it, or it ends at once: what older data does to a release.
+    pub needs_writes: usize,
     /// What it writes outside its volumes.
     pub strays: Vec<StrayFile>,
     /// Whether SIGTERM does nothing.
@@ -100,6 +102,7 @@ impl App {
             ending: None,
             prints: Vec::new(),
             writes: true,
+            needs_writes: 0,
             strays: Vec::new(),
             ignores_term: false,
             stop_takes: Duration::from_millis(40),

@@ -12,9 +12,10 @@ use trackbed_core::restore_point::{Capture, Consistency, Difference, Proof, Proo
 use trackbed_core::volume::Volume;
 use trackbed_core::{DeploymentId, Digest, InstanceId, RestorePointId, VolumeId};
 
+use crate::app::App;
 use crate::clock;
 use crate::faults::Faults;
-use crate::world::{State, World};
+use crate::world::{State, World, digest_of};
 
 /// How long reading or writing all the data of a volume takes.
 const DATA_TAKES: Duration = Duration::from_millis(30);
@@ -112,29 +113,32 @@ impl World {
 }
 
 impl State {
-    /// Lets an instance find its data, and write there.
+    /// Lets an instance find its data, and write there. Returns how much was written before.
     pub(crate) fn use_data(
         &mut self,
         id: &InstanceId,
-        source: &Digest,
+        app: &App,
         directories: &[String],
         is_trial: bool,
-        writes: bool,
-    ) {
+    ) -> usize {
+        let source = digest_of(&app.name);
+        let mut found = 0;
         for directory in directories {
             let content = self.disk.places.entry(directory.clone()).or_default();
+            found += content.writes.len();
             // What a release wrote that never served anybody is nobody else's data.
             if let Some((writer, other)) = content.writes.last()
-                && other != source
+                && *other != source
                 && !self.disk.served.contains(other)
                 && !is_trial
             {
                 self.violations.push(format!("{id} began on what {writer} had written, which never served"));
             }
-            if writes {
+            if app.writes {
                 content.writes.push((id.clone(), source.clone()));
             }
         }
+        found
     }
 
     /// Returns who lives in a place.

@@ -243,6 +243,9 @@ impl World {
     }
 }
 
+/// How long an app takes to see that it cannot use its data.
+const FAILS_AFTER: Duration = Duration::from_millis(20);
+
 impl State {
     pub(crate) fn note(&mut self, happening: Happening) {
         self.journal.push((clock::now(), happening));
@@ -322,7 +325,10 @@ impl State {
         let lines = app.prints.iter().map(line).collect();
         let id = spec.id.clone();
         let directories: Vec<String> = spec.volumes.iter().map(|mount| mount.host_path.clone()).collect();
-        self.use_data(&id, &digest_of(&app.name), &directories, spec.offline, app.writes);
+        let found = self.use_data(&id, &app, &directories, spec.offline);
+        if found < app.needs_writes {
+            end = Some((later(now, FAILS_AFTER), Exit::Code { code: 1 }));
+        }
         self.instances.insert(id.clone(), Instance { spec, app, started_at: now, end, lines });
         self.note(Happening::Started(id));
     }

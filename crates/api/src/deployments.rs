@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::Changes;
+
 /// A source that the box has taken in.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SourceInfo {
@@ -65,7 +67,7 @@ pub struct DeploymentRequest {
     pub project: String,
     /// Service name; made when new.
     pub service: String,
-    /// `up`, `redeploy`, `rollback` or `restart`.
+    /// `up`, `redeploy`, `rollback` or `restart`. Restores and adoptions have paths of their own.
     pub kind: String,
     /// For `up`: digest of a source that the box has.
     #[serde(default)]
@@ -73,6 +75,9 @@ pub struct DeploymentRequest {
     /// For `rollback`: the release's number; without one, the release before the live one.
     #[serde(default)]
     pub version: Option<u32>,
+    /// For `rollback`: put the data of that release back, too.
+    #[serde(default)]
+    pub with_data: bool,
     /// For `up`: flags that override settings.
     #[serde(default)]
     pub overrides: Vec<(String, String)>,
@@ -103,6 +108,25 @@ pub struct Deployment {
     /// What callers saw of a `held` handover, once that is known.
     #[serde(default)]
     pub pause: Option<Pause>,
+    /// The data as it was just before the new release started, one pin for each volume.
+    #[serde(default)]
+    pub pins: Vec<Pin>,
+    /// The data that it goes back to, for each volume that is not left as it is.
+    #[serde(default)]
+    pub restores: Vec<RestoredVolume>,
+    /// What going back took out of the volumes; that is kept in their pins.
+    #[serde(default)]
+    pub replaced: Vec<ReplacedData>,
+    /// What moves from outside into a volume.
+    #[serde(default)]
+    pub adopts: Option<Adoption>,
+    /// What was done to the data when it was undone.
+    #[serde(default)]
+    pub data_undone: Option<String>,
+    /// How long the new release took until it was healthy on a copy of the data, in milliseconds; none when it was not
+    /// tried.
+    #[serde(default)]
+    pub rehearsal_took_ms: Option<u64>,
     /// Why it failed.
     pub failure: Option<Failure>,
     /// Id of the newer deployment that it was given up for.
@@ -127,6 +151,53 @@ pub struct Pause {
     pub requests: u64,
     /// Of those, the ones that were given up with 503.
     pub refused: u64,
+}
+
+/// The data of a volume just before a release started.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Pin {
+    /// Name of the volume.
+    pub volume: String,
+    /// Id of the restore point that holds it.
+    pub point: String,
+    /// Whether it has been taken; the id is chosen before.
+    pub taken: bool,
+    /// How long the app stood still for it, in milliseconds.
+    pub pause_ms: u64,
+    /// Bytes of its files.
+    pub bytes: u64,
+    /// Bytes that it added on disk.
+    pub stored_bytes: u64,
+}
+
+/// A volume that goes back to a restore point.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RestoredVolume {
+    /// Name of the volume.
+    pub volume: String,
+    /// Id of the point.
+    pub point: String,
+}
+
+/// What going back to a restore point took out of a volume.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReplacedData {
+    /// Name of the volume.
+    pub volume: String,
+    /// How its data differed from that of the point.
+    #[serde(flatten)]
+    pub changes: Changes,
+    /// Id of the restore point that keeps what was taken out; none until that is taken.
+    pub kept_in: Option<String>,
+}
+
+/// What moves from outside into a volume.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Adoption {
+    /// Absolute path, as the app sees it.
+    pub path: String,
+    /// Name of the volume that takes it.
+    pub volume: String,
 }
 
 /// Why a deployment failed.

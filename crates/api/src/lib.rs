@@ -19,25 +19,52 @@
 //! | `GET …/logs?tail=N` or `?from=CURSOR&wait=true` | → [`LogPage`] |
 //! | `GET …/variables?show=true` | → list of [`Variable`] |
 //! | `PATCH …/variables` | [`VariableChange`] → list of [`Variable`] |
-//! | `GET …/volumes`, `POST …/volumes` | [`VolumeRequest`] → [`Volume`] |
+//! | `GET …/rollback?version=N` | → [`RollbackPreview`]: what a rollback with data would change |
+//! | `GET …/volumes`, `?removed=true` | → list of [`Volume`]; the removed ones that can still be had back |
+//! | `POST …/volumes` | [`VolumeRequest`] → [`Volume`] |
+//! | `PATCH …/volumes/{name}` | [`VolumeChange`] → [`Volume`] |
+//! | `DELETE …/volumes/{name}` | → [`Volume`], whose data is kept for a while |
+//! | `POST …/volumes/{name}/undelete` | → [`Volume`] |
+//! | `POST …/volumes/{name}/clones` | [`CloneRequest`] → [`Volume`], the new one |
 //! | `GET …/volumes/{name}/files?path=P` | → list of [`FileEntry`] |
+//! | `GET …/volumes/{name}/file?path=P` | → its bytes |
+//! | `PUT …/volumes/{name}/file?path=P` | bytes → [`FileEntry`] |
+//! | `GET …/volumes/{name}/usage?path=P` | → [`FolderUsage`] |
+//! | `GET …/volumes/{name}/points` | → list of [`RestorePoint`], newest first |
+//! | `GET …/volumes/{name}/difference?at=A` | → [`Difference`]: what a restore would change |
+//! | `POST …/volumes/{name}/restore` | [`RestoreRequest`] → 202 [`Deployment`] |
+//! | `POST …/volumes/{name}/drills` | [`DrillRequest`] → [`RestorePoint`] with its new proof |
+//! | `POST …/volumes/{name}/queries` | [`QueryRequest`] → [`QueryResult`] |
+//! | `POST …/points` | [`SnapshotRequest`] → list of [`RestorePoint`] |
+//! | `POST …/adoptions` | [`AdoptionRequest`] → 202 [`Deployment`] |
+//! | `GET …/databases` | → list of [`Database`], from a restore point taken now |
 //! | `POST …/run` | [`RunRequest`] → a stream of [`RunEvent`], one JSON object a line |
 
 mod boxes;
+mod databases;
 mod deployments;
 mod errors;
 mod logs;
+mod points;
 mod services;
 mod variables;
 mod volumes;
 
 pub use boxes::{BoxInfo, EdgeInfo, IsolationInfo, StopBox};
+pub use databases::{Database, QueryRequest, QueryResult, Table};
 pub use deployments::{
-    Deployment, DeploymentRequest, Event, EventPage, Failure, Pause, Plan, PlanRequest, PlannedSetting,
-    SourceInfo, Warning,
+    Adoption, Deployment, DeploymentRequest, Event, EventPage, Failure, Pause, Pin, Plan, PlanRequest,
+    PlannedSetting, ReplacedData, RestoredVolume, SourceInfo, Warning,
 };
 pub use errors::{ErrorBody, ErrorCode, ErrorDetail};
 pub use logs::{LogLine, LogPage, RunEvent, RunRequest};
+pub use points::{
+    AdoptionRequest, Changes, Difference, DrillRequest, Proof, RestorePoint, RestoreRequest, RollbackPreview,
+    SnapshotRequest, TableDifference,
+};
 pub use services::{Instance, Release, Service};
 pub use variables::{Variable, VariableChange};
-pub use volumes::{FileEntry, Volume, VolumeHolder, VolumeRequest};
+pub use volumes::{
+    CloneRequest, DatabaseSeen, EntryUsage, FileEntry, FolderUsage, Volume, VolumeChange, VolumeHolder,
+    VolumeRequest,
+};

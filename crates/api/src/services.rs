@@ -37,9 +37,13 @@ pub struct Service {
     pub warnings: Vec<String>,
     /// Process ids of the live instance: supervisor first.
     pub pids: Vec<u32>,
-    /// Newest restore point; none until backups run.
+    /// The newest restore point, of the volume where that is the oldest, in milliseconds since 1970 UTC; none while one of
+    /// its volumes has none.
     pub last_restore_point: Option<i64>,
-    /// Newest proof that a restore point restores; none until drills run.
+    /// The newest restore point that is proven restorable, likewise.
+    #[serde(default)]
+    pub last_proven: Option<i64>,
+    /// When that was proven, likewise.
     pub last_proof: Option<i64>,
 }
 

@@ -7,7 +7,7 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    cancel, completions, deployments, down, install, logs, open, plan, redeploy, restart, rollback, run,
+    cancel, completions, db, deployments, down, install, logs, open, plan, redeploy, restart, rollback, run,
     status, up, variables, volume,
 };
 use crate::home;
@@ -155,6 +155,8 @@ pub(crate) enum Verb {
     Variables(variables::Args),
     #[command(alias = "volumes")]
     Volume(volume::Args),
+    #[command(visible_alias = "database", alias = "databases")]
+    Db(db::Args),
     #[command(alias = "deployment")]
     Deployments(deployments::Args),
     Rollback(rollback::Args),
@@ -222,6 +224,17 @@ mod tests {
             "trackbed cancel api --deployment dep_1",
             "trackbed up --service Bad_Name",
             "trackbed run",
+            "trackbed rollback --dry-run",
+            "trackbed volume restore data",
+            "trackbed volume restore data --at yesterday",
+            "trackbed volume restore data --at 2999-01-01T00:00:00Z",
+            "trackbed volume restore data --at proven --mount /x",
+            "trackbed volume limit data 5apples",
+            "trackbed volume schedule data fortnightly",
+            "trackbed volume verify data vol_1",
+            "trackbed volume get data",
+            "trackbed db --write",
+            "trackbed db -c",
             "trackbed up --health-timeout abc",
             "trackbed up --health-timeout 0",
             "trackbed serve --listen 8080",

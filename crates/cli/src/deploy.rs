@@ -1,10 +1,11 @@
-//! What `up`, `redeploy`, `restart` and `rollback` have in common: ask for a deployment, follow it, tell how it ended.
+//! What `up`, `redeploy`, `restart`, `rollback` and restores have in common: ask for a deployment, follow it, tell how it ended.
 
 use anyhow::Result;
 use serde_json::{Value, json};
 use trackbed_api::{Deployment, DeploymentRequest, Pause};
-use trackbed_client::Client;
+use trackbed_client::{Client, ClientError};
 
+use crate::changes;
 use crate::follow::{await_pause, follow};
 use crate::human;
 use crate::output::{Ink, ResultLost, hint, sentence};
@@ -30,11 +31,22 @@ pub(crate) async fn deploy(
     request: &DeploymentRequest,
     how: Follow,
 ) -> Result<u8> {
-    let output = &session.output;
     let names = Names { project: request.project.clone(), service: request.service.clone() };
-    let deployment = match client.deploy(request).await {
+    see_through(session, client, &names, how, client.deploy(request).await).await
+}
+
+/// Sees a deployment through that was asked for. Returns the exit code.
+pub(crate) async fn see_through(
+    session: &Session,
+    client: &Client,
+    names: &Names,
+    how: Follow,
+    asked: Result<Deployment, ClientError>,
+) -> Result<u8> {
+    let output = &session.output;
+    let deployment = match asked {
         Ok(deployment) => deployment,
-        Err(error) => return refuse(session, &names, how, "request", None, error.into()),
+        Err(error) => return refuse(session, names, how, "request", None, error.into()),
     };
     if how.detach {
         if how.json {
@@ -50,7 +62,7 @@ pub(crate) async fn deploy(
     output.wipe_status();
     let ended = match ended {
         Ok(ended) => ended,
-        Err(error) => return refuse(session, &names, how, "follow", Some(&deployment.id), error),
+        Err(error) => return refuse(session, names, how, "follow", Some(&deployment.id), error),
     };
     if how.json {
         output.json(&summary(&await_pause(client, ended.clone()).await))?;
@@ -60,19 +72,11 @@ pub(crate) async fn deploy(
     Ok(u8::from(ended.status != "success"))
 }
 
-/// Deploys once more what the box has already: `redeploy`, `rollback` (to a release) or `restart`.
-pub(crate) async fn again(
-    session: &Session,
-    target: &Target,
-    kind: &str,
-    version: Option<u32>,
-    how: Follow,
-) -> Result<u8> {
+/// Deploys once more what the box has already: `redeploy` or `restart`.
+pub(crate) async fn again(session: &Session, target: &Target, kind: &str, how: Follow) -> Result<u8> {
     let client = session.client();
-    let Names { project, service } = target.find(session, &client).await?;
-    let (kind, overrides) = (kind.to_owned(), Vec::new());
-    let request = DeploymentRequest { project, service, kind, source: None, version, overrides };
-    deploy(session, &client, &request, how).await
+    let names = target.find(session, &client).await?;
+    deploy(session, &client, &names.deployment(kind), how).await
 }
 
 /// Ends with an error that is not the deployment's own; `--json` hears of it in its last object, too.
@@ -103,6 +107,24 @@ pub(crate) fn summary(deployment: &Deployment) -> Value {
     if let Some(pause) = &deployment.pause {
         summary["pause"] = json!(pause);
     }
+    for (key, list) in [
+        ("pins", json!(deployment.pins)),
+        ("restores", json!(deployment.restores)),
+        ("replaced", json!(deployment.replaced)),
+    ] {
+        if list.as_array().is_some_and(|list| !list.is_empty()) {
+            summary[key] = list;
+        }
+    }
+    if let Some(adopts) = &deployment.adopts {
+        summary["adopts"] = json!(adopts);
+    }
+    if let Some(undone) = &deployment.data_undone {
+        summary["data_undone"] = json!(undone);
+    }
+    if let Some(took_ms) = deployment.rehearsal_took_ms {
+        summary["rehearsal_took_ms"] = json!(took_ms);
+    }
     if let Some(newer) = &deployment.superseded_by {
         summary["superseded_by"] = json!(newer);
     }
@@ -123,6 +145,9 @@ async fn tell(session: &Session, client: &Client, ended: &Deployment) -> Result<
         let took = ended.finished_at.map(|at| format!(" after {}", human::duration(at - ended.created_at)));
         let done = output.ink_talk(Ink::Good, "✓");
         output.talk(format!("{done} {release} of {names} is live{}", took.unwrap_or_default()));
+        for line in about_data(ended) {
+            output.talk(line);
+        }
         return Ok(output.result(&ended.url)?);
     }
     let cross = output.ink_talk(Ink::Bad, "✗");
@@ -148,10 +173,25 @@ async fn tell(session: &Session, client: &Client, ended: &Deployment) -> Result<
         None => output.talk(format!("{cross} {} at {}", ended.status, ended.step)),
     }
     let known = await_pause(client, ended.clone()).await;
+    if let Some(undone) = &known.data_undone {
+        output.talk(format!("data: {}", human::plain(undone)));
+    }
     if matches!(ended.status.as_str(), "failed" | "cancelled") && !was_stopped(ended) {
         tell_what_serves(session, client, &names, known.pause.as_ref()).await;
     }
     Ok(())
+}
+
+/// Says what a deployment did with the data: what it set aside, and the pins that lead back to before it.
+fn about_data(ended: &Deployment) -> Vec<String> {
+    let mut lines = changes::of_deployment(ended);
+    let kept = |volume: &str| ended.replaced.iter().any(|replaced| replaced.volume == volume);
+    let pins = ended.pins.iter().filter(|pin| pin.taken && !kept(&pin.volume));
+    lines.extend(pins.map(|pin| {
+        let stored = human::size(pin.stored_bytes);
+        format!("volume {}: the data from before is {} ({stored} on disk)", pin.volume, pin.point)
+    }));
+    lines
 }
 
 /// Says what serves instead of a deployment that did not become live. It is worth a call, but its failure is not worth

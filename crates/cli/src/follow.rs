@@ -88,7 +88,7 @@ async fn follow_events(
 
 /// Waits a while for what callers saw of a handover that was undone, which is known when the old release is back.
 pub(crate) async fn await_pause(client: &Client, failed: Deployment) -> Deployment {
-    let parked = matches!(failed.step.as_str(), "park" | "stop" | "start" | "health");
+    let parked = matches!(failed.step.as_str(), "park" | "stop" | "pin" | "swap" | "start" | "health");
     let undone = matches!(failed.status.as_str(), "failed" | "cancelled");
     if !undone || failed.hold_window_ms.is_none() || !parked {
         return failed;

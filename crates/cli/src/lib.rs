@@ -1,18 +1,22 @@
 //! The commands that people type. It asks the box and prints what it says; it decides nothing.
 
 mod args;
+mod changes;
 mod commands;
 mod deploy;
 mod dotenv;
 mod follow;
 mod home;
 mod human;
+mod input;
 mod names;
 mod output;
 mod pack;
 mod progress;
+mod quantities;
 mod session;
 mod start;
+mod statements;
 mod target;
 #[cfg(test)]
 mod tests;

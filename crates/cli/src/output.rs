@@ -115,6 +115,13 @@ impl Output {
         let _ = writeln!(self.talk.borrow_mut(), "{line}");
     }
 
+    /// Shows a question or a prompt, without ending its line.
+    pub(crate) fn prompt(&self, text: &str) {
+        self.wipe_status();
+        let mut talk = self.talk.borrow_mut();
+        let _ = write!(talk, "{text}").and_then(|()| talk.flush());
+    }
+
     /// Shows a line that is replaced by whatever comes next; nothing unless somebody looks.
     pub(crate) fn status(&self, line: impl fmt::Display) {
         if self.talk_is_seen {

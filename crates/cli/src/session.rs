@@ -7,6 +7,7 @@ use anyhow::Context;
 use trackbed_client::Client;
 
 use crate::home;
+use crate::input::Input;
 use crate::output::Output;
 
 /// One run of the program.
@@ -17,6 +18,8 @@ pub(crate) struct Session {
     pub(crate) folder: PathBuf,
     /// Where it prints.
     pub(crate) output: Output,
+    /// Where it reads.
+    pub(crate) input: Input,
 }
 
 impl Session {
@@ -35,9 +38,21 @@ impl Session {
             Ok((home::data_dir(data_dir)?, folder))
         })();
         match found {
-            Ok((data_dir, folder)) => Ok(Self { data_dir, folder, output }),
+            Ok((data_dir, folder)) => Ok(Self { data_dir, folder, output, input: Input::of_process() }),
             Err(error) => Err((error, output)),
         }
+    }
+
+    /// Asks whether to go on when somebody is there to answer; otherwise, and after `--yes`, it goes on.
+    pub(crate) fn agrees(&self, is_said: bool, question: &str) -> anyhow::Result<bool> {
+        if is_said || !self.input.can_ask(&self.output) {
+            return Ok(true);
+        }
+        let agreed = self.input.confirms(&self.output, question)?;
+        if !agreed {
+            self.output.talk("nothing was changed");
+        }
+        Ok(agreed)
     }
 
     /// Returns a path that was typed, from the folder we stand in.

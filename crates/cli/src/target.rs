@@ -1,7 +1,7 @@
 //! Which service a command is about.
 
 use anyhow::Result;
-use trackbed_api::Service;
+use trackbed_api::{DeploymentRequest, Service};
 use trackbed_client::{Client, ServiceClient};
 
 use crate::names;
@@ -29,6 +29,19 @@ impl Names {
     /// Returns the calls about the service.
     pub(crate) fn of<'a>(&self, client: &'a Client) -> ServiceClient<'a> {
         client.service(&self.project, &self.service)
+    }
+
+    /// Returns a wish for a deployment of the service, to which its caller adds what the kind needs.
+    pub(crate) fn deployment(&self, kind: &str) -> DeploymentRequest {
+        DeploymentRequest {
+            project: self.project.clone(),
+            service: self.service.clone(),
+            kind: kind.to_owned(),
+            source: None,
+            version: None,
+            with_data: false,
+            overrides: Vec::new(),
+        }
     }
 }
 

@@ -56,6 +56,7 @@ pub(crate) fn service(project: &str, name: &str) -> Service {
         warnings: Vec::new(),
         pids: Vec::new(),
         last_restore_point: None,
+        last_proven: None,
         last_proof: None,
     }
 }

@@ -18,11 +18,13 @@ use crate::wire::{escape, json_body, parse, read_body, read_json, refusal, reque
 use crate::{ClientError, RunStream};
 
 /// How long an ordinary call may take.
-const CALL_DEADLINE: Duration = Duration::from_secs(30);
+pub(crate) const CALL_DEADLINE: Duration = Duration::from_secs(30);
 /// How long a call may take that waits on the box for news, which it does for 20 s.
 const LONG_POLL_DEADLINE: Duration = Duration::from_secs(60);
 /// How long an upload may stand still.
 const UPLOAD_IDLE: Duration = Duration::from_secs(120);
+/// How long a call may take that reads or writes whole volumes: at least 1 TB at the speed of a slow disk.
+const VOLUME_DEADLINE: Duration = Duration::from_secs(4 * 60 * 60);
 
 /// A client of one box. It holds no connection: each call makes its own.
 #[derive(Debug, Clone)]
@@ -61,6 +63,16 @@ impl Client {
         let body = ChannelBody { chunks, sent: sent.clone(), on_progress }.boxed_unsync();
         let path = "/v1/sources";
         let request = request(Method::POST, path, "application/x-tar", body);
+        self.upload(request, path, &sent).await
+    }
+
+    /// Sends a request with a long body, which may take as long as it likes, as long as something moves.
+    pub(crate) async fn upload<T: DeserializeOwned>(
+        &self,
+        request: hyper::Request<RequestBody>,
+        path: &str,
+        sent: &Counter,
+    ) -> Result<T, ClientError> {
         let work = async {
             let mut connection = Connection::open(&self.place, path).await?;
             let answer = connection.send(request, path).await?;
@@ -75,6 +87,28 @@ impl Client {
             if sent.bytes() == before {
                 return Err(ClientError::Late { call: path.to_owned(), seconds: UPLOAD_IDLE.as_secs() });
             }
+        }
+    }
+
+    /// Sends a request and gives its answer back as soon as it begins.
+    pub(crate) async fn begin(
+        &self,
+        request: hyper::Request<RequestBody>,
+        call: &str,
+    ) -> Result<(Connection, hyper::Response<hyper::body::Incoming>), ClientError> {
+        let begin = async {
+            let mut connection = Connection::open(&self.place, call).await?;
+            let answer = connection.send(request, call).await?;
+            if answer.status().is_success() {
+                return Ok((connection, answer));
+            }
+            let status = answer.status().as_u16();
+            let bytes = connection.whole_body(answer.into_body(), call).await?;
+            Err(refusal(status, &bytes, call))
+        };
+        match tokio::time::timeout(CALL_DEADLINE, begin).await {
+            Ok(done) => done,
+            Err(_) => Err(ClientError::Late { call: call.to_owned(), seconds: CALL_DEADLINE.as_secs() }),
         }
     }
 
@@ -119,7 +153,7 @@ impl Client {
         ServiceClient { client: self, path: format!("/v1/services/{}/{}", escape(project), escape(service)) }
     }
 
-    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         let bytes = self.call(Method::GET, path, None, CALL_DEADLINE).await?;
         parse(&bytes, path)
     }
@@ -129,9 +163,37 @@ impl Client {
         parse(&bytes, path)
     }
 
-    async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, ClientError> {
-        let bytes = self.call(Method::POST, path, Some(json_body(body)), CALL_DEADLINE).await?;
-        parse(&bytes, path)
+    pub(crate) async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        self.ask(Method::POST, path, body, CALL_DEADLINE).await
+    }
+
+    /// Waits for an answer that takes as long as reading or writing a whole volume does.
+    pub(crate) async fn get_slowly<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        parse(&self.call(Method::GET, path, None, VOLUME_DEADLINE).await?, path)
+    }
+
+    /// As [`Client::get_slowly`].
+    pub(crate) async fn post_slowly<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        self.ask(Method::POST, path, body, VOLUME_DEADLINE).await
+    }
+
+    /// Sends a JSON body by any method.
+    pub(crate) async fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+        deadline: Duration,
+    ) -> Result<T, ClientError> {
+        parse(&self.call(method, path, Some(json_body(body)), deadline).await?, path)
     }
 
     async fn call(
@@ -158,8 +220,8 @@ impl Client {
 /// The calls about one service.
 #[derive(Debug, Clone)]
 pub struct ServiceClient<'a> {
-    client: &'a Client,
-    path: String,
+    pub(crate) client: &'a Client,
+    pub(crate) path: String,
 }
 
 impl ServiceClient<'_> {
@@ -204,45 +266,15 @@ impl ServiceClient<'_> {
         change: &api::VariableChange,
     ) -> Result<Vec<api::Variable>, ClientError> {
         let path = format!("{}/variables", self.path);
-        let body = Some(json_body(change));
-        parse(&self.client.call(Method::PATCH, &path, body, CALL_DEADLINE).await?, &path)
-    }
-
-    /// Returns its volumes.
-    pub async fn volumes(&self) -> Result<Vec<api::Volume>, ClientError> {
-        self.client.get(&format!("{}/volumes", self.path)).await
-    }
-
-    /// Adds a volume.
-    pub async fn add_volume(&self, request: &api::VolumeRequest) -> Result<api::Volume, ClientError> {
-        self.client.post(&format!("{}/volumes", self.path), request).await
-    }
-
-    /// Returns the files in a folder of a volume.
-    pub async fn volume_files(&self, name: &str, path: &str) -> Result<Vec<api::FileEntry>, ClientError> {
-        let (name, path) = (escape(name), escape(path));
-        self.client.get(&format!("{}/volumes/{name}/files?path={path}", self.path)).await
+        self.client.ask(Method::PATCH, &path, change, CALL_DEADLINE).await
     }
 
     /// Runs a command in its live instance. It may run as long as it likes.
     pub async fn run(&self, request: &api::RunRequest) -> Result<RunStream, ClientError> {
         let call = format!("{}/run", self.path);
         let request = crate::wire::request(Method::POST, &call, "application/json", json_body(request));
-        let begin = async {
-            let mut connection = Connection::open(&self.client.place, &call).await?;
-            let answer = connection.send(request, &call).await?;
-            if answer.status().is_success() {
-                let (waiting, body) = (Vec::new(), answer.into_body());
-                return Ok(RunStream { connection, body, waiting, call: call.clone() });
-            }
-            let status = answer.status().as_u16();
-            let bytes = connection.whole_body(answer.into_body(), &call).await?;
-            Err(refusal(status, &bytes, &call))
-        };
-        match tokio::time::timeout(CALL_DEADLINE, begin).await {
-            Ok(done) => done,
-            Err(_) => Err(ClientError::Late { call: call.clone(), seconds: CALL_DEADLINE.as_secs() }),
-        }
+        let (connection, answer) = self.client.begin(request, &call).await?;
+        Ok(RunStream { connection, body: answer.into_body(), waiting: Vec::new(), call })
     }
 }
 

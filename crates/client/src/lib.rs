@@ -4,10 +4,10 @@ mod calls;
 mod connection;
 mod error;
 mod run;
-
 mod stream;
 mod upload;
 mod user;
+mod volumes;
 mod wire;
 
 pub use calls::{Client, ServiceClient};
@@ -15,3 +15,4 @@ pub use error::ClientError;
 pub use run::RunStream;
 pub use upload::{SourceChunks, source_channel};
 pub use user::user_id;
+pub use volumes::{FileStream, VolumeClient};

@@ -33,6 +33,8 @@ const STOP: Duration = Duration::from_secs(100);
 /// Reading or writing all the data of a volume, which may be a terabyte on a slow disk. Nobody waits for it but its step,
 /// whose own limit is shorter where callers are held.
 const DATA: Duration = Duration::from_secs(6 * 3600);
+/// Removing what no restore point uses. Deployments with data wait for it before they touch anything.
+const COLLECT: Duration = Duration::from_secs(30 * 60);
 /// Renaming what is staged, or taking it back: as long as a busy disk needs for a sync.
 const SWAP: Duration = Duration::from_secs(2 * 60);
 /// Making every process of an instance stand still.
@@ -226,7 +228,7 @@ impl Volumes for BoundedVolumes {
     }
 
     async fn collect(&self, keep: &[PointData]) -> Result<Collected, PortError> {
-        bound("the collection of old restore points", DATA, self.0.collect(keep)).await
+        bound("the collection of old restore points", COLLECT, self.0.collect(keep)).await
     }
 
     async fn erase(&self, volume: &Volume) -> Result<(), PortError> {

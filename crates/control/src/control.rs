@@ -13,6 +13,7 @@ use trackbed_stdx::tasks::Tasks;
 use trackbed_store::{Store, StoreError};
 
 use crate::bounded::{BoundedEdge, BoundedEngine, BoundedVolumes};
+use crate::keeping::Keeping;
 use crate::routes::RoutesKnown;
 use crate::streams::NoticesSeen;
 use crate::sweep::Jobs;
@@ -145,6 +146,8 @@ pub(crate) struct Inner {
     pub(crate) route_order: tokio::sync::Mutex<()>,
     pub(crate) routes_known: RoutesKnown,
     pub(crate) notices_seen: NoticesSeen,
+    /// What the keepers of data remember.
+    pub(crate) keeping: Keeping,
     /// Since when callers of a service are held for a handover.
     pub(crate) held_since: Mutex<HashMap<ServiceId, tokio::time::Instant>>,
     /// Wakes the worker of a service.
@@ -171,6 +174,7 @@ impl Control {
                 route_order: tokio::sync::Mutex::new(()),
                 routes_known: RoutesKnown::default(),
                 notices_seen: NoticesSeen::default(),
+                keeping: Keeping::default(),
                 held_since: Mutex::default(),
                 wakers: Mutex::default(),
                 news: watch::Sender::new(0),
@@ -201,6 +205,10 @@ impl Control {
         }
         self.spawn_sweeper();
         self.spawn_route_keeper();
+        self.spawn_backup_keeper();
+        self.spawn_drills();
+        self.spawn_retention_keeper();
+        self.spawn_stray_keeper();
         Ok(())
     }
 

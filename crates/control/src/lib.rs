@@ -5,29 +5,47 @@
 //! edge must know is computed from the stored state alone ([`routes`]), so a crash at any point is repaired by doing
 //! the same thing again.
 
+mod backup;
 mod bounded;
+mod budget;
 mod build_log;
 mod cancel;
+mod clones;
+mod collect;
+mod comparing;
 mod control;
+mod data_status;
 mod deploy;
 mod diagnose;
+mod drills;
 mod environment;
+mod freezer;
 mod health;
+mod keeping;
 mod requests;
 mod resolve;
+pub mod retention;
 mod routes;
 mod spec;
 mod status;
+mod stray;
 mod streams;
 mod supervise;
 mod sweep;
+mod ticks;
 mod variables;
+mod volume_changes;
 mod volumes;
+mod words;
 mod worker;
 
 pub use build_log::LogFilePage;
+pub use clones::CloneWish;
+pub use comparing::WayBack;
 pub use control::{AbortPoint, Config, Control, ControlError, Moment, Parts};
+pub use data_status::VolumeData;
 pub use requests::DeploymentWish;
 pub use resolve::PointAt;
 pub use status::{ServiceLogPage, ServiceState, ServiceStatus};
+pub use stray::ALLOW_DATA_OUTSIDE;
 pub use volumes::{Holder, Lease};

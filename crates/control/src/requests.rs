@@ -13,6 +13,7 @@ use crate::cancel::{is_waiting, withdraw};
 use crate::control::{Control, ControlError};
 use crate::environment::owner_variables;
 use crate::resolve::{PointAt, resolve};
+use crate::stray::settings_among;
 
 /// A deployment that somebody wants.
 #[derive(Debug, Clone)]
@@ -248,6 +249,7 @@ impl Control {
         }
         let path = self.inner.config.data_dir.join("sources").join(source.as_str());
         let source = Source { digest: source, path };
+        let overrides = settings_among(&overrides);
         Ok(self.inner.builder.plan(PlanRequest { source, overrides, stored: Vec::new(), variables }).await?)
     }
 }

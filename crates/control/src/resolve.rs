@@ -83,7 +83,8 @@ pub(crate) fn resolve(db: &Db<'_>, service: &Service, wish: DeploymentWish) -> A
                 let source = allowed!(live).source;
                 return Ok(Ok(Resolved::pushed(DeploymentKind::Redeploy, Some(source), Vec::new())));
             };
-            Resolved::pushed(DeploymentKind::Redeploy, newest.source, newest.overrides)
+            let overrides = crate::stray::settings_among(&newest.overrides);
+            Resolved::pushed(DeploymentKind::Redeploy, newest.source, overrides)
         }
         DeploymentWish::Rollback { version, with_data } => {
             let live = allowed!(live);

@@ -10,7 +10,7 @@ use trackbed_core::service::{Service, Wanted};
 use trackbed_core::settings::{HOLD_WINDOW_DEFAULT, Handover, STOP_GRACE_DEFAULT};
 
 use crate::control::{Control, ControlError};
-use crate::deploy::{start_patience, waited_at_most};
+use crate::deploy::{data_patience, start_patience, waited_at_most};
 
 /// Longest wait of a parked request: as long as the handover may take, and the start of the old release after it, so
 /// that a handover which is undone has refused nobody. After the undo it goes on from the same beginning.
@@ -20,7 +20,8 @@ fn park_limit(routed: &Routed, held: Option<&Deployment>) -> Duration {
     let before = match held {
         Some(held) => {
             let window = held.hold_window_ms.map_or(HOLD_WINDOW_DEFAULT, Duration::from_millis);
-            waited_at_most(routed.stop_grace.unwrap_or(STOP_GRACE_DEFAULT), window)
+            let grace = routed.stop_grace.unwrap_or(STOP_GRACE_DEFAULT);
+            waited_at_most(grace, window, data_patience(held))
         }
         None => Duration::ZERO,
     };

@@ -1,16 +1,37 @@
 //! From a release to the instance that runs it.
 
 use trackbed_core::instance::{AppTree, InstanceKind, InstanceSpec, VolumeMount};
+use trackbed_core::ports::VolumePlace;
 use trackbed_core::release::Release;
 use trackbed_core::service::Service;
 use trackbed_core::settings::Limits;
-use trackbed_core::{InstanceId, ReleaseId};
+use trackbed_core::{InstanceId, ReleaseId, VolumeId};
 
 use crate::control::{Control, ControlError};
 use crate::environment::{InstanceEnvironment, for_instance};
 
 /// Processes and threads of an instance when nothing else is asked for: far above any backend, far below a fork bomb.
 const PIDS_DEFAULT: u32 = 1024;
+
+/// What an instance finds in its volumes.
+#[derive(Clone, Copy)]
+pub(crate) enum Data<'a> {
+    /// The data of the service.
+    Live,
+    /// Copies in places of their own. It has no network: nothing that it does may reach the world.
+    Copies(&'a [(VolumeId, VolumePlace)]),
+}
+
+/// An instance to start.
+#[derive(Clone, Copy)]
+pub(crate) struct Start<'a> {
+    pub(crate) service: &'a Service,
+    pub(crate) release: &'a ReleaseId,
+    /// Its id, which is already stored.
+    pub(crate) instance: &'a InstanceId,
+    pub(crate) deployment: Option<&'a str>,
+    pub(crate) data: Data<'a>,
+}
 
 impl Control {
     /// Starts an instance of a release under an id that is already stored. Repeating it is fine.
@@ -21,14 +42,20 @@ impl Control {
         instance: &InstanceId,
         deployment: Option<&str>,
     ) -> Result<Release, ControlError> {
+        self.start_on(Start { service, release, instance, deployment, data: Data::Live }).await
+    }
+
+    /// Starts an instance on data. Repeating it is fine.
+    pub(crate) async fn start_on(&self, start: Start<'_>) -> Result<Release, ControlError> {
+        let Start { service, release, instance, deployment, data } = start;
         let (service_id, release_id) = (service.id.clone(), release.clone());
-        let (release, owner, volumes) = self
+        let (release, owner, volumes, mut links) = self
             .inner
             .store
             .with(move |db| {
                 let release = db.load_release(&release_id)?;
                 let owner = db.load_release_variables(&release_id)?;
-                Ok((release, owner, db.list_volumes(&service_id)?))
+                Ok((release, owner, db.list_volumes(&service_id)?, db.list_app_links(&service_id)?))
             })
             .await?;
         if self.inner.engine.inspect(instance).await?.is_some() {
@@ -40,7 +67,13 @@ impl Control {
         };
         let mut mounts = Vec::new();
         for volume in &volumes {
-            let place = self.inner.volumes.ensure(volume).await?;
+            let place = match data {
+                Data::Live => self.inner.volumes.ensure(volume).await?,
+                Data::Copies(places) => match places.iter().find(|(id, _)| *id == volume.id) {
+                    Some((_, place)) => place.clone(),
+                    None => continue,
+                },
+            };
             mounts.push(VolumeMount {
                 volume: volume.id.clone(),
                 host_path: place.directory.to_string_lossy().into_owned(),
@@ -49,6 +82,11 @@ impl Control {
                 shared: release.config.shares_volumes(),
             });
         }
+        // A link into a volume that is removed leads nowhere; the app then finds what its image has there.
+        links.retain(|link| {
+            let below = |mount: &VolumeMount| link.to.strip_prefix(mount.mount.as_str());
+            mounts.iter().filter_map(below).any(|rest| rest.starts_with('/'))
+        });
         let env = for_instance(&InstanceEnvironment {
             service,
             release: &release,
@@ -74,8 +112,8 @@ impl Control {
             env,
             limits,
             port: Some(port),
-            offline: false,
-            links: Vec::new(),
+            offline: matches!(data, Data::Copies(_)),
+            links,
         };
         self.inner.engine.start(&spec).await?;
         Ok(release)

@@ -49,7 +49,7 @@ pub struct ServiceStatus {
     pub traffic: TargetStats,
     /// Requests that wait at the edge.
     pub parked: u64,
-    /// What is odd about the streams of the live release, and the mend.
+    /// What is odd about the streams of the live release, about its data and their backups, and the mend.
     pub warnings: Vec<String>,
     /// The newest deployment.
     pub last_deployment: Option<Deployment>,
@@ -95,7 +95,8 @@ impl Control {
         let edge = self.inner.edge.stats().await.unwrap_or_default();
         let mut traffic = TargetStats::default();
         let parked = edge.parked.get(service.id.as_str()).map_or(0, |parked| parked.now);
-        let warnings = self.stream_warnings(&service).await?;
+        let mut warnings = self.stream_warnings(&service).await?;
+        warnings.extend(self.data_warnings(&service).await?);
         if let Some(id) = id {
             instance = self.inner.engine.inspect(&id).await?;
             stats = self.inner.engine.stats(&id).await.unwrap_or_default();

@@ -3,13 +3,21 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
+use trackbed_core::deployment::DeploymentState;
 use trackbed_core::instance::{InstanceKind, InstanceState, InstanceStatus};
-use trackbed_core::{InstanceId, ServiceId};
+use trackbed_core::{InstanceId, ServiceId, Timestamp};
 
 use crate::control::{Control, ControlError, within};
 
 /// Ended instances whose logs and writable tops are kept, per service.
 const ENDED_KEPT: usize = 5;
+/// Deployments of a service whose instances are kept beyond that: data that an app kept outside its volumes can be had
+/// until the next deployment but one.
+const DEPLOYMENTS_KEPT: usize = 2;
+/// Runs since then that are kept because they left a database outside the volumes.
+const WITH_DATA_KEPT: usize = 10;
+/// Deployments of a service that are looked through for those.
+const LOOKED_THROUGH: u32 = 50;
 /// Time between sweeps.
 const INTERVAL: Duration = Duration::from_secs(60);
 
@@ -27,6 +35,14 @@ pub(crate) enum Jobs {
     Run,
     /// They were started by an earlier control plane: nobody waits for them any more.
     AreOrphans,
+}
+
+/// The runs whose writable tops are kept.
+#[derive(Default)]
+struct LastRuns {
+    instances: HashSet<InstanceId>,
+    /// When the last deployment but one was asked for.
+    since: Option<Timestamp>,
 }
 
 impl Control {
@@ -76,13 +92,49 @@ impl Control {
                 }
             }
         }
-        for mut instances in ended.into_values() {
+        for (service, mut instances) in ended {
             instances.sort_by_key(|instance| std::cmp::Reverse(instance.started_at));
+            if instances.len() <= ENDED_KEPT {
+                continue;
+            }
+            let last_runs = self.last_runs(&service).await?;
+            let mut with_data = 0;
             for old in instances.iter().skip(ENDED_KEPT) {
+                if last_runs.instances.contains(&old.id) {
+                    continue;
+                }
+                // A release that crashes again and again must not push out the run in which it wrote.
+                let is_recent = last_runs.since.is_some_and(|since| old.started_at >= since);
+                if is_recent && with_data < WITH_DATA_KEPT && self.has_data_outside(&old.id).await {
+                    with_data += 1;
+                    continue;
+                }
                 self.inner.engine.remove(&old.id).await?;
             }
         }
         Ok(())
+    }
+
+    /// Returns which instances the last deployments of a service started and ended.
+    async fn last_runs(&self, service: &ServiceId) -> Result<LastRuns, ControlError> {
+        let id = service.clone();
+        let newest = self.inner.store.with(move |db| db.list_deployments(&id, LOOKED_THROUGH)).await?;
+        let mut runs = LastRuns::default();
+        let successes = newest.into_iter().filter(|deployment| deployment.state == DeploymentState::Success);
+        for deployment in successes.take(DEPLOYMENTS_KEPT) {
+            runs.since = Some(deployment.created_at);
+            runs.instances.extend(deployment.instance);
+            runs.instances.extend(deployment.old_instance);
+        }
+        Ok(runs)
+    }
+
+    async fn has_data_outside(&self, instance: &InstanceId) -> bool {
+        match self.inner.engine.stray_files(instance, 1).await {
+            Ok(files) => files.iter().any(|file| file.is_database),
+            // What cannot be looked at may hold data.
+            Err(_) => true,
+        }
     }
 
     /// Ends an instance that nothing refers to. It may be an old release that could not be retired in time, so the edge
@@ -123,6 +175,7 @@ impl Control {
                     for deployment in db.list_unfinished(&service.id)? {
                         referred.extend(deployment.instance);
                         referred.extend(deployment.old_instance);
+                        referred.extend(deployment.rehearsal.map(|rehearsal| rehearsal.instance));
                     }
                 }
                 Ok(referred)

@@ -390,8 +390,8 @@ pub struct PutBack {
     pub volume: VolumeId,
     /// What the failed release had changed; that is set aside in the stage [`Deployment::aside`].
     pub difference: Difference,
-    /// Whether the pin is staged, so that only the swap is left.
-    pub is_staged: bool,
+    /// Where the pin is staged, so that only the swap is left; afterwards what is set aside lies there.
+    pub place: Option<String>,
 }
 
 /// A file that an app keeps outside its volumes and that is to move into one.

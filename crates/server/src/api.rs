@@ -5,18 +5,21 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{get, post};
+use axum::routing::{get, patch, post};
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use trackbed_control::Control;
 use trackbed_core::Host;
+use trackbed_core::ports::Engine;
 use trackbed_edge::EdgeClient;
-use trackbed_sandbox::Sandbox;
 use trackbed_stdx::tasks::Tasks;
+use trackbed_volume::LocalVolumes;
 
 use crate::given::unknown;
 use crate::peer::OwnUserListener;
-use crate::routes::{boxes, deployments, logs, run, services, sources, variables, volumes};
+use crate::routes::{
+    boxes, databases, deployments, files, logs, points, run, services, sources, variables, volumes,
+};
 
 /// Largest JSON body: a change of variables may carry many long values. Sources are streams and have limits of their own.
 const JSON_BODY_MAX_BYTES: usize = 16 * 1024 * 1024;
@@ -25,8 +28,9 @@ const JSON_BODY_MAX_BYTES: usize = 16 * 1024 * 1024;
 #[derive(Clone)]
 pub(crate) struct Api {
     pub(crate) control: Control,
-    pub(crate) engine: Arc<Sandbox>,
+    pub(crate) engine: Arc<dyn Engine>,
     pub(crate) edge: Arc<EdgeClient>,
+    pub(crate) volumes: Arc<LocalVolumes>,
     pub(crate) data_dir: PathBuf,
     pub(crate) domain: Host,
     /// Ends `serve`; carries whether instances shall end too.
@@ -55,7 +59,21 @@ fn router(api: Api) -> Router {
         .route("/logs", get(logs::service))
         .route("/variables", get(variables::list).patch(variables::change))
         .route("/volumes", get(volumes::list).post(volumes::add))
-        .route("/volumes/{name}/files", get(volumes::files))
+        .route("/volumes/{name}", patch(volumes::change).delete(volumes::remove))
+        .route("/volumes/{name}/undelete", post(volumes::undelete))
+        .route("/volumes/{name}/clones", post(volumes::clone))
+        .route("/volumes/{name}/files", get(files::files))
+        .route("/volumes/{name}/file", get(files::get).put(files::put).layer(DefaultBodyLimit::disable()))
+        .route("/volumes/{name}/usage", get(files::measure))
+        .route("/volumes/{name}/points", get(points::list))
+        .route("/volumes/{name}/difference", get(points::difference))
+        .route("/volumes/{name}/restore", post(points::restore))
+        .route("/volumes/{name}/drills", post(points::drill))
+        .route("/volumes/{name}/queries", post(databases::query))
+        .route("/points", post(points::take))
+        .route("/adoptions", post(points::adopt))
+        .route("/databases", get(databases::list))
+        .route("/rollback", get(points::preview_rollback))
         .route("/run", post(run::run));
     let v1 = Router::new()
         .route("/box", get(boxes::show))

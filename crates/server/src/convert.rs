@@ -12,11 +12,14 @@ use trackbed_core::release::Release;
 use trackbed_core::service::Service;
 use trackbed_core::settings::Handover;
 
+use crate::convert_data::DataOfDeployment;
+
 pub(crate) fn deployment(
     control: &Control,
     deployment: &Deployment,
     service: &Service,
     release: Option<&Release>,
+    data: DataOfDeployment,
 ) -> wire::Deployment {
     let live = service.live.as_ref().map(|live| &live.release);
     wire::Deployment {
@@ -56,6 +59,12 @@ pub(crate) fn deployment(
             requests: pause.requests,
             refused: pause.refused,
         }),
+        pins: data.pins,
+        restores: data.restores,
+        replaced: data.replaced,
+        adopts: data.adopts,
+        data_undone: deployment.data_undone.clone(),
+        rehearsal_took_ms: deployment.rehearsal_took_ms,
         failure: deployment.failure.as_ref().map(failure),
         superseded_by: match &deployment.withdrawal {
             Some(Withdrawal::Superseded { by }) => Some(by.to_string()),
@@ -157,6 +166,13 @@ pub(crate) fn service(control: &Control, status: ServiceStatus, around: Around) 
         longest_silence_ms: status.traffic.longest_silence_ms,
         requests: status.traffic.requests,
     });
+    // What holds for all its data is what holds for the worst of its volumes.
+    let worst = |of: fn(&wire::Volume) -> Option<i64>| around.volumes.iter().map(of).min().flatten();
+    let (last_restore_point, last_proven, last_proof) = (
+        worst(|volume| volume.last_restore_point),
+        worst(|volume| volume.last_proven),
+        worst(|volume| volume.last_proof),
+    );
     let under_way = ["queued", "building", "deploying"];
     wire::Service {
         project: status.service.project_name.to_string(),
@@ -189,7 +205,8 @@ pub(crate) fn service(control: &Control, status: ServiceStatus, around: Around) 
         warnings: status.warnings,
         pids: status.instance.map(|instance| instance.pids).unwrap_or_default(),
         instance,
-        last_restore_point: None,
-        last_proof: None,
+        last_restore_point,
+        last_proven,
+        last_proof,
     }
 }

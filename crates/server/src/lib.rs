@@ -2,10 +2,12 @@
 
 mod api;
 mod convert;
+mod convert_data;
 mod edge_keeper;
 mod error;
 mod given;
 mod peer;
+mod pieces;
 mod routes;
 mod serve;
 

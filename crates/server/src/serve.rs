@@ -121,13 +121,14 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<()> {
     let engine = sandbox.clone();
     tokio::task::spawn_blocking(move || engine.reconcile(&|_| true)).await??;
     builder.sweep().await?;
+    let volumes = Arc::new(LocalVolumes::new(&data_dir));
     let control = Control::new(
         Parts {
             store,
             builder: Arc::new(builder),
             engine: sandbox.clone(),
             edge: edge.clone(),
-            volumes: Arc::new(LocalVolumes::new(&data_dir)),
+            volumes: volumes.clone(),
             clock: now,
             config: Config {
                 data_dir: data_dir.clone(),
@@ -154,6 +155,7 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<()> {
         control,
         engine: sandbox.clone(),
         edge: edge.clone(),
+        volumes,
         data_dir: data_dir.clone(),
         domain,
         stop,

@@ -14,6 +14,7 @@ mod place;
 mod restore;
 #[cfg(test)]
 mod rig;
+mod survey;
 mod transfer;
 mod volumes;
 mod walk;
@@ -22,4 +23,5 @@ pub use browse::{Entry, EntryKind, Usage, list_files, usage};
 pub use chunk_store::{CHUNK_BYTES, ChunkId, ChunkReader, Extent, SnapshotStore, StoreError};
 pub use manifest::{ENTRIES_MAX, Entry as ManifestEntry, FileContent, Header, Kind, Manifest};
 pub use place::LocalVolumes;
+pub use survey::{EntryUse, FolderUse, FoundDatabase, find_databases, folder_use, is_database};
 pub use transfer::{FolderReading, Reading, Replace, read_file, write_file};

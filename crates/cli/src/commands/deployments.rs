@@ -4,7 +4,7 @@ use anyhow::Result;
 use trackbed_api::Deployment;
 use trackbed_stdx::clock::now_ms;
 
-use crate::human::{ago, headline, pause_cell, table};
+use crate::human::{ago, duration, headline, pause_cell, table};
 use crate::session::Session;
 use crate::target::Target;
 
@@ -37,13 +37,16 @@ pub(crate) async fn run(session: &Session, args: &Args) -> Result<u8> {
         return Ok(0);
     }
     let now = now_ms();
-    let head = ["DEPLOYMENT", "KIND", "STATUS", "RELEASE", "WHEN", "CALLERS WAITED", ""].map(str::to_owned);
+    let head = ["DEPLOYMENT", "KIND", "STATUS", "RELEASE", "WHEN", "CALLERS WAITED", "DATA BEFORE", ""]
+        .map(str::to_owned);
     let rows = deployments.into_iter().map(|deployment| {
         let note = note(&deployment);
         let when = ago(now, deployment.created_at);
         let release = deployment.release.unwrap_or_else(|| "-".to_owned());
         let waited = deployment.pause.as_ref().map_or_else(|| "-".to_owned(), pause_cell);
-        [deployment.id, deployment.kind, deployment.status, release, when, waited, note]
+        let pins: Vec<_> = deployment.pins.into_iter().filter(|pin| pin.taken).map(|pin| pin.point).collect();
+        let pins = if pins.is_empty() { "-".to_owned() } else { pins.join(" ") };
+        [deployment.id, deployment.kind, deployment.status, release, when, waited, pins, note]
     });
     for line in table(&std::iter::once(head).chain(rows).collect::<Vec<_>>()) {
         session.output.result(line)?;
@@ -51,10 +54,21 @@ pub(crate) async fn run(session: &Session, args: &Args) -> Result<u8> {
     Ok(0)
 }
 
+/// What is worth a word: whether it is live, why it failed, what happened to the data, how its rehearsal went.
 fn note(deployment: &Deployment) -> String {
+    let mut notes = Vec::new();
     match &deployment.failure {
-        _ if deployment.live => "live".to_owned(),
-        Some(failure) => format!("{}: {}", failure.stage, headline(&failure.reason)),
-        None => deployment.superseded_by.as_ref().map(|by| format!("by {by}")).unwrap_or_default(),
+        _ if deployment.live => notes.push("live".to_owned()),
+        Some(failure) => notes.push(format!("{}: {}", failure.stage, headline(&failure.reason))),
+        None => notes.extend(deployment.superseded_by.as_ref().map(|by| format!("by {by}"))),
     }
+    if let Some(took_ms) = deployment.rehearsal_took_ms {
+        notes.push(format!("rehearsed in {}", duration(i64::try_from(took_ms).unwrap_or(i64::MAX))));
+    }
+    notes.extend(
+        deployment.restores.iter().map(|restored| format!("{} back to {}", restored.volume, restored.point)),
+    );
+    notes.extend(deployment.adopts.as_ref().map(|adopts| format!("{} into {}", adopts.path, adopts.volume)));
+    notes.extend(deployment.data_undone.as_ref().map(|undone| headline(undone)));
+    notes.join("; ")
 }

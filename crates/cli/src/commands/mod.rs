@@ -2,6 +2,7 @@
 
 pub(crate) mod cancel;
 pub(crate) mod completions;
+pub(crate) mod db;
 pub(crate) mod deployments;
 pub(crate) mod down;
 pub(crate) mod install;
@@ -28,7 +29,8 @@ pub(crate) async fn run(session: &Session, verb: Verb) -> u8 {
         Verb::Status(args) => status::run(session, &args).await,
         Verb::Logs(args) => logs::run(session, &args).await,
         Verb::Variables(args) => variables::run(session, args).await,
-        Verb::Volume(args) => volume::run(session, args).await,
+        Verb::Volume(args) => Box::pin(volume::run(session, args)).await,
+        Verb::Db(args) => db::run(session, args).await,
         Verb::Deployments(args) => deployments::run(session, &args).await,
         Verb::Rollback(args) => Box::pin(rollback::run(session, &args)).await,
         Verb::Redeploy(args) => Box::pin(redeploy::run(session, &args)).await,

@@ -17,5 +17,5 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(session: &Session, args: &Args) -> Result<u8> {
-    deploy::again(session, &args.target, "restart", None, args.follow).await
+    deploy::again(session, &args.target, "restart", args.follow).await
 }

@@ -157,7 +157,11 @@ fn service_lines(service: &Service, now: i64) -> Vec<String> {
     lines.extend(service.warnings.iter().map(|warning| format!("! {}", plain(warning))));
     for volume in &service.volumes {
         let (used, free) = (size(volume.used_bytes), size(volume.free_bytes));
-        lines.push(format!("volume {} at {}: {used} used, {free} free", volume.name, volume.mount));
+        let limit = volume.limit_bytes.map_or_else(String::new, |limit| format!(" of {}", size(limit)));
+        lines.push(format!("volume {} at {}: {used}{limit} used, {free} free", volume.name, volume.mount));
+    }
+    if !service.volumes.is_empty() {
+        lines.push(data(service, now));
     }
     if service.isolation.level != "full" {
         lines.push(format!("isolation {}", service.isolation.level));
@@ -174,11 +178,21 @@ fn service_lines(service: &Service, now: i64) -> Vec<String> {
     if let Some(seen) = service.last_deployment.as_ref().and_then(|deployment| deployment.pause.as_ref()) {
         lines.push(format!("last deployment: {}", pause(seen)));
     }
-    if let Some(at) = service.last_restore_point {
-        let proof = service.last_proof.map(|at| format!(", proven {}", ago(now, at)));
-        lines.push(format!("restore point {}{}", ago(now, at), proof.unwrap_or_default()));
+    if let Some(undone) = service.last_deployment.as_ref().and_then(|last| last.data_undone.as_ref()) {
+        lines.push(format!("last deployment: {}", headline(undone)));
     }
     lines
+}
+
+/// How far the data could go back for certain: `data: restore point 5 min ago, proven restorable: 2 h ago`.
+fn data(service: &Service, now: i64) -> String {
+    match (service.last_restore_point, service.last_proven) {
+        (Some(at), Some(proven)) => {
+            format!("data: restore point {}, proven restorable: {}", ago(now, at), ago(now, proven))
+        }
+        (Some(at), None) => format!("data: restore point {}, none is proven restorable yet", ago(now, at)),
+        (None, _) => "data: no restore point yet".to_owned(),
+    }
 }
 
 /// The open streams of an instance: `, 3 streams (1 WebSocket; oldest 4 min 2 s, longest silence 14 s)`.

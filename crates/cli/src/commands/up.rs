@@ -42,6 +42,9 @@ pub(crate) struct Args {
     /// Upload what .gitignore drops, too (.railwayignore still counts)
     #[arg(long)]
     no_gitignore: bool,
+    /// Deploy even though the app keeps data outside its volumes, which is lost with the next release
+    #[arg(long)]
+    allow_data_outside: bool,
     #[command(flatten)]
     follow: Follow,
 }
@@ -61,6 +64,7 @@ impl Args {
             ("deploy.startCommand", self.start.clone()),
             ("deploy.healthcheckPath", self.health_path.clone()),
             ("deploy.healthcheckTimeout", timeout),
+            ("deploy.allowDataOutside", self.allow_data_outside.then(|| "true".to_owned())),
         ]
         .into_iter()
         .filter_map(|(key, value)| Some((key.to_owned(), value?)))
@@ -90,13 +94,7 @@ pub(crate) async fn run(session: &Session, args: &Args) -> Result<u8> {
         let plural = if files == 1 { "" } else { "s" };
         session.output.talk(format!("deploying {names} ({files} file{plural})"));
     }
-    let request = DeploymentRequest {
-        project: names.project.clone(),
-        service: names.service.clone(),
-        kind: "up".to_owned(),
-        source: Some(source),
-        version: None,
-        overrides: args.overrides(),
-    };
+    let request =
+        DeploymentRequest { source: Some(source), overrides: args.overrides(), ..names.deployment("up") };
     deploy::deploy(session, &client, &request, args.follow).await
 }

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::args::{Invocation, parse_from};
 use crate::commands;
+use crate::input::Input;
 use crate::output::Output;
 use crate::session::Session;
 use crate::tests::Scratch;
@@ -86,14 +87,25 @@ impl FakeBox {
         self.run_into(line, Output::to(result.clone(), talk.clone())).await.ran(&result, &talk)
     }
 
+    /// Runs a command line that is given this to read.
+    pub(crate) async fn run_with(&self, line: &[&str], input: &str) -> Ran {
+        let (result, talk) = (Buffer::default(), Buffer::default());
+        let output = Output::to(result.clone(), talk.clone());
+        self.run_in(line, output, Input::of(input)).await.ran(&result, &talk)
+    }
+
     /// Runs a command line and prints elsewhere.
     pub(crate) async fn run_into(&self, line: &[&str], output: Output) -> Code {
+        self.run_in(line, output, Input::of("")).await
+    }
+
+    async fn run_in(&self, line: &[&str], output: Output, input: Input) -> Code {
         let words = std::iter::once("trackbed").chain(line.iter().copied()).map(Into::into);
         let Invocation::Command(command) = parse_from(words).unwrap() else {
             panic!("{line:?} is no command")
         };
-        let session =
-            Session { data_dir: self.data.path().to_owned(), folder: self.app.path().join("demo"), output };
+        let folder = self.app.path().join("demo");
+        let session = Session { data_dir: self.data.path().to_owned(), folder, output, input };
         Code(commands::run(&session, command.verb).await)
     }
 }

@@ -92,7 +92,17 @@ async fn success_prints_the_url_as_the_only_result() {
 #[tokio::test]
 async fn the_source_arrives_whole_and_flags_become_settings() {
     let fake = FakeBox::start(ends("success", &Value::Null));
-    fake.run(&["up", "--start", "python main.py", "--health-path", "/h", "--health-timeout", "9"]).await;
+    fake.run(&[
+        "up",
+        "--start",
+        "python main.py",
+        "--health-path",
+        "/h",
+        "--health-timeout",
+        "9",
+        "--allow-data-outside",
+    ])
+    .await;
     let asked = fake.asked();
     let source = asked.iter().find(|asked| asked.line == "POST /v1/sources").unwrap();
     let mut archive = tar::Archive::new(source.body.as_slice());
@@ -105,8 +115,8 @@ async fn the_source_arrives_whole_and_flags_become_settings() {
     let request = asked.iter().find(|asked| asked.line == "POST /v1/deployments").unwrap().json();
     let expected = json!({
         "project": "demo", "service": "demo", "kind": "up", "source": "sha256:abc", "version": null,
-        "overrides": [["deploy.startCommand", "python main.py"], ["deploy.healthcheckPath", "/h"],
-                      ["deploy.healthcheckTimeout", "9"]],
+        "with_data": false, "overrides": [["deploy.startCommand", "python main.py"], ["deploy.healthcheckPath", "/h"],
+                      ["deploy.healthcheckTimeout", "9"], ["deploy.allowDataOutside", "true"]],
     });
     assert_eq!(request, expected);
 }

@@ -6,11 +6,13 @@ use trackbed_core::deployment::{Deployment, Failure, Step};
 use trackbed_core::settings::ServiceConfig;
 use trackbed_store::StoreError;
 
+use super::hold::data_patience;
 use crate::control::Control;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// How long undoing may take besides the grace of the old release, which may be just ending: ending two instances.
+/// How long undoing may take besides the grace of the old release, which may be just ending, and besides putting data
+/// back: ending two instances.
 /// What is left then is the sweeper's.
 const UNDO: Duration = Duration::from_secs(4 * 60);
 
@@ -59,9 +61,9 @@ fn limit_of(step: Step) -> Limit {
         // Directories are made, and the image's own interpreter may be tried.
         Step::Check => limit(5 * MINUTE, Asked::Nothing, BOX_HANGS),
         // The old release serves meanwhile; a big volume may have to be read and written as a whole.
-        Step::Stage => limit(3 * 60 * MINUTE, Asked::Nothing, DATA_IS_SLOW),
+        Step::Stage => limit(60 * MINUTE, Asked::Nothing, DATA_IS_SLOW),
         // Likewise, and then the health timeout of the new release.
-        Step::Rehearse => limit(3 * 60 * MINUTE, Asked::Health, DATA_IS_SLOW),
+        Step::Rehearse => limit(60 * MINUTE, Asked::Health, DATA_IS_SLOW),
         // It ends by itself at the drain limit, and begins it anew after a restart of the box.
         Step::Drain => limit(MINUTE, Asked::DrainTwice, BOX_HANGS),
         // Requests in flight have 10 s of their own; callers wait.
@@ -92,7 +94,7 @@ impl Control {
     pub(super) async fn time_limit(&self, deployment: &Deployment) -> Result<Duration, StoreError> {
         let Limit { own, asked, .. } = limit_of(deployment.step);
         let (own, asked) = match deployment.is_given_up() {
-            true => (UNDO, Asked::Grace),
+            true => (UNDO.saturating_add(data_patience(deployment)), Asked::Grace),
             false => (own, asked),
         };
         let release = match asked {

@@ -16,7 +16,17 @@ use crate::health::{Gate, Verdict};
 
 impl Control {
     /// Streams come first, while the old release still serves everything: nobody waits for somebody else's stream.
-    pub(super) async fn drain_streams(&self, deployment: &Deployment) -> Result<(), StepError> {
+    pub(super) async fn drain_streams(
+        &self,
+        service: &Service,
+        deployment: &mut Deployment,
+    ) -> Result<(), StepError> {
+        // It may have ended and been started again while data was staged. From here on nobody starts it beside us.
+        let now = service.live.as_ref().and_then(|live| live.instance.clone());
+        if deployment.old_instance != now {
+            deployment.old_instance = now;
+            self.save(deployment).await?;
+        }
         let Some(old) = &deployment.old_instance else { return Ok(()) };
         let limit = self.config_of_previous(deployment).await?.drain_timeout;
         let drained = self.drain(old, limit, |stats| stats.streams == 0).await;
@@ -159,6 +169,7 @@ impl Control {
     pub(super) async fn retire_old(&self, deployment: &mut Deployment) -> Result<(), StepError> {
         self.sync_routes().await?;
         if deployment.handover != Some(Handover::Overlap) {
+            self.tell_data_left(deployment).await?;
             return Ok(self.note_pause(deployment).await?);
         }
         let Some(old) = &deployment.old_instance else { return Ok(()) };
@@ -180,7 +191,8 @@ impl Control {
             .engine
             .stop(old, config.stop_grace)
             .await
-            .map_err(|error| failed(Step::Retire, error, Vec::new()))
+            .map_err(|error| failed(Step::Retire, error, Vec::new()))?;
+        Ok(self.tell_data_left(deployment).await?)
     }
 
     async fn config_of_previous(&self, deployment: &Deployment) -> Result<ServiceConfig, StepError> {

@@ -22,6 +22,12 @@ const START_MARGIN: u32 = 2;
 const START_PATIENCE: Duration = Duration::from_secs(30);
 /// How long the requests that were parked may take to leave the edge before what they saw is written down.
 const LEAVE_LIMIT: Duration = Duration::from_secs(2);
+/// What putting data back takes at least, in the eyes of those who wait.
+const DATA_PATIENCE: Duration = Duration::from_secs(10);
+/// And at most: beyond that the old release serves with what is there.
+const DATA_PATIENCE_MAX: Duration = Duration::from_secs(10 * 60);
+/// Reading a restore point and writing it to a slow disk.
+const DATA_BYTES_PER_SECOND: u64 = 40_000_000;
 /// Deployments that are looked through for the one that was undone.
 const NEWEST: u32 = 10;
 
@@ -39,9 +45,19 @@ pub(super) fn hold_window(service: &Service, config: &ServiceConfig) -> Option<D
 }
 
 /// The longest that a request may have waited when the old release is started again: its last requests, its stop, the
-/// window of the new one, and the new one's stop.
-pub(crate) fn waited_at_most(stop_grace: Duration, window: Duration) -> Duration {
-    FINISH_LIMIT + stop_grace + window + UNDO_GRACE
+/// window of the new one, the new one's stop, and putting the data back.
+pub(crate) fn waited_at_most(stop_grace: Duration, window: Duration, data: Duration) -> Duration {
+    FINISH_LIMIT + stop_grace + window + UNDO_GRACE + data
+}
+
+/// How long putting the data of a deployment back may take: callers wait for it, so it is bounded whatever the size.
+pub(crate) fn data_patience(deployment: &Deployment) -> Duration {
+    if deployment.pins.is_empty() {
+        return Duration::ZERO;
+    }
+    let bytes: u64 = deployment.pins.iter().filter_map(|pin| Some(pin.capture.as_ref()?.bytes)).sum();
+    let by_size = Duration::from_secs(bytes / DATA_BYTES_PER_SECOND);
+    (DATA_PATIENCE + by_size).min(DATA_PATIENCE_MAX)
 }
 
 /// How long callers are held for a start of the live release.

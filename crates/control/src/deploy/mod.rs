@@ -4,18 +4,22 @@
 //! deployment itself, never in memory, so that another `serve` can go on in the middle. Each has a deadline
 //! ([`deadlines`]), and each that can be undone ends when the deployment is recalled ([`recall`]).
 
-mod data;
 mod deadlines;
 mod drain;
 mod handover;
 mod hold;
+mod pin;
+mod points;
 mod preflight;
 mod preparing;
+mod put_back;
 mod recall;
 mod records;
+mod rehearse;
+mod stage;
 mod undo;
 
-pub(crate) use hold::{start_patience, waited_at_most};
+pub(crate) use hold::{data_patience, start_patience, waited_at_most};
 
 use std::time::Duration;
 
@@ -139,7 +143,10 @@ impl Control {
         // A build, a slow start or a drain may take long; what is live is looked after meanwhile, unless it is the very
         // thing that the step moves.
         let beside = match step {
-            Step::Plan | Step::Build | Step::Release | Step::Stage | Step::Rehearse | Step::Retire => true,
+            Step::Plan | Step::Build | Step::Release | Step::Retire => true,
+            // A release that was stopped for an earlier deployment is not started for a moment only.
+            Step::Stage => deployment.old_instance.is_some() || !deployment.restore.is_empty(),
+            Step::Rehearse => deployment.old_instance.is_some() || deployment.rehearsal.is_some(),
             Step::Start | Step::Health => deployment.handover == Some(Handover::Overlap),
             Step::Check | Step::Drain | Step::Park | Step::Stop => false,
             Step::Pin | Step::Swap | Step::Switch => false,
@@ -270,7 +277,7 @@ impl Control {
             Step::Check => self.check_before_touching(service, deployment).await,
             Step::Stage => self.stage_data(service, deployment).await,
             Step::Rehearse => self.rehearse(service, deployment).await,
-            Step::Drain => self.drain_streams(deployment).await,
+            Step::Drain => self.drain_streams(service, deployment).await,
             Step::Park => self.park_requests(deployment).await,
             Step::Stop => self.stop_old(deployment).await,
             Step::Pin => self.pin_data(service, deployment).await,

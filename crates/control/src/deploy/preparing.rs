@@ -12,10 +12,12 @@ use trackbed_stdx::random;
 use trackbed_store::StoreError;
 
 use super::hold::hold_window;
+use super::points::choose_ids;
 use super::{StepError, failed};
 use crate::build_log::BuildLogFile;
 use crate::control::Control;
 use crate::environment::{Environment, for_build, owner_variables};
+use crate::stray::settings_among;
 
 /// Lines of the build that a failure quotes.
 const BUILD_TAIL_LINES: usize = 20;
@@ -34,8 +36,12 @@ impl Control {
         }
         let source = self.source_of(deployment)?;
         let variables = self.owner_variables(service, Step::Plan).await?;
-        let request =
-            PlanRequest { source, overrides: deployment.overrides.clone(), stored: Vec::new(), variables };
+        let request = PlanRequest {
+            source,
+            overrides: settings_among(&deployment.overrides),
+            stored: Vec::new(),
+            variables,
+        };
         let plan =
             self.inner.builder.plan(request).await.map_err(|error| failed(Step::Plan, error, Vec::new()))?;
         self.event(deployment, EventKind::Note, &plan.summary).await?;
@@ -145,6 +151,7 @@ impl Control {
             return Err(failed(Step::Check, error.hint(hint), Vec::new()));
         }
         refuse_two_writers(Step::Check, &release.config, !volumes.is_empty())?;
+        self.refuse_stray_data(service, deployment).await?;
         // Taken once: after a crash in a later step, `live` may already have changed.
         if deployment.instance.is_none() {
             deployment.handover =
@@ -155,7 +162,9 @@ impl Control {
             deployment.instance = Some(InstanceId::from_random(random::bytes::<ID_BYTES>()));
             deployment.previous = service.live.as_ref().map(|live| live.release.clone());
             deployment.old_instance = service.live.as_ref().and_then(|live| live.instance.clone());
+            choose_ids(deployment, &release.config, &volumes);
         }
+        self.verify_wishes(deployment, &volumes).await?;
         let Some(instance) = deployment.instance.clone() else { return Ok(()) };
         self.fly_ahead(service, deployment, &instance, &release, &volumes).await
     }
@@ -187,6 +196,10 @@ impl Control {
             Handover::Overlap if collides => "both releases need the same port of the box",
             Handover::Overlap if held_alone => {
                 "the live release holds its volumes alone; from now on they overlap"
+            }
+            // Data can be put in the place of other data only while nobody uses it.
+            Handover::Overlap if !deployment.restore.is_empty() || deployment.adopt.is_some() => {
+                "data is put in place while nobody uses it"
             }
             Handover::Overlap | Handover::Held => return Ok(wanted),
         };

@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use trackbed_core::deployment::{Deployment, DeploymentEvent, EventKind, Withdrawal};
 use trackbed_core::service::Wanted;
 
-use super::hold::waited_at_most;
+use super::hold::{data_patience, waited_at_most};
 use super::{RETRY, chain};
 use crate::control::{Control, ControlError};
 
@@ -18,7 +18,7 @@ impl Control {
     /// has been stopped by a `held` handover: then `live` still names it, and [`Control::supervise`] starts it again,
     /// with the requests parked until it is healthy.
     pub(super) async fn undo(&self, mut deployment: Deployment) -> Result<(), ControlError> {
-        let was_stopped = self.put_back_in_time(&deployment).await?;
+        let was_stopped = self.put_back_in_time(&mut deployment).await?;
         let service = self.load_service(&deployment).await?;
         let mut live = service.live.clone();
         if let Some(live) = &mut live
@@ -32,7 +32,8 @@ impl Control {
             let release = live.release.clone();
             let grace = self.inner.store.with(move |db| db.load_release(&release)).await?.config.stop_grace;
             let window = Duration::from_millis(deployment.hold_window_ms.unwrap_or_default());
-            let waited = u64::try_from(waited_at_most(grace, window).as_millis()).unwrap_or(u64::MAX);
+            let waited = u64::try_from(waited_at_most(grace, window, data_patience(&deployment)).as_millis())
+                .unwrap_or(u64::MAX);
             // Perhaps for an earlier one, too, that was undone before.
             live.waited_ms = live.waited_ms.saturating_add(waited);
         }
@@ -72,14 +73,16 @@ impl Control {
 
     /// Ends what the deployment has started, and returns whether the old release is stopped. What cannot be ended within
     /// the limit is left to the sweeper: the old release comes back as soon as its volumes are free.
-    async fn put_back_in_time(&self, deployment: &Deployment) -> Result<bool, ControlError> {
+    async fn put_back_in_time(&self, deployment: &mut Deployment) -> Result<bool, ControlError> {
         let (deadline, limit) = self.deadline(deployment).await?;
         let mut last = None;
         loop {
-            let error = match timeout_at(deadline, self.put_back(deployment)).await {
+            // A call that hangs once may be answered the second time.
+            let attempt = deadline.min(Instant::now() + limit / 2);
+            let error = match timeout_at(attempt, self.put_back(deployment)).await {
                 Ok(Ok(was_stopped)) => return Ok(was_stopped),
                 Ok(Err(error)) => chain(&error),
-                Err(_) => break,
+                Err(_) => "a part of it gives no answer".to_owned(),
             };
             tracing::warn!(deployment = %deployment.id, error, "undoing is tried again");
             if last.is_none() {
@@ -99,17 +102,20 @@ impl Control {
         );
         tracing::error!(deployment = %deployment.id, text, "an undo is left to be finished");
         self.event(deployment, EventKind::Warning, &text).await?;
+        self.warn_of_data(deployment).await?;
         let Some(old) = &deployment.old_instance else { return Ok(false) };
         // When even that cannot be told, whoever looks after the live release will find out.
         Ok(self.ended(old).await.is_ok_and(|end| end.is_some()))
     }
 
-    async fn put_back(&self, deployment: &Deployment) -> Result<bool, ControlError> {
+    async fn put_back(&self, deployment: &mut Deployment) -> Result<bool, ControlError> {
         if let Some(instance) = &deployment.instance {
             self.inner.engine.stop(instance, UNDO_GRACE).await?;
         }
-        let Some(old) = &deployment.old_instance else { return Ok(false) };
-        if deployment.has_touched_old() {
+        let old = deployment.old_instance.clone();
+        if let Some(old) = &old
+            && deployment.has_touched_old()
+        {
             // It may have been told to stop and live still: requests must not go to what is about to end.
             let grace = self.grace_of_previous(deployment).await?;
             if let Err(error) = self.inner.engine.stop(old, grace).await {
@@ -117,7 +123,12 @@ impl Control {
                 tracing::warn!(instance = %old, %error, "the old release could not be ended");
             }
         }
-        Ok(self.ended(old).await?.is_some())
+        // Nobody runs now, and the old release is not started before this deployment has its end.
+        self.put_data_back(deployment).await?;
+        match &old {
+            Some(old) => Ok(self.ended(old).await?.is_some()),
+            None => Ok(false),
+        }
     }
 
     async fn grace_of_previous(&self, deployment: &Deployment) -> Result<Duration, ControlError> {

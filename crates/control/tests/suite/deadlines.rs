@@ -11,8 +11,9 @@ use trackbed_testkit::{App, Fault, Happening, Mode, clock};
 
 use crate::rig::{Rig, on_paused_time};
 
-/// All limits of a deployment and its undoing together, with what the fakes' settings ask for: a build has an hour.
-const ALL_LIMITS: Duration = Duration::from_secs(3 * 3600);
+/// All limits of a deployment and its undoing together, with what the fakes' settings ask for: a build, staging and a
+/// rehearsal have an hour each.
+const ALL_LIMITS: Duration = Duration::from_secs(5 * 3600);
 const DAY_MS: i64 = 86_400_000;
 
 async fn warnings(rig: &Rig, id: &DeploymentId) -> Vec<String> {
@@ -269,7 +270,7 @@ async fn leave(step: Step, has_volume: bool, left: Left) -> Option<(Rig, Deploym
 fn ends_from_everywhere(has_volume: bool) {
     let mut ended = 0;
     for step in Step::ALL {
-        if !has_volume && matches!(step, Step::Drain | Step::Park | Step::Stop) {
+        if !has_volume && matches!(step, Step::Drain | Step::Park | Step::Stop | Step::Swap) {
             continue;
         }
         for left in [Left::OnItsWay, Left::Failed, Left::Cancelled, Left::HalfUndone] {
@@ -287,7 +288,7 @@ fn ends_from_everywhere(has_volume: bool) {
                         assert!(ended.state.is_terminal(), "{what}");
                         rig.faults.hang(None);
                         rig.world.set_table(RouteTable::default());
-                        rig.settle_after(&what, hanging == Some("engine.stop")).await;
+                        rig.settle_after(&what, hanging).await;
                         true
                     })
                 };
@@ -335,7 +336,8 @@ fn ends_whichever_call_hangs(has_volume: bool) {
             let id = rig.up(&app("two")).await;
             let ended = ends_in_time(&mut rig, &id).await;
             assert!(matches!(ended.state, DeploymentState::Success | DeploymentState::Failed), "{fault}");
-            rig.settle_after(&fault.to_string(), fault.call.name == "engine.stop").await;
+            rig.settle_after(&fault.to_string(), (fault.call.name == "engine.stop").then_some("engine.stop"))
+                .await;
             rig.faults.has_struck()
         }));
     }

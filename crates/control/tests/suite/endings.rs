@@ -30,7 +30,8 @@ async fn at(step: Step, has_volume: bool) -> Option<(Rig, DeploymentId)> {
 /// Every step of both handovers.
 fn steps() -> impl Iterator<Item = (Step, bool)> {
     let both = Step::ALL.into_iter().flat_map(|step| [(step, false), (step, true)]);
-    both.filter(|(step, is_held)| *is_held || !matches!(step, Step::Drain | Step::Park | Step::Stop))
+    let held_only = |step| matches!(step, Step::Drain | Step::Park | Step::Stop | Step::Swap);
+    both.filter(move |(step, is_held)| *is_held || !held_only(*step))
 }
 
 /// Plays a scene until it has caught its moment.

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use trackbed_api::{BoxInfo, EdgeInfo, StopBox};
-use trackbed_core::ports::{Edge, Engine};
+use trackbed_core::ports::Edge;
 
 use crate::api::Api;
 use crate::convert;

@@ -13,6 +13,7 @@ use trackbed_core::settings::Handover;
 
 use crate::api::Api;
 use crate::convert;
+use crate::convert_data;
 use crate::error::ApiError;
 use crate::given::{Asked, Given};
 
@@ -30,7 +31,9 @@ pub(crate) async fn request(
         ("up", Some(source)) => DeploymentWish::Up { source: source.parse()?, overrides: request.overrides },
         ("up", None) => return Err(ApiError::invalid("`up` needs a source")),
         ("redeploy", _) => DeploymentWish::Redeploy,
-        ("rollback", _) => DeploymentWish::Rollback { version: request.version, with_data: false },
+        ("rollback", _) => {
+            DeploymentWish::Rollback { version: request.version, with_data: request.with_data }
+        }
         ("restart", _) => DeploymentWish::Restart,
         (other, _) => return Err(ApiError::invalid(format!("`{other}` is not a kind of deployment"))),
     };
@@ -122,5 +125,14 @@ pub(crate) async fn list(
 
 pub(crate) async fn to_wire(api: &Api, deployment: &Deployment) -> Result<wire::Deployment, ApiError> {
     let (service, release) = api.control.around(deployment).await?;
-    Ok(convert::deployment(&api.control, deployment, &service, release.as_ref()))
+    let mut volumes = Vec::new();
+    if deployment.adopt.is_some() || deployment.points().next().is_some() {
+        volumes = api.control.volumes(&service).await?;
+        volumes.extend(api.control.removed_volumes(&service).await?);
+    }
+    let data = convert_data::data_of(deployment, |id| {
+        let volume = volumes.iter().find(|volume| volume.id == *id);
+        volume.map_or_else(|| id.to_string(), |volume| volume.name.to_string())
+    });
+    Ok(convert::deployment(&api.control, deployment, &service, release.as_ref(), data))
 }

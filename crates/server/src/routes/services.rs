@@ -4,7 +4,6 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use trackbed_api as wire;
-use trackbed_core::ports::Engine;
 use trackbed_core::service::Service;
 
 use crate::api::Api;
@@ -42,7 +41,7 @@ async fn view(api: &Api, service: Service) -> Result<wire::Service, ApiError> {
         Some(deployment) => Some(deployments::to_wire(api, deployment).await?),
         None => None,
     };
-    let volumes = volumes::to_wire(api, &status.service, &status.volumes).await;
+    let volumes = volumes::to_wire(api, &status.service, &status.volumes).await?;
     let around = Around { volumes, isolation: api.engine.isolation(), last_deployment };
     Ok(convert::service(&api.control, status, around))
 }
