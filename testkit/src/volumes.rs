@@ -58,6 +58,8 @@ pub(crate) struct Disk {
     pub(crate) served: BTreeSet<Digest>,
     /// Volumes that have no room for a copy.
     pub(crate) is_full: bool,
+    /// How long reading or writing all the data of a volume takes, when not as usual.
+    pub(crate) takes: Option<Duration>,
 }
 
 fn place_of(volume: &VolumeId) -> VolumePlace {
@@ -104,6 +106,20 @@ impl World {
     /// Lets the data of a point rot.
     pub fn break_point(&self, point: &RestorePointId) {
         self.lock().disk.broken.insert(point.clone());
+    }
+
+    /// Lets reading and writing all the data of a volume take so long.
+    pub fn slow_data(&self, takes: Duration) {
+        self.lock().disk.takes = Some(takes);
+    }
+
+    fn data_takes(&self) -> Duration {
+        self.lock().disk.takes.unwrap_or(DATA_TAKES)
+    }
+
+    /// Returns the name of the app that a source is.
+    pub fn name_of(&self, source: &Digest) -> String {
+        self.lock().apps.get(source).map(|app| app.name.clone()).unwrap_or_default()
     }
 
     /// Says whether the disk has room for another copy of anything.
@@ -233,7 +249,7 @@ impl FakeVolumes {
         point: &PointData,
         stage: &DeploymentId,
     ) -> Result<Staged, PortError> {
-        sleep(DATA_TAKES).await;
+        sleep(self.world.data_takes()).await;
         let place = stage_place(volume, stage);
         let mut state = self.world.lock();
         state.refuse_full()?;
@@ -379,7 +395,7 @@ impl Volumes for FakeVolumes {
 
     async fn read_ahead(&self, _volumes: &[Volume]) -> Result<(), PortError> {
         let read = || async {
-            sleep(DATA_TAKES).await;
+            sleep(self.world.data_takes()).await;
             self.world.lock().refuse_full()
         };
         self.faults.pass("volumes.read_ahead", Err, read).await
@@ -395,7 +411,7 @@ impl Volumes for FakeVolumes {
 
     async fn prove(&self, data: &PointData) -> Result<Proof, PortError> {
         let prove = || async {
-            sleep(DATA_TAKES).await;
+            sleep(self.world.data_takes()).await;
             self.look_at(data)
         };
         self.faults.pass("volumes.prove", Err, prove).await

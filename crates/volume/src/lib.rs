@@ -1,12 +1,14 @@
 //! Volumes on disk: `<data dir>/volumes/<id>/data`, with the lock file beside it, never inside; and their snapshots.
-//! Nothing here removes a volume.
+//! Only `erase` deletes a volume, and only one that its owner removed.
 
+mod adopt;
 mod beneath;
 mod browse;
 mod capture;
 mod chunk_store;
 mod collect;
 mod crash;
+mod erase;
 pub mod inspect;
 mod manifest;
 mod pieces;

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use trackbed_core::ports::{
-    CaptureOrder, Collected, Depth, Freezer, PointData, PortError, Staged, VolumePlace, Volumes,
+    AdoptedFile, CaptureOrder, Collected, Depth, Freezer, PointData, PortError, Staged, VolumePlace, Volumes,
 };
 use trackbed_core::restore_point::{Capture, Difference, Proof};
 use trackbed_core::volume::Volume;
@@ -70,6 +70,10 @@ impl Volumes for LocalVolumes {
         self.discard_stage(volume, stage).await
     }
 
+    async fn adopt(&self, volume: &Volume, files: &[AdoptedFile]) -> Result<(), PortError> {
+        self.adopt_files(volume, files).await
+    }
+
     async fn compare(
         &self,
         volume: &Volume,
@@ -77,6 +81,10 @@ impl Volumes for LocalVolumes {
         freezer: Option<&dyn Freezer>,
     ) -> Result<Difference, PortError> {
         self.compare_volume(volume, point, freezer).await
+    }
+
+    async fn erase(&self, volume: &Volume) -> Result<(), PortError> {
+        self.erase_volume(volume).await
     }
 
     async fn collect(&self, keep: &[PointData]) -> Result<Collected, PortError> {

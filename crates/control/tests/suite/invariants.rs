@@ -6,6 +6,7 @@ use tokio::time::Instant;
 use trackbed_core::deployment::{DeploymentState, EventKind, Step, Withdrawal};
 use trackbed_core::route::{DownReason, UpstreamState};
 use trackbed_core::service::Wanted;
+use trackbed_core::settings::Handover;
 
 use crate::rig::Rig;
 
@@ -31,8 +32,53 @@ impl Rig {
                 panic!("not repaired: {wrong:?}\n{}", self.story().await);
             }
         }
-        let never = self.never().await;
+        let mut never = self.never().await;
+        never.extend(self.data_faults().await);
         assert!(never.is_empty(), "must never happen: {never:?}\n{}", self.story().await);
+    }
+
+    /// What the data says against the newest deployment, and what is left beside it.
+    async fn data_faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        for ((volume, stage), left) in self.world.stages() {
+            if !left.is_swapped {
+                faults.push(format!("{stage} is left beside {volume}, and nobody needs it"));
+            }
+        }
+        let service = self.service().await;
+        let newest = self.control.deployments(&service, 1).await.unwrap();
+        let Some(deployment) = newest.first().filter(|newest| newest.state.is_terminal()) else {
+            return faults;
+        };
+        let source = match &service.live {
+            Some(_) if service.wanted == Wanted::Running => Some(self.live_source().await),
+            _ => None,
+        };
+        for pin in deployment.pins.iter().filter(|pin| pin.capture.is_some()) {
+            let wish = deployment.restore.iter().find(|wish| wish.volume == pin.volume);
+            let is_live = deployment.state == DeploymentState::Success;
+            if !is_live && deployment.handover != Some(Handover::Held) {
+                continue;
+            }
+            let begins_with = wish.filter(|_| is_live).map_or(&pin.point, |wish| &wish.point);
+            let now = self.world.content(&pin.volume).writes;
+            let Some(then) = self.world.point(&pin.volume, begins_with) else {
+                faults.push(format!("the data of {begins_with} is gone"));
+                continue;
+            };
+            // Whoever is live wrote on; nobody else did, unless it was replaced since.
+            let is_kept = now.starts_with(&then.writes);
+            let later = now.iter().skip(then.writes.len());
+            let strangers =
+                later.filter(|(_, writer)| source.as_ref().is_some_and(|source| source != writer));
+            if !is_kept || strangers.count() > 0 {
+                faults.push(format!(
+                    "after {} ({:?}) {} holds {now:?}, not {:?} and what the live release wrote",
+                    deployment.id, deployment.state, pin.volume, then.writes
+                ));
+            }
+        }
+        faults
     }
 
     /// As [`Rig::settle`], after a port has hung: what a deployment tells of itself may then end otherwise.

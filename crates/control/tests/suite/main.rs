@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop there")]
 #![allow(clippy::print_stdout, reason = "the matrix says how much it covered")]
 
+mod data;
 mod deadlines;
 mod endings;
 mod failures;

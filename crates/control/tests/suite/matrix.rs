@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
-use trackbed_control::DeploymentWish;
+use trackbed_control::{DeploymentWish, PointAt};
 use trackbed_core::deployment::{DeploymentState, Step};
 use trackbed_core::instance::Exit;
+use trackbed_core::ports::StrayFile;
 use trackbed_core::service::Wanted;
 use trackbed_testkit::faults::every_call;
 use trackbed_testkit::{Answered, App, Fault, Mode};
@@ -22,6 +23,8 @@ struct Scenario {
 enum Ask {
     Up(Box<App>),
     Wish(DeploymentWish),
+    /// The data goes back to the pin of the so many-th deployment, from 0.
+    Restore(usize),
     /// A deployment is cancelled at a step.
     Cancel(Box<App>, Step),
     /// A deployment is overtaken at a step.
@@ -56,6 +59,13 @@ impl Scenario {
             }
             Ask::Wish(wish) => {
                 let id = rig.wish("web", wish.clone()).await.unwrap().id;
+                rig.finish(&id).await;
+            }
+            Ask::Restore(number) => {
+                let all = rig.control.deployments(&rig.service().await, 10).await.unwrap();
+                let point = all[all.len() - 1 - number].pins[0].point.clone();
+                let wish = DeploymentWish::Restore { volume: None, at: PointAt::Id(point) };
+                let id = rig.wish("web", wish).await.unwrap().id;
                 rig.finish(&id).await;
             }
             Ask::Cancel(app, step) => {
@@ -214,6 +224,58 @@ fn a_rollback_survives_every_fault() {
         outcome: Some(DeploymentState::Success),
     }
     .survive_everything();
+}
+
+#[test]
+fn a_rollback_with_data_survives_every_fault() {
+    let before = vec![App::new("one").with_volume(), App::new("two").with_volume()];
+    let ask = Ask::Wish(DeploymentWish::Rollback { version: None, with_data: true });
+    Scenario { before, ask, outcome: Some(DeploymentState::Success) }.survive_everything();
+}
+
+#[test]
+fn a_restore_survives_every_fault() {
+    let before = vec![App::new("one").with_volume(), App::new("two").with_volume()];
+    Scenario { before, ask: Ask::Restore(1), outcome: Some(DeploymentState::Success) }.survive_everything();
+}
+
+#[test]
+fn a_restore_that_fails_survives_every_fault() {
+    let mut needy = App::new("two").with_volume();
+    needy.needs_writes = 1;
+    let before = vec![App::new("one").with_volume(), needy];
+    Scenario { before, ask: Ask::Restore(0), outcome: Some(DeploymentState::Failed) }.survive_everything();
+}
+
+#[test]
+fn an_adoption_survives_every_fault() {
+    let mut untidy = App::new("one").with_volume();
+    untidy.strays = vec![StrayFile {
+        path: "/app/ba.db".into(),
+        host_path: "/top/app/ba.db".into(),
+        size_bytes: 4096,
+        is_database: true,
+    }];
+    let ask = Ask::Wish(DeploymentWish::Adopt { path: "/app/ba.db".into(), volume: None });
+    Scenario { before: vec![untidy], ask, outcome: Some(DeploymentState::Success) }.survive_everything();
+}
+
+#[test]
+fn a_rehearsal_survives_every_fault() {
+    let mut careful = App::new("two").with_volume();
+    careful.config.rehearse = true;
+    let before = vec![App::new("one").with_volume()];
+    Scenario { before, ask: Ask::Up(Box::new(careful)), outcome: Some(DeploymentState::Success) }
+        .survive_everything();
+}
+
+#[test]
+fn a_rehearsal_that_fails_survives_every_fault() {
+    let mut bad = App::new("two").with_volume().ends(Duration::from_millis(30), Exit::Code { code: 3 });
+    bad.config.rehearse = true;
+    let before = vec![App::new("one").with_volume()];
+    Scenario { before, ask: Ask::Up(Box::new(bad)), outcome: Some(DeploymentState::Failed) }
+        .survive_everything();
 }
 
 #[test]

@@ -10,13 +10,14 @@ use tokio::time::Instant;
 use trackbed_control::{Config, Control, ControlError, DeploymentWish, Parts};
 use trackbed_core::deployment::{Deployment, DeploymentState, Event, Step};
 use trackbed_core::release::Release;
+use trackbed_core::restore_point::{Proof, RestorePoint};
 use trackbed_core::route::UpstreamState;
 use trackbed_core::service::Service;
-use trackbed_core::{DeploymentId, InstanceId, Name, Secret};
+use trackbed_core::{DeploymentId, Digest, InstanceId, Name, RestorePointId, Secret, VolumeId};
 use trackbed_stdx::tasks::Tasks;
 use trackbed_store::{Key, Store};
 use trackbed_testkit::{
-    App, FakeBuilder, FakeEdge, FakeEngine, FakeVolumes, Faults, Happening, World, clock,
+    App, Content, FakeBuilder, FakeEdge, FakeEngine, FakeVolumes, Faults, Happening, World, clock,
 };
 
 /// Longest wait for anything, in virtual time: longer than every limit of the control plane together.
@@ -142,6 +143,28 @@ impl Rig {
         self.store.with(move |db| db.update_deployment(&deployment)).await.unwrap();
     }
 
+    /// The restore points of a volume, newest first.
+    pub(crate) async fn points(&self, volume: &VolumeId) -> Vec<RestorePoint> {
+        let volume = volume.clone();
+        self.store.with(move |db| db.list_restore_points(&volume)).await.unwrap()
+    }
+
+    /// Writes down what a drill found.
+    pub(crate) async fn set_proof(&self, point: &RestorePointId, proof: Proof) {
+        let point = point.clone();
+        self.store.with(move |db| db.set_proof(&point, proof)).await.unwrap();
+    }
+
+    pub(crate) async fn limit_volume(&self, volume: &VolumeId, bytes: u64) {
+        let volume = volume.clone();
+        self.store.with(move |db| db.set_volume_limit(&volume, Some(bytes))).await.unwrap();
+    }
+
+    /// The names of the apps that wrote data, in order.
+    pub(crate) fn writers(&self, content: &Content) -> Vec<String> {
+        content.writes.iter().map(|(_, source)| self.world.name_of(source)).collect()
+    }
+
     /// Lets virtual time pass, and the control plane crash when a fault says so.
     pub(crate) async fn pass_time(&mut self, time: Duration) {
         let until = Instant::now() + time;
@@ -255,6 +278,11 @@ impl Rig {
         let live = self.service().await.live.expect("something is live");
         let release = self.store.with(move |db| db.load_release(&live.release)).await.unwrap();
         (release, live.instance.expect("it has an instance"))
+    }
+
+    pub(crate) async fn live_source(&self) -> Digest {
+        let live = self.service().await.live.expect("something is live");
+        self.store.with(move |db| db.load_release(&live.release)).await.unwrap().source
     }
 
     /// Which instance requests go to now, if any.

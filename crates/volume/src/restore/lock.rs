@@ -20,7 +20,7 @@ struct Holder {
 }
 
 /// Takes a lock that nobody else may have.
-pub(super) fn take(lock: &Path, what: &str) -> Result<Flock<File>, PortError> {
+pub(crate) fn take(lock: &Path, what: &str) -> Result<Flock<File>, PortError> {
     match files::try_lock(lock) {
         Ok(Some(lock)) => Ok(lock),
         Ok(None) => {

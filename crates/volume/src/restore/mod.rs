@@ -5,7 +5,7 @@ mod check;
 mod compare;
 mod databases;
 mod fill;
-mod lock;
+pub(crate) mod lock;
 mod prove;
 mod scratch;
 mod space;
