@@ -48,7 +48,7 @@ impl TestBox {
 
     /// Has a point proven and returns it with its proof.
     pub fn drill(&self, service: &str, at: &str) -> Value {
-        self.json(&["volume", "drill", VOLUME, "--at", at, "--json", "--service", service])
+        self.json(&["volume", "verify", VOLUME, at, "--json", "--service", service])
     }
 
     /// Returns what the box says of a volume.
@@ -85,6 +85,15 @@ pub fn flip_byte(file: &Path) {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 0x40;
     fs::write(file, bytes).expect("our own file");
+}
+
+/// Returns how a time of the box, in milliseconds since 1970, is typed.
+pub fn typed_time(milliseconds: i64) -> String {
+    let (seconds, rest) = (milliseconds.div_euclid(1000), milliseconds.rem_euclid(1000));
+    let mut date = Command::new("date");
+    let output = date.args(["--utc", "--date", &format!("@{seconds}"), "+%Y-%m-%dT%H:%M:%S"]).output();
+    let text = String::from_utf8_lossy(&output.expect("date runs").stdout).trim().to_owned();
+    format!("{text}.{rest:03}Z")
 }
 
 /// Asks a database that no app has open, by the `sqlite3` program, one line a row.

@@ -17,7 +17,7 @@ mod traffic;
 pub mod websocket;
 mod writers;
 
-pub use data::{flip_byte, sqlite};
+pub use data::{flip_byte, sqlite, typed_time};
 pub use edge::{LoneEdge, edge_stats};
 pub use fixture::{App, assistant, knowledge};
 pub use http::{Connection, Response, get, request};

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use trackbed_tests::{App, TestBox, Traffic, User, flip_byte, sqlite};
+use trackbed_tests::{App, TestBox, Traffic, User, flip_byte, sqlite, typed_time};
 
 fn notes(town: &TestBox, service: &str) -> Vec<String> {
     let response = town.get(service, "/notes");
@@ -106,13 +106,13 @@ fn a_volume_goes_back_to_a_time_and_forward_again() {
     };
     // A moment after the second one, in milliseconds.
     let taken = points[1]["taken_at"].as_i64().expect("a time");
-    back(&(taken + 1).to_string());
+    back(&typed_time(taken + 1));
     assert_eq!(notes(&town, "shop"), ["a", "b"]);
     back(&id(&points[0]));
     assert_eq!(notes(&town, "shop"), ["a"]);
     back(&id(&points[2]));
     assert_eq!(notes(&town, "shop"), ["a", "b", "c"]);
-    let never = town.restore("shop", "1000000", &["--yes"]);
+    let never = town.restore("shop", &typed_time(1_000_000), &["--yes"]);
     assert!(never.code == 1 && never.stderr.contains("no restore point"), "{never:?}");
     assert_eq!(notes(&town, "shop"), ["a", "b", "c"]);
 }
