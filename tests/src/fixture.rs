@@ -23,6 +23,17 @@ impl App {
         Self::copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/writer"), name)
     }
 
+    /// Makes a source from `tests/fixtures/ledger`: an app that commits several hundred transactions a second, and whose
+    /// volume `data` can be checked by `content.py`.
+    pub fn ledger(name: &str) -> App {
+        Self::copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/ledger"), name)
+    }
+
+    /// Makes a source from `tests/fixtures/odd`: an app whose volume holds everything that a snapshot may stumble over.
+    pub fn odd(name: &str) -> App {
+        Self::copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/odd"), name)
+    }
+
     /// Makes the plain app with a volume at `/data`.
     pub fn plain_with_volume(name: &str) -> App {
         let app = App::plain(name);
@@ -83,8 +94,17 @@ impl App {
 
 /// Makes a source as a copy of the example assistant, its tests left out.
 pub fn assistant() -> App {
+    example("assistant")
+}
+
+/// Makes a source as a copy of the example with ChromaDB, its tests left out.
+pub fn knowledge() -> App {
+    example("knowledge")
+}
+
+fn example(name: &str) -> App {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the repository").to_owned();
-    App::copy(&root.join("examples/assistant"), "assistant")
+    App::copy(&root.join("examples").join(name), name)
 }
 
 /// A temporary folder is private; an ordinary user's box must be able to read the source.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "a fixture needs no crash safety")]
 
+mod data;
 mod edge;
 mod expect;
 mod fixture;
@@ -9,18 +10,21 @@ mod http;
 mod leftovers;
 mod load;
 mod random;
+mod small_disk;
 mod testbox;
 mod tools;
 mod traffic;
 pub mod websocket;
 mod writers;
 
+pub use data::{flip_byte, sqlite, typed_time};
 pub use edge::{LoneEdge, edge_stats};
-pub use fixture::{App, assistant};
+pub use fixture::{App, assistant, knowledge};
 pub use http::{Connection, Response, get, request};
 pub use leftovers::Leftovers;
 pub use load::{Failed, Load, Seen};
 pub use random::Random;
+pub use small_disk::{FileSystem, SmallDisk};
 pub use testbox::{Output, TestBox, Up, User};
 pub use tools::{S3Server, uv_folder};
 pub use traffic::{Tally, Traffic};

@@ -10,6 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::leftovers::Leftovers;
+use crate::small_disk::{FileSystem, SmallDisk};
 use crate::{Process, Response, http, wait_for};
 
 /// Who the box runs as.
@@ -52,6 +53,8 @@ impl Up {
 
 /// A running box. Dropping it ends it and everything on it; a test that is not failing already fails on leftovers.
 pub struct TestBox {
+    /// Before the folder that it lies in: what is mounted below it must be gone first.
+    disk: Option<SmallDisk>,
     home: TempDir,
     user: User,
     env: Vec<(String, String)>,
@@ -92,6 +95,7 @@ impl TestBox {
             assert!(status.success(), "chown {path}");
         }
         TestBox {
+            disk: None,
             home,
             user,
             env: env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
@@ -101,9 +105,23 @@ impl TestBox {
         }
     }
 
+    /// Starts a box whose data directory is on a disk of its own.
+    pub fn start_on(file_system: FileSystem, megabytes: u64) -> TestBox {
+        let mut town = TestBox::prepare(User::Own, &[], &[]);
+        town.disk = Some(SmallDisk::mount(town.home.path(), file_system, megabytes));
+        town.start_serve();
+        town
+    }
+
+    /// Returns the disk of [`TestBox::start_on`].
+    pub fn disk(&self) -> &SmallDisk {
+        self.disk.as_ref().expect("a box on a disk of its own")
+    }
+
     /// Returns the data directory.
     pub fn data_dir(&self) -> PathBuf {
-        self.home.path().join("data")
+        // Below the mount point: what the box may leave mounted has the data directory in its path.
+        self.disk.as_ref().map_or_else(|| self.home.path(), SmallDisk::path).join("data")
     }
 
     /// Sets a variable for every later command and `serve`; an empty value removes it.

@@ -6,10 +6,13 @@ use serde_json::Value;
 use trackbed_tests::{App, TestBox, Traffic, User, get, wait_for};
 
 /// Steps of a first deployment or a redeploy.
-const OVERLAP: [&str; 8] = ["plan", "build", "release", "check", "start", "health", "switch", "retire"];
+const OVERLAP: [&str; 11] =
+    ["plan", "build", "release", "check", "stage", "rehearse", "pin", "start", "health", "switch", "retire"];
 /// With a volume, the old release is stopped first.
-const HELD: [&str; 11] =
-    ["plan", "build", "release", "check", "drain", "park", "stop", "start", "health", "switch", "retire"];
+const HELD: [&str; 15] = [
+    "plan", "build", "release", "check", "stage", "rehearse", "drain", "park", "stop", "pin", "swap",
+    "start", "health", "switch", "retire",
+];
 /// A rollback has its release already.
 const AFTER_BUILD: usize = 3;
 /// From the death of `serve` to the end of its deployment by the next one.
@@ -116,8 +119,9 @@ fn answers_while_dead(held: bool, point: &str) -> Answers {
         (_, "after:switch" | "before:retire" | "after:retire") => Answers::New,
         (
             true,
-            "after:park" | "before:stop" | "after:stop" | "before:start" | "after:start" | "before:health"
-            | "after:health" | "before:switch",
+            "after:park" | "before:stop" | "after:stop" | "before:pin" | "after:pin" | "before:swap"
+            | "after:swap" | "before:start" | "after:start" | "before:health" | "after:health"
+            | "before:switch",
         ) => Answers::Parked,
         (true | false, _) => Answers::Old,
     }

@@ -40,6 +40,9 @@ pub const PROXIES: &[Need] = &[
     Need { program: "taskset", package: "util-linux", root_only: false },
 ];
 
+/// What a file system that shares blocks between files needs.
+pub const XFS: &[Need] = &[Need { program: "mkfs.xfs", package: "xfsprogs", root_only: true }];
+
 /// Installs the packages whose programs are missing. As an ordinary user it can only say what to ask root for.
 pub fn ensure(needs: &[&[Need]]) -> Result<()> {
     let root = is_root();

@@ -22,6 +22,8 @@ cargo xtask bench [NAME]    measure against peers; NAME is `deploy` or `idle` (d
   sse [--rounds N] [--streams N] [--seconds N] [--memory-streams N] [--memory-rounds N]
                                      event streams beside nginx and haproxy
   handover [--requests N] [--handovers N]    requests of every kind while releases change
+  data [--rounds N] [--pause-rounds N] [--copy-rounds N] [--cycles N]
+                                     snapshots and restores of a live volume, and a soak of so many cycles of kills
 cargo xtask conformance     hold the edge against request corpora of other servers; writes docs/conformance.md
 cargo xtask floors          check that every import between crates goes down the floors";
 

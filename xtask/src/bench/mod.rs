@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: figures against peers, measured side by side in one run. It prints; it never judges.
 
 mod bare;
+mod data;
 mod deploy;
 mod docker;
 mod edge;
@@ -28,9 +29,11 @@ pub fn run(name: Option<&str>, options: &[&str]) -> Result<()> {
         None | Some("idle" | "deploy") if options.is_empty() => &[install::BOX, install::BENCHES],
         None | Some("idle" | "deploy") => bail!("this benchmark has no options"),
         Some("edge" | "sse") => &[install::PROXIES],
-        Some("handover") => &[install::BOX, install::TESTS],
+        Some("handover" | "data") => &[install::BOX, install::TESTS],
         Some(other) => {
-            bail!("there is no benchmark `{other}`; there are `idle`, `deploy`, `edge`, `sse` and `handover`")
+            bail!(
+                "there is no benchmark `{other}`; there are `idle`, `deploy`, `edge`, `sse`, `handover` and `data`"
+            )
         }
     };
     install::ensure(needs)?;
@@ -45,6 +48,7 @@ pub fn run(name: Option<&str>, options: &[&str]) -> Result<()> {
         Some("edge") => edge::run(options),
         Some("sse") => sse::run(options),
         Some("handover") => handover::run(options),
+        Some("data") => data::run(options),
         _ => idle::run().and_then(|()| deploy::run()),
     }
 }

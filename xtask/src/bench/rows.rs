@@ -37,12 +37,13 @@ impl Rows {
 /// One figure of several contestants, round by round.
 #[derive(Default)]
 pub(super) struct Series {
-    values: Vec<(&'static str, Vec<f64>)>,
+    values: Vec<(String, Vec<f64>)>,
 }
 
 impl Series {
     /// Adds the figure of the next round.
-    pub(super) fn push(&mut self, name: &'static str, value: f64) {
+    pub(super) fn push(&mut self, name: impl Into<String>, value: f64) {
+        let name = name.into();
         match self.values.iter_mut().find(|(known, _)| *known == name) {
             Some((_, values)) => values.push(value),
             None => self.values.push((name, vec![value])),
