@@ -10,6 +10,7 @@ pub mod inspect;
 mod manifest;
 mod place;
 mod restore;
+mod space;
 mod survey;
 mod transfer;
 mod volumes;

@@ -5,8 +5,9 @@
 #![allow(clippy::print_stdout, reason = "the matrix says how much it covered")]
 
 mod backups;
-mod data_rig;
+mod budget;
 mod data;
+mod data_rig;
 mod deadlines;
 mod drills;
 mod endings;
