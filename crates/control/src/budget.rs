@@ -76,7 +76,7 @@ impl Control {
         let free = words::bytes(space.free_bytes);
         tracing::warn!(free, "the disk is nearly full; what can be made again or is old goes");
         for measure in [Measure::Caches, Measure::Logs, Measure::Code, Measure::Points] {
-            self.take(measure).await;
+            self.make_room(measure).await;
             let Some(space) = self.space().await else { return };
             *lock(&self.inner.keeping.disk) = warning(space);
             if !is_scarce(space) {
@@ -88,7 +88,7 @@ impl Control {
         );
     }
 
-    async fn take(&self, measure: Measure) {
+    async fn make_room(&self, measure: Measure) {
         match measure {
             Measure::Caches => self.let_go_of_caches().await,
             Measure::Logs => self.let_go_of_logs(SCARCE).await,
