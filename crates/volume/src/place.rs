@@ -58,6 +58,11 @@ impl LocalVolumes {
         self
     }
 
+    /// Returns the folder of all volumes, made or not.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Returns where a volume lies, made or not.
     pub fn place(&self, id: &VolumeId) -> VolumePlace {
         let folder = self.root.join(id.as_str());
