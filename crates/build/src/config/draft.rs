@@ -50,6 +50,14 @@ impl Draft {
         self.given.iter().filter(|given| given.key == key).min_by_key(|given| given.origin)
     }
 
+    /// Finds the strongest value of a key that is a text.
+    pub(crate) fn text(&self, key: Key) -> Option<String> {
+        match self.find(key).map(|given| &given.setting) {
+            Some(Setting::Text(text)) => Some(text.clone()),
+            _ => None,
+        }
+    }
+
     /// Adds something odd in a file.
     pub(crate) fn warn(&mut self, file: &str, line: Option<u32>, message: impl Into<String>) {
         let file = (!file.is_empty()).then(|| file.to_owned());

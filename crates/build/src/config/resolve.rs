@@ -20,9 +20,9 @@ pub(crate) fn resolve(draft: &mut Draft) -> (ServiceConfig, Vec<PlannedSetting>)
     let volumes = volumes(draft);
     let is_set = |key| matches!(draft.find(key).map(|given| &given.setting), Some(Setting::Flag(true)));
     let config = ServiceConfig {
-        start_command: text(draft, Key::StartCommand).unwrap_or_default(),
+        start_command: draft.text(Key::StartCommand).unwrap_or_default(),
         health: HealthCheck {
-            path: text(draft, Key::HealthPath),
+            path: draft.text(Key::HealthPath),
             timeout: time(draft, Key::HealthTimeout, HEALTH_TIMEOUT_DEFAULT),
         },
         restart: RestartPolicy {
@@ -77,13 +77,6 @@ fn warn_of_sharing(draft: &mut Draft, config: &ServiceConfig) {
         ),
     };
     draft.warn("", None, message);
-}
-
-fn text(draft: &Draft, key: Key) -> Option<String> {
-    match draft.find(key).map(|given| &given.setting) {
-        Some(Setting::Text(text)) => Some(text.clone()),
-        _ => None,
-    }
 }
 
 fn time(draft: &Draft, key: Key, default: Duration) -> Duration {
