@@ -54,6 +54,7 @@ pub(crate) fn resolve(draft: &mut Draft) -> (ServiceConfig, Vec<PlannedSetting>)
         }),
         shared: is_set(Key::Shared),
         rehearse: is_set(Key::Rehearse),
+        variables: variables(draft),
     };
     warn_of_sharing(draft, &config);
     let settings = planned(draft, &config);
@@ -77,6 +78,11 @@ fn warn_of_sharing(draft: &mut Draft, config: &ServiceConfig) {
         ),
     };
     draft.warn("", None, message);
+}
+
+fn variables(draft: &Draft) -> Vec<(String, String)> {
+    let declared = draft.variables.iter();
+    declared.map(|declared| (declared.name.to_string(), declared.value.clone())).collect()
 }
 
 fn time(draft: &Draft, key: Key, default: Duration) -> Duration {
@@ -174,6 +180,14 @@ fn planned(draft: &Draft, config: &ServiceConfig) -> Vec<PlannedSetting> {
             value: volume.mount.to_string(),
             origin: *origin,
             place: place.clone(),
+        });
+    }
+    for declared in &draft.variables {
+        settings.push(PlannedSetting {
+            key: format!("variables.{}", declared.name),
+            value: declared.value.clone(),
+            origin: declared.origin,
+            place: declared.place.clone(),
         });
     }
     settings
