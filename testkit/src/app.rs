@@ -95,6 +95,7 @@ impl App {
                 handover: None,
                 shared: false,
                 rehearse: false,
+                variables: Vec::new(),
             },
             listens_after: Some(Duration::from_millis(60)),
             other_ports: Vec::new(),

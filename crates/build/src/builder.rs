@@ -20,10 +20,13 @@ use crate::collect;
 use crate::host::Host;
 use crate::layers::{self, Layers};
 use crate::planner::{self, Outcome};
+use crate::preflight;
 use crate::python::build as python;
 use crate::python::interpreters::{Interpreter, Interpreters};
+use crate::python::suspects;
 use crate::python::wanted::Wanted;
-use crate::python::{preflight, suspects};
+use crate::steps;
+use crate::toolchain::HostPrograms;
 use crate::tools::{self, Uv};
 
 /// What a builder needs.
@@ -57,12 +60,13 @@ struct Shared {
     data_dir: PathBuf,
     host: Host,
     interpreters: Interpreters,
+    programs: HostPrograms,
     uv: Mutex<Option<Uv>>,
 }
 
 /// What a provider made.
 pub(crate) struct Made {
-    pub(crate) provider: &'static str,
+    pub(crate) provider: String,
     pub(crate) layers: Vec<Layer>,
     pub(crate) host_paths: Vec<String>,
     pub(crate) env: Vec<(String, String)>,
@@ -76,6 +80,7 @@ impl LocalBuilder {
             data_dir: config.data_dir.clone(),
             host: host.clone(),
             interpreters: Interpreters::default(),
+            programs: HostPrograms::new(host.clone()),
             uv: Mutex::default(),
         };
         let workshop = Workshop {
@@ -107,7 +112,7 @@ impl Builder for LocalBuilder {
     async fn plan(&self, request: PlanRequest) -> Result<Plan, PortError> {
         let shared = Arc::clone(&self.shared);
         blocking(move || {
-            let (wanted, error) = match planner::plan(&request, &shared.pythons())? {
+            let (wanted, error) = match planner::plan(&request, &shared.pythons(), &shared.programs)? {
                 Outcome::Ready(plan) => return Ok(*plan),
                 Outcome::NoPython { wanted, error } => (wanted, error),
             };
@@ -120,7 +125,7 @@ impl Builder for LocalBuilder {
                 let message = format!("{}; fetching it failed: {cause}", error.message);
                 return Err(PortError { message, hint: error.hint });
             }
-            match planner::plan(&request, &shared.pythons())? {
+            match planner::plan(&request, &shared.pythons(), &shared.programs)? {
                 Outcome::Ready(plan) => Ok(*plan),
                 Outcome::NoPython { error, .. } => Err(error),
             }
@@ -138,11 +143,15 @@ impl Builder for LocalBuilder {
     }
 
     async fn build(&self, request: BuildRequest, log: &dyn BuildLog) -> Result<Image, PortError> {
-        let shared = Arc::clone(&self.shared);
-        let uv = blocking(move || shared.uv()).await?;
-        let made = python::build(&self.workshop, &request, &uv, log)
-            .await
-            .map_err(|error| layers::name_disk(error, &self.workshop.data_dir))?;
+        let made = match request.plan.provider.as_str() {
+            "python" => {
+                let shared = Arc::clone(&self.shared);
+                let uv = blocking(move || shared.uv()).await?;
+                python::build(&self.workshop, &request, &uv, log).await
+            }
+            provider => steps::build(&self.workshop, &request, provider, log).await,
+        };
+        let made = made.map_err(|error| layers::name_disk(error, &self.workshop.data_dir))?;
         let mut text = format!("{}\n", made.provider);
         for layer in &made.layers {
             text.push_str(&format!("layer {}\n", layer.digest));
@@ -157,7 +166,7 @@ impl Builder for LocalBuilder {
         log.line(LogStream::System, &format!("image {}", digest.short()));
         Ok(Image {
             digest,
-            provider: made.provider.to_owned(),
+            provider: made.provider,
             layers: made.layers,
             host_paths: made.host_paths,
             env: made.env,

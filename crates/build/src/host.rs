@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Variables of the box that installs may see: certificates, proxies and package indexes. Nothing else passes.
-pub(crate) const PASSED: [&str; 26] = [
+pub(crate) const PASSED: [&str; 34] = [
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
     "REQUESTS_CA_BUNDLE",
@@ -36,6 +36,14 @@ pub(crate) const PASSED: [&str; 26] = [
     "PIP_FIND_LINKS",
     "PIP_CERT",
     "PIP_TRUSTED_HOST",
+    "NODE_EXTRA_CA_CERTS",
+    "NPM_CONFIG_REGISTRY",
+    "npm_config_registry",
+    "GOPROXY",
+    "GOPRIVATE",
+    "GONOSUMDB",
+    "GOSUMDB",
+    "CARGO_HTTP_CAINFO",
 ];
 
 /// pip's names and those of uv, which does not read pip's itself.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use trackbed_core::Digest;
 use trackbed_core::image::Layer;
-use trackbed_core::ports::PortError;
+use trackbed_core::ports::{BuildRequest, PortError};
 use trackbed_stdx::{files, random};
 
 /// How often, and with which pauses, a folder is removed that a dying job still writes to.
@@ -200,6 +200,63 @@ pub(crate) fn copy_writable(from: &Path, to: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The source as it is, as a layer.
+pub(crate) fn source_layer(data_dir: &Path, request: &BuildRequest) -> Layer {
+    let path = request.source.path.strip_prefix(data_dir).unwrap_or(&request.source.path);
+    Layer {
+        digest: request.source.digest.clone(),
+        path: path.display().to_string(),
+        size_bytes: size_of(&request.source.path),
+    }
+}
+
+fn size_of(path: &Path) -> u64 {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    entries
+        .map(|entry| match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => size_of(&entry.path()),
+            Ok(metadata) => metadata.len(),
+            Err(_) => 0,
+        })
+        .sum()
+}
+
+/// Writes a file that a job may change, in folders that it may write to.
+pub(crate) fn write_for_job(folder: &Path, path: &str, text: &[u8]) -> io::Result<()> {
+    let path = folder.join(path);
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent)?;
+        // Every folder on the way belongs to the job too.
+        fs::set_permissions(parent, Permissions::from_mode(0o777))?;
+    }
+    files::write_atomic(&path, text, 0o666)
+}
+
+/// Whether two trees have the same names, sizes and times, bytecode apart.
+pub(crate) fn same(one: &Path, other: &Path) -> bool {
+    let names = |path: &Path| -> Option<Vec<std::ffi::OsString>> {
+        let mut names: Vec<_> = fs::read_dir(path).ok()?.flatten().map(|entry| entry.file_name()).collect();
+        names.retain(|name| name != "__pycache__");
+        names.sort();
+        Some(names)
+    };
+    let (Some(left), Some(right)) = (names(one), names(other)) else { return false };
+    left == right
+        && left.iter().all(|name| {
+            let (one, other) = (one.join(name), other.join(name));
+            let (Ok(a), Ok(b)) = (fs::symlink_metadata(&one), fs::symlink_metadata(&other)) else {
+                return false;
+            };
+            if a.is_dir() && b.is_dir() {
+                return same(&one, &other);
+            }
+            if a.is_symlink() || b.is_symlink() {
+                return fs::read_link(&one).ok() == fs::read_link(&other).ok();
+            }
+            a.len() == b.len() && a.modified().ok() == b.modified().ok()
+        })
 }
 
 /// The hint of a full disk, until [`name_disk`] says which: at the wall of the crate, where the data directory is known.

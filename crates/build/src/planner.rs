@@ -8,9 +8,10 @@ use trackbed_core::ports::{PlanRequest, PortError};
 use crate::config;
 use crate::config::draft::Draft;
 use crate::config::keys::Key;
+use crate::provider::{Decided, Found, Look, PROVIDERS};
 use crate::python::interpreters::Interpreter;
-use crate::python::plan::{self as python, Found};
 use crate::python::wanted::Wanted;
+use crate::toolchain::Programs;
 
 /// A plan, or the one thing that is missing and might be fetched.
 pub(crate) enum Outcome {
@@ -26,30 +27,45 @@ pub(crate) enum Outcome {
 }
 
 /// Plans with the given interpreters. Blocking.
-pub(crate) fn plan(request: &PlanRequest, pythons: &[Interpreter]) -> Result<Outcome, PortError> {
+pub(crate) fn plan(
+    request: &PlanRequest,
+    pythons: &[Interpreter],
+    programs: &dyn Programs,
+) -> Result<Outcome, PortError> {
     let folder = &request.source.path;
     let mut draft = config::read(folder, &request.overrides, &request.stored, &request.variables)?;
     warn_of_docker(folder, &mut draft);
     if folder.join(".env").is_file() {
         draft.warn(".env", None, "`.env` is not read; `trackbed variables import .env` does");
     }
-    let decided = match python::find(folder, &mut draft, pythons)? {
+    let look = Look { source: folder, pythons, programs };
+    let decided = match first(look, &mut draft)? {
         Found::Yes(decided) => decided,
         Found::NoPython { wanted, error } => return Ok(Outcome::NoPython { wanted, error }),
         Found::No => return Err(unsupported(folder)),
     };
+    let Decided { provider, summary, recipe, settings: own } = *decided;
     let (config, mut settings) = config::resolve::resolve(&mut draft);
-    settings.extend(decided.settings);
-    let recipe = serde_json::to_value(&decided.recipe)
-        .map_err(|error| PortError::new(format!("cannot keep the recipe: {error}")))?;
+    settings.extend(own);
     Ok(Outcome::Ready(Box::new(Plan {
-        provider: "python".to_owned(),
-        summary: decided.summary,
+        provider: provider.to_owned(),
+        summary,
         settings,
         config,
         recipe,
         warnings: draft.warnings,
     })))
+}
+
+/// Asks the providers, in order.
+fn first(look: Look<'_>, draft: &mut Draft) -> Result<Found, PortError> {
+    for (_, find) in PROVIDERS {
+        match find(look, draft)? {
+            Found::No => {}
+            found => return Ok(found),
+        }
+    }
+    Ok(Found::No)
 }
 
 fn warn_of_docker(folder: &Path, draft: &mut Draft) {
@@ -69,12 +85,12 @@ fn warn_of_docker(folder: &Path, draft: &mut Draft) {
 
 fn unsupported(folder: &Path) -> PortError {
     let signs = [
-        ("package.json", "Node"),
-        ("go.mod", "Go"),
-        ("Cargo.toml", "Rust"),
         ("Gemfile", "Ruby"),
         ("composer.json", "PHP"),
         ("pom.xml", "Java"),
+        ("build.gradle", "Java"),
+        ("mix.exs", "Elixir"),
+        ("deno.json", "Deno"),
         ("index.html", "a static site"),
         ("Dockerfile", "Docker"),
     ];
@@ -85,11 +101,12 @@ fn unsupported(folder: &Path) -> PortError {
         .collect();
     let found = if found.is_empty() { "none of the files it knows".to_owned() } else { found.join(", ") };
     PortError::new(format!(
-        "cannot build this source: Trackbed builds Python so far, and found {found}; \
-         looked for requirements.txt, pyproject.toml, Pipfile and setup.py at the root and up to two folders down, \
-         and for *.py at the root and in the folder that the start command enters by `cd`"
+        "cannot build this source: Trackbed builds Python, Node, Go and Rust, and starts a `start.sh`; found {found}. \
+         Looked at the root for package.json, go.mod, Cargo.toml and start.sh; for requirements.txt, pyproject.toml, \
+         Pipfile and setup.py there and up to two folders down; and for *.py at the root and in the folder that the \
+         start command enters by `cd`"
     ))
-    .hint("deploy the folder that holds the Python service: trackbed up PATH")
+    .hint("deploy the folder that holds the service: trackbed up PATH")
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use trackbed_core::{Digest, Secret};
 
 use super::*;
 use crate::python::version::Version;
+use crate::toolchain::{Program, Tool};
 
 fn pythons() -> Vec<Interpreter> {
     [
@@ -28,6 +29,33 @@ fn pythons() -> Vec<Interpreter> {
     .to_vec()
 }
 
+/// The programs of a box that has more than most.
+struct Box;
+
+impl Programs for Box {
+    fn list(&self, tool: Tool) -> Vec<Program> {
+        let versions: &[(&str, &str)] = match tool {
+            Tool::Node => {
+                &[("18.19.0", "/usr/bin"), ("20.20.2", "/opt/node20/bin"), ("22.1.0", "/opt/node22/bin")]
+            }
+            Tool::Npm => {
+                &[("9.2.0", "/usr/bin"), ("10.8.2", "/opt/node20/bin"), ("10.9.0", "/opt/node22/bin")]
+            }
+            Tool::Pnpm => &[("9.1.0", "/usr/local/bin")],
+            Tool::Yarn => &[("1.22.22", "/usr/local/bin")],
+            Tool::Bun => &[],
+            Tool::Go => &[("1.19.8", "/usr/lib/go/bin"), ("1.22.1", "/usr/local/go/bin")],
+            Tool::Cargo => &[("1.63.0", "/usr/bin"), ("1.95.0", "/opt/rust/bin")],
+        };
+        let found = versions.iter().map(|(version, folder)| Program {
+            tool,
+            version: Version::parse(version).unwrap(),
+            path: PathBuf::from(folder).join(tool.program()),
+        });
+        found.collect()
+    }
+}
+
 fn request(folder: PathBuf) -> PlanRequest {
     PlanRequest {
         source: Source { digest: Digest::from_bytes([0; 32]), path: folder },
@@ -42,6 +70,16 @@ fn show(outcome: Result<Outcome, PortError>) -> String {
     let error = match outcome {
         Ok(Outcome::Ready(plan)) => {
             writeln!(text, "{}: {}", plan.provider, plan.summary).unwrap();
+            if plan.provider != "python" {
+                let recipe: crate::steps::Recipe = serde_json::from_value(plan.recipe).unwrap();
+                let install =
+                    recipe.install.map(|install| format!("{} reads {:?}", install.command, install.reads));
+                for (step, what) in [("install", install), ("build", recipe.build)] {
+                    if let Some(what) = what {
+                        writeln!(text, "  {step}: {}", what.replace('\n', "; ")).unwrap();
+                    }
+                }
+            }
             for setting in plan.settings {
                 let place =
                     if setting.place == "default" { String::new() } else { format!(" ({})", setting.place) };
@@ -71,7 +109,7 @@ fn golden_plans_stay_as_they_are() {
     let mut wrong = Vec::new();
     for entry in fs::read_dir(&golden).unwrap() {
         let folder = entry.unwrap().path();
-        let plan = show(super::plan(&request(folder.clone()), &pythons()));
+        let plan = show(super::plan(&request(folder.clone()), &pythons(), &Box));
         let expected = folder.join("expected.txt");
         if std::env::var("GOLDEN").is_ok() {
             trackbed_stdx::files::write_atomic(&expected, plan.as_bytes(), 0o644).unwrap();
@@ -95,17 +133,17 @@ fn flags_win_and_stored_values_lose() {
         ("PORT".to_owned(), Secret::new("9000".to_owned())),
         ("RAILWAY_HEALTHCHECK_TIMEOUT_SEC".to_owned(), Secret::new("soon".to_owned())),
     ];
-    let Ok(Outcome::Ready(plan)) = super::plan(&request, &pythons()) else { panic!("a plan") };
+    let Ok(Outcome::Ready(plan)) = super::plan(&request, &pythons(), &Box) else { panic!("a plan") };
     assert_eq!(plan.config.start_command, "python x.py");
     assert_eq!(plan.config.health.path.as_deref(), Some("/health"));
     assert_eq!(plan.config.limits.memory_bytes, Some(1 << 30));
     assert_eq!(plan.config.port, Some(9000));
     assert!(plan.warnings.iter().any(|warning| warning.message.contains("RAILWAY_HEALTHCHECK_TIMEOUT_SEC")));
     request.overrides = vec![("deploy.healthcheckTimeout".to_owned(), "0".to_owned())];
-    let error = super::plan(&request, &pythons()).err().map(|error| error.message);
+    let error = super::plan(&request, &pythons(), &Box).err().map(|error| error.message);
     assert!(
         error.is_some_and(|message| message.starts_with("--health-timeout: `0` is not a number of seconds"))
     );
     request.overrides = vec![("deploy.start".to_owned(), "x".to_owned())];
-    assert!(super::plan(&request, &pythons()).is_err());
+    assert!(super::plan(&request, &pythons(), &Box).is_err());
 }

@@ -23,6 +23,8 @@ pub enum Origin {
     Nixpacks,
     /// `Procfile`.
     Procfile,
+    /// A file of another platform: `fly.toml`, `render.yaml`, ….
+    Platform,
     /// Found by a provider in the source.
     Detection,
     /// Kept with the service on the box (`volume add`, earlier choices).
@@ -144,6 +146,9 @@ pub struct ServiceConfig {
     /// Whether a new release is tried on a copy of the data before callers are held for it.
     #[serde(default)]
     pub rehearse: bool,
+    /// Variables that files of the source set. The owner's own win; no secrets, because they stand in the source.
+    #[serde(default)]
+    pub variables: Vec<(String, String)>,
 }
 
 impl ServiceConfig {

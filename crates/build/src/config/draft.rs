@@ -1,5 +1,7 @@
 //! What all readers fill: values with their origin, volumes, and warnings. The strongest origin wins, key by key.
 
+use trackbed_core::VariableName;
+use trackbed_core::ids::ParseError;
 use trackbed_core::plan::Warning;
 use trackbed_core::ports::PortError;
 use trackbed_core::settings::{Origin, VolumeRequest};
@@ -20,12 +22,27 @@ pub(crate) struct Given {
     pub(crate) place: String,
 }
 
+/// A variable that a file sets.
+#[derive(Debug, Clone)]
+pub(crate) struct Declared {
+    /// Its name.
+    pub(crate) name: VariableName,
+    /// Its value; no secret, because it stands in the source.
+    pub(crate) value: String,
+    /// Who gave it.
+    pub(crate) origin: Origin,
+    /// Where.
+    pub(crate) place: String,
+}
+
 /// Everything that was read so far.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Draft {
     given: Vec<Given>,
     /// Volumes asked for, with place.
     pub(crate) volumes: Vec<(VolumeRequest, Origin, String)>,
+    /// Variables that files set, with place; the owner's own win.
+    pub(crate) variables: Vec<Declared>,
     /// What is odd.
     pub(crate) warnings: Vec<Warning>,
 }
@@ -48,6 +65,14 @@ impl Draft {
     /// Finds the strongest value of a key.
     pub(crate) fn find(&self, key: Key) -> Option<&Given> {
         self.given.iter().filter(|given| given.key == key).min_by_key(|given| given.origin)
+    }
+
+    /// Finds the strongest value of a key that is a text.
+    pub(crate) fn text(&self, key: Key) -> Option<String> {
+        match self.find(key).map(|given| &given.setting) {
+            Some(Setting::Text(text)) => Some(text.clone()),
+            _ => None,
+        }
     }
 
     /// Adds something odd in a file.
@@ -84,6 +109,24 @@ impl Draft {
         };
         let setting = key.parse(text).map_err(|expected| wrong(&expected))?;
         self.give(Given { key, setting, origin: file.origin, place: format!("{}:{line}", file.name) });
+        Ok(())
+    }
+
+    /// Adds a variable. Of two with the same name the one added first wins.
+    ///
+    /// # Errors
+    /// When the name is none; says so.
+    pub(crate) fn declare(
+        &mut self,
+        name: &str,
+        value: String,
+        origin: Origin,
+        place: String,
+    ) -> Result<(), String> {
+        let name: VariableName = name.parse().map_err(|error: ParseError| format!("{error}; ignored"))?;
+        if !self.variables.iter().any(|known| known.name == name) {
+            self.variables.push(Declared { name, value, origin, place });
+        }
         Ok(())
     }
 

@@ -6,12 +6,14 @@ pub(crate) mod draft;
 pub(crate) mod json;
 pub(crate) mod keys;
 mod nixpacks;
+mod platforms;
 mod procfile;
 mod railpack;
 mod railway;
 pub(crate) mod resolve;
 pub(crate) mod toml;
 pub(crate) mod tree;
+mod yaml;
 
 use std::path::Path;
 
@@ -83,6 +85,7 @@ pub(crate) fn read(
         }
         reader(name, &text, &mut draft)?;
     }
+    platforms::read(folder, &mut draft)?;
     for (name, value) in variables {
         let Some((_, key)) = VARIABLES.iter().find(|(variable, _)| variable == name) else { continue };
         match key.parse(value.expose()) {

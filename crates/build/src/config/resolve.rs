@@ -20,9 +20,9 @@ pub(crate) fn resolve(draft: &mut Draft) -> (ServiceConfig, Vec<PlannedSetting>)
     let volumes = volumes(draft);
     let is_set = |key| matches!(draft.find(key).map(|given| &given.setting), Some(Setting::Flag(true)));
     let config = ServiceConfig {
-        start_command: text(draft, Key::StartCommand).unwrap_or_default(),
+        start_command: draft.text(Key::StartCommand).unwrap_or_default(),
         health: HealthCheck {
-            path: text(draft, Key::HealthPath),
+            path: draft.text(Key::HealthPath),
             timeout: time(draft, Key::HealthTimeout, HEALTH_TIMEOUT_DEFAULT),
         },
         restart: RestartPolicy {
@@ -54,6 +54,7 @@ pub(crate) fn resolve(draft: &mut Draft) -> (ServiceConfig, Vec<PlannedSetting>)
         }),
         shared: is_set(Key::Shared),
         rehearse: is_set(Key::Rehearse),
+        variables: variables(draft),
     };
     warn_of_sharing(draft, &config);
     let settings = planned(draft, &config);
@@ -79,11 +80,9 @@ fn warn_of_sharing(draft: &mut Draft, config: &ServiceConfig) {
     draft.warn("", None, message);
 }
 
-fn text(draft: &Draft, key: Key) -> Option<String> {
-    match draft.find(key).map(|given| &given.setting) {
-        Some(Setting::Text(text)) => Some(text.clone()),
-        _ => None,
-    }
+fn variables(draft: &Draft) -> Vec<(String, String)> {
+    let declared = draft.variables.iter();
+    declared.map(|declared| (declared.name.to_string(), declared.value.clone())).collect()
 }
 
 fn time(draft: &Draft, key: Key, default: Duration) -> Duration {
@@ -181,6 +180,14 @@ fn planned(draft: &Draft, config: &ServiceConfig) -> Vec<PlannedSetting> {
             value: volume.mount.to_string(),
             origin: *origin,
             place: place.clone(),
+        });
+    }
+    for declared in &draft.variables {
+        settings.push(PlannedSetting {
+            key: format!("variables.{}", declared.name),
+            value: declared.value.clone(),
+            origin: declared.origin,
+            place: declared.place.clone(),
         });
     }
     settings

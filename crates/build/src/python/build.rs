@@ -1,8 +1,6 @@
 //! Builds the image of a Python source: the layer of its dependencies, and on top the source itself or what its build
 //! command made of it.
 
-use std::fs;
-
 use trackbed_core::Secret;
 use trackbed_core::image::Layer;
 use trackbed_core::instance::LogStream;
@@ -53,7 +51,7 @@ pub(crate) async fn build(
     let layers = match &recipe.build_command {
         None => {
             log.line(LogStream::System, &format!("source: {}", request.source.digest.short()));
-            vec![source_layer(workshop, request), deps]
+            vec![layers::source_layer(&workshop.data_dir, request), deps]
         }
         Some(command) => {
             let (built, record) =
@@ -64,32 +62,11 @@ pub(crate) async fn build(
     };
     let host_paths = if python.is_system() { Vec::new() } else { vec![python.prefix.display().to_string()] };
     Ok(Made {
-        provider: "python",
+        provider: "python".to_owned(),
         layers,
         host_paths,
         env: ENVIRONMENT.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
     })
-}
-
-/// The source as it is. Its size is counted only when somebody must pay for it, which is never on the way to a start.
-fn source_layer(workshop: &Workshop, request: &BuildRequest) -> Layer {
-    let path = request.source.path.strip_prefix(&workshop.data_dir).unwrap_or(&request.source.path);
-    Layer {
-        digest: request.source.digest.clone(),
-        path: path.display().to_string(),
-        size_bytes: size_of(&request.source.path),
-    }
-}
-
-fn size_of(path: &std::path::Path) -> u64 {
-    let entries = fs::read_dir(path).into_iter().flatten().flatten();
-    entries
-        .map(|entry| match entry.metadata() {
-            Ok(metadata) if metadata.is_dir() => size_of(&entry.path()),
-            Ok(metadata) => metadata.len(),
-            Err(_) => 0,
-        })
-        .sum()
 }
 
 async fn run_command(
@@ -149,7 +126,7 @@ async fn run_command(
     let kept = blocking(move || {
         let own = staging.path().join(".venv");
         // Unchanged: the layer below has it already.
-        if same(&venv, &own) {
+        if layers::same(&venv, &own) {
             trackbed_stdx::files::remove_tree(&own).map_err(|error| disk("cannot tidy the build", &error))?;
         }
         layers.keep(&digest, staging.path(), "build command")
@@ -163,29 +140,4 @@ async fn run_command(
     );
     log.line(LogStream::System, &line);
     Ok(kept)
-}
-
-/// Whether two trees have the same names, sizes and times, bytecode apart.
-fn same(one: &std::path::Path, other: &std::path::Path) -> bool {
-    let names = |path: &std::path::Path| -> Option<Vec<std::ffi::OsString>> {
-        let mut names: Vec<_> = fs::read_dir(path).ok()?.flatten().map(|entry| entry.file_name()).collect();
-        names.retain(|name| name != "__pycache__");
-        names.sort();
-        Some(names)
-    };
-    let (Some(left), Some(right)) = (names(one), names(other)) else { return false };
-    left == right
-        && left.iter().all(|name| {
-            let (one, other) = (one.join(name), other.join(name));
-            let (Ok(a), Ok(b)) = (fs::symlink_metadata(&one), fs::symlink_metadata(&other)) else {
-                return false;
-            };
-            if a.is_dir() && b.is_dir() {
-                return same(&one, &other);
-            }
-            if a.is_symlink() || b.is_symlink() {
-                return fs::read_link(&one).ok() == fs::read_link(&other).ok();
-            }
-            a.len() == b.len() && a.modified().ok() == b.modified().ok()
-        })
 }

@@ -10,6 +10,7 @@ use trackbed_core::settings::Origin;
 
 use crate::config::draft::{Draft, Given};
 use crate::config::keys::{Key, Setting};
+use crate::provider::{Decided, Found, Look};
 use crate::python::dependencies::{self, Dependencies, Install, join};
 use crate::python::interpreters::{self, Interpreter};
 use crate::python::wanted::{self, Wanted};
@@ -35,33 +36,9 @@ pub(crate) struct Recipe {
 /// The recipe's version.
 pub(crate) const RECIPE_VERSION: u32 = 1;
 
-/// What came of planning.
-pub(crate) enum Found {
-    /// Not a Python source.
-    No,
-    /// A Python source, and everything is decided.
-    Yes(Box<Decided>),
-    /// Nothing on this box satisfies what it asks for.
-    NoPython {
-        /// What it asks for.
-        wanted: Wanted,
-        /// The error, if nothing can be fetched.
-        error: PortError,
-    },
-}
-
-/// What was decided.
-pub(crate) struct Decided {
-    /// For people.
-    pub(crate) summary: String,
-    /// For the build.
-    pub(crate) recipe: Recipe,
-    /// Settings of the provider's own.
-    pub(crate) settings: Vec<PlannedSetting>,
-}
-
 /// Decides. Adds the start command that it finds, and warnings, to the draft.
-pub(crate) fn find(source: &Path, draft: &mut Draft, pythons: &[Interpreter]) -> Result<Found, PortError> {
+pub(crate) fn find(look: Look<'_>, draft: &mut Draft) -> Result<Found, PortError> {
+    let Look { source, pythons, .. } = look;
     let Some(deps) = find_dependencies(source, draft)? else { return Ok(Found::No) };
     let here = source.join(&deps.folder);
     let mut notes = deps.notes.clone();
@@ -109,18 +86,15 @@ pub(crate) fn find(source: &Path, draft: &mut Draft, pythons: &[Interpreter]) ->
         origin: if wanted.is_some() { Origin::Detection } else { Origin::Default },
         place: place.clone(),
     }];
-    Ok(Found::Yes(Box::new(Decided {
-        summary: format!("python {} ({place}), {from}", python.version),
-        recipe: Recipe {
-            version: RECIPE_VERSION,
-            python: python.clone(),
-            folder: deps.folder,
-            install: deps.install,
-            extra: deps.extra,
-            build_command,
-        },
-        settings,
-    })))
+    let recipe = Recipe {
+        version: RECIPE_VERSION,
+        python: python.clone(),
+        folder: deps.folder,
+        install: deps.install,
+        extra: deps.extra,
+        build_command,
+    };
+    Decided::of("python", format!("python {} ({place}), {from}", python.version), &recipe, settings)
 }
 
 /// Looks at the root; else where the start or build command goes (`cd backend && …`); else in the only folder that has

@@ -2,27 +2,18 @@
 //! the sandbox, with the release's image and variables and none of its volumes. Modules are found, never imported, so
 //! that nothing of the app runs; what only running would show is left to the health gate.
 
-use std::sync::Mutex;
-use std::time::Duration;
-
 use serde::Deserialize;
-use trackbed_core::instance::{AppTree, Exit, InstanceKind, InstanceSpec, LogStream};
-use trackbed_core::ports::{BuildLog, JobEnd, JobRunner, PortError, Preflight, PreflightRequest};
-use trackbed_core::settings::Limits;
-use trackbed_core::{InstanceId, Secret};
-use trackbed_stdx::random;
+use trackbed_core::instance::Exit;
+use trackbed_core::ports::{JobRunner, PortError, Preflight, PreflightRequest};
 
+use crate::preflight;
 use crate::python::command;
 
 const CODE: &str = include_str!("preflight.py");
 /// What the last line of the job begins with.
 const MARK: &str = "TRACKBED-PREFLIGHT ";
-/// An interpreter starts in some 20 ms; ten seconds are a box that is busy with something else.
-const TIME_LIMIT: Duration = Duration::from_secs(10);
-const PIDS_MAX: u32 = 64;
-/// Lines that a failure quotes, and lines that are kept at all.
+/// Lines that a failure quotes.
 const QUOTED: usize = 5;
-const LINES_MAX: usize = 200;
 
 /// What the job found.
 #[derive(Debug, Deserialize)]
@@ -47,54 +38,16 @@ enum Problem {
 }
 
 /// Looks. Never fails for a reason of the box.
-pub(crate) async fn run(jobs: &dyn JobRunner, request: PreflightRequest) -> Preflight {
-    let mut warnings = Vec::new();
-    let (used, required) = command::variables(&request.command);
-    let is_set = |name: &String| request.env.iter().any(|(known, _)| known == name);
-    if let Some(name) = required.iter().find(|name| !is_set(name)) {
-        let error = PortError::new(format!("the start command requires ${name}, which is not set"));
-        return Preflight::Failed(error.hint(format!("trackbed variables set {name}=…")));
-    }
-    for name in used.iter().filter(|name| !is_set(name) && !matches!(name.as_str(), "HOME" | "PWD" | "PATH"))
-    {
-        warnings.push(format!(
-            "the start command uses ${name}, which is not set: it stands for nothing; trackbed variables set {name}=…"
-        ));
-    }
+pub(crate) async fn run(jobs: &dyn JobRunner, request: PreflightRequest, warnings: Vec<String>) -> Preflight {
     let asks = command::read(&request.command);
     let Ok(ask) = serde_json::to_string(&asks) else {
         return Preflight::NotRun("the start command cannot be written down".to_owned());
     };
-    let mut env = request.env;
-    env.push(("TRACKBED_PREFLIGHT_CODE".to_owned(), Secret::new(CODE.to_owned())));
-    env.push(("TRACKBED_PREFLIGHT_ASK".to_owned(), Secret::new(ask)));
-    let spec = InstanceSpec {
-        id: InstanceId::from_random(random::bytes()),
-        kind: InstanceKind::Job,
-        service: request.service,
-        service_number: request.service_number,
-        title: request.title,
-        command: "exec python -c \"$TRACKBED_PREFLIGHT_CODE\"".to_owned(),
-        app: AppTree::Image { image: request.image },
-        volumes: Vec::new(),
-        binds: Vec::new(),
-        env,
-        limits: Limits { memory_bytes: None, cpu_millis: None, pids: Some(PIDS_MAX) },
-        port: None,
-        offline: false,
-        links: Vec::new(),
-    };
-    let lines = Lines::default();
-    let end = jobs.run_job(spec, TIME_LIMIT, &lines).await;
-    let lines = lines.0.into_inner().unwrap_or_default();
-    match end {
-        Err(error) => Preflight::NotRun(error.message),
-        Ok(JobEnd::TimedOut) => Preflight::NotRun(format!("it took longer than {} s", TIME_LIMIT.as_secs())),
-        Ok(JobEnd::Exit(Exit::Setup { message })) => Preflight::NotRun(message),
-        Ok(JobEnd::Exit(exit @ (Exit::Lost | Exit::Oom | Exit::Signal { .. }))) => {
-            Preflight::NotRun(format!("it {exit}"))
-        }
-        Ok(JobEnd::Exit(exit @ Exit::Code { .. })) => judge(&exit, &lines, warnings),
+    let more = [("TRACKBED_PREFLIGHT_CODE", CODE.to_owned()), ("TRACKBED_PREFLIGHT_ASK", ask)];
+    let command = "exec python -c \"$TRACKBED_PREFLIGHT_CODE\"".to_owned();
+    match preflight::look(jobs, request, command, &more).await {
+        Ok((exit, lines)) => judge(&exit, &lines, warnings),
+        Err(reason) => Preflight::NotRun(reason),
     }
 }
 
@@ -167,23 +120,6 @@ fn explain(problem: &Problem) -> PortError {
         }
     };
     PortError::new(message).hint(hint)
-}
-
-/// The lines of the job, the last ones if there are many.
-#[derive(Default)]
-struct Lines(Mutex<Vec<String>>);
-
-impl BuildLog for Lines {
-    fn line(&self, stream: LogStream, text: &str) {
-        if stream == LogStream::System {
-            return;
-        }
-        let mut lines = self.0.lock().expect("no holder of this lock panics");
-        if lines.len() == LINES_MAX {
-            lines.remove(0);
-        }
-        lines.push(text.to_owned());
-    }
 }
 
 #[cfg(test)]
