@@ -151,9 +151,22 @@ pub(crate) fn is_stopped(pid: i32) -> bool {
 
 /// Returns whether every thread of a process is stopped or has ended. One that is gone stands still, too.
 pub(crate) fn stands_still(pid: i32) -> bool {
-    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return true };
-    let mut states = threads.flatten().filter_map(|thread| stat_of(&thread.path()));
-    states.all(|stat| matches!(stat.state, b'T' | b't' | b'Z' | b'X'))
+    thread_states(pid).all(|state| matches!(state, b'T' | b't' | b'Z' | b'X'))
+}
+
+/// Returns whether a thread of a process waits for something that no signal but SIGKILL interrupts.
+pub(crate) fn hangs_in_kernel(pid: i32) -> bool {
+    thread_states(pid).any(|state| state == b'D')
+}
+
+/// Returns the states of the threads of a process, a letter each as in `/proc/<pid>/stat`.
+pub(crate) fn states(pid: i32) -> String {
+    thread_states(pid).map(char::from).collect()
+}
+
+fn thread_states(pid: i32) -> impl Iterator<Item = u8> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    threads.filter_map(|thread| Some(stat_of(&thread.path())?.state))
 }
 
 /// Returns the children of a process, as its threads have them; none where the kernel does not list them.
