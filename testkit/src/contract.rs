@@ -69,6 +69,9 @@ pub async fn engine_contract(fixture: &dyn Fixture) {
     what_runs_is_not_removed(fixture).await;
     ports_are_promised_once(fixture).await;
     only_the_living_have_addresses(fixture).await;
+    one_that_is_frozen_stands_still_until_it_is_let_go(fixture).await;
+    an_order_to_end_ends_a_freeze(fixture).await;
+    only_the_known_have_stray_files(fixture).await;
 }
 
 async fn status(engine: &dyn Engine, id: &InstanceId) -> Option<InstanceStatus> {
@@ -210,5 +213,56 @@ async fn only_the_living_have_addresses(fixture: &dyn Fixture) {
     engine.stop(&spec.id, GRACE).await.expect("the instance stops");
     engine.address(&spec.id, port).await.expect_err("it has ended");
     engine.stats(&spec.id).await.expect_err("it has ended");
+    end(&*engine, &spec).await;
+}
+
+/// Longer than any test takes.
+const LONG: Duration = Duration::from_secs(4);
+
+async fn one_that_is_frozen_stands_still_until_it_is_let_go(fixture: &dyn Fixture) {
+    let (engine, spec) = (fixture.engine(), fixture.spec(Script::Runs, true));
+    engine.freeze(&spec.id, LONG).await.err().expect("it is unknown");
+    start(&*engine, &spec).await;
+    let frozen = engine.freeze(&spec.id, LONG).await.expect("what runs can be frozen");
+    engine.freeze(&spec.id, LONG).await.err().expect("it is frozen already");
+    assert!(runs(status(&*engine, &spec.id).await.as_ref()), "it still counts as running");
+    sleep(Duration::from_millis(50)).await;
+    let stood_still = frozen.thaw().await.expect("it stood still all the time");
+    assert!(stood_still >= Duration::from_millis(50), "{stood_still:?}");
+    // One that is dropped lets it go, too; not at once, because nobody waits for it.
+    drop(engine.freeze(&spec.id, LONG).await.expect("it can be frozen again"));
+    let began = Instant::now();
+    let frozen = loop {
+        match engine.freeze(&spec.id, Duration::from_millis(100)).await {
+            Ok(frozen) => break frozen,
+            Err(error) => assert!(began.elapsed() < PATIENCE, "{error}"),
+        }
+        sleep(Duration::from_millis(5)).await;
+    };
+    sleep(Duration::from_millis(300)).await;
+    frozen.thaw().await.expect_err("it was let go at its limit");
+    engine.stop(&spec.id, GRACE).await.expect("the instance stops");
+    engine.freeze(&spec.id, LONG).await.err().expect("it has ended");
+    end(&*engine, &spec).await;
+}
+
+async fn an_order_to_end_ends_a_freeze(fixture: &dyn Fixture) {
+    let (engine, spec) = (fixture.engine(), fixture.spec(Script::Runs, true));
+    start(&*engine, &spec).await;
+    let frozen = engine.freeze(&spec.id, LONG).await.expect("what runs can be frozen");
+    engine.stop(&spec.id, GRACE).await.expect("the instance stops, frozen or not");
+    let ended = status(&*engine, &spec.id).await.expect("an ended instance is known");
+    assert!(matches!(ended.state, InstanceState::Ended { .. }), "{ended:?}");
+    frozen.thaw().await.expect_err("it was let go before");
+    end(&*engine, &spec).await;
+}
+
+async fn only_the_known_have_stray_files(fixture: &dyn Fixture) {
+    let (engine, spec) = (fixture.engine(), fixture.spec(Script::Runs, true));
+    engine.stray_files(&spec.id, 10).await.expect_err("it is unknown");
+    start(&*engine, &spec).await;
+    assert_eq!(engine.stray_files(&spec.id, 10).await, Ok(Vec::new()));
+    engine.stop(&spec.id, GRACE).await.expect("the instance stops");
+    assert_eq!(engine.stray_files(&spec.id, 10).await, Ok(Vec::new()), "an ended one is known, too");
     end(&*engine, &spec).await;
 }

@@ -128,7 +128,7 @@ impl FakeEngine {
         let found = self.world.instance(id);
         let instance = found.ok_or_else(|| PortError::new(format!("there is no instance {id}")))?;
         let mut files = instance.app.strays;
-        files.sort_by(|a, b| (b.is_database, b.size_bytes).cmp(&(a.is_database, a.size_bytes)));
+        files.sort_by_key(|file| std::cmp::Reverse((file.is_database, file.size_bytes)));
         files.truncate(limit);
         Ok(files)
     }

@@ -241,3 +241,20 @@ fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
 fn write<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
     files::write_atomic(path, &serde_json::to_vec(value)?, 0o600)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the version before instances could be offline or have links wrote it.
+    const EARLIER: &str = r#"{"version":1,"id":"ins_0000000000000000","kind":"service","service":"svc_0000000000000000",
+        "title":"assistant v1","command":"true","level":"full","uid":10001,"app":{"layers":["/l"]},"volumes":[],
+        "binds":[],"host_paths":[],"env":[],"limits":{"memory_bytes":null,"cpu_millis":null,"pids":null},"port":8080,
+        "link":null,"cgroup":{"v2":false,"dirs":[]},"socket":"/run/x.sock","started_at":1}"#;
+
+    #[test]
+    fn an_instance_of_the_version_before_is_still_known() {
+        let order: Order = serde_json::from_str(EARLIER).expect("it can be read");
+        assert!(!order.offline && order.links.is_empty() && !order.has_own_network());
+    }
+}

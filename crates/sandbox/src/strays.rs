@@ -58,11 +58,7 @@ pub(crate) fn find(order: &Order, folder: &Path, limit: usize) -> io::Result<Vec
         Err(nix::errno::Errno::ENOENT) => return Ok(Vec::new()),
         root => root?,
     };
-    // In a copy, what a layer has as it is there is the image's own.
-    let layers: Vec<OwnedFd> = match is_copy {
-        true => layers.iter().filter_map(|layer| open(layer, FOLDER, Mode::empty()).ok()).collect(),
-        false => Vec::new(),
-    };
+    let layers = layers.iter().filter_map(|layer| open(layer, FOLDER, Mode::empty()).ok()).collect();
     let mut walk = Walk {
         top,
         root,
@@ -141,7 +137,8 @@ impl Walk {
         self.found.truncate(limit);
     }
 
-    /// Returns whether the topmost layer that has something there has this very file.
+    /// Returns whether the topmost layer that has something there has this very file: a copy of it, or one that was only
+    /// opened for writing, as SQLite does with every database.
     fn is_of_image(&self, path: &Path, stat: &FileStat) -> bool {
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return false };
         let mut in_layers = self.layers.iter().filter_map(|layer| look_at(&open_below(layer, parent)?, name));

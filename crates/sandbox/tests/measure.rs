@@ -62,3 +62,49 @@ async fn start_latency_and_memory() {
         world.close().await;
     }
 }
+
+/// A master with four workers of some threads each, as servers of Python fork them, all of them busy with a file.
+const SERVER: &str = r#"
+import os, threading, time
+def work():
+    with open("/tmp/" + str(os.getpid()), "ab", buffering=0) as file:
+        while True:
+            file.write(b"x")
+            time.sleep(0.002)
+for worker in range(4):
+    if os.fork() == 0:
+        for number in range(4):
+            threading.Thread(target=work, daemon=True).start()
+        time.sleep(1000)
+print("up", flush=True)
+time.sleep(1000)
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "measures"]
+async fn time_to_stand_still_and_to_go_on() {
+    for lacks in [&[][..], &["unified"], &["freezer", "unified"]] {
+        let Some(world) = World::lacking(Full, lacks) else { return };
+        let mut spec = world.spec("exec python3 server.py");
+        let trackbed_core::instance::AppTree::Image { image } = &mut spec.app else { panic!("an image") };
+        image.layers = vec![world.layer(&[("server.py", SERVER)])];
+        world.sandbox.start(&spec).await.unwrap();
+        world.until_logged(&spec.id, "up").await;
+        let (mut freezes, mut thaws, mut pauses) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..51 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let began = Instant::now();
+            let frozen = world.sandbox.freeze(&spec.id, Duration::from_secs(5)).await.unwrap();
+            freezes.push(began.elapsed());
+            let began = Instant::now();
+            pauses.push(frozen.thaw().await.unwrap());
+            thaws.push(began.elapsed());
+        }
+        println!("lacking {lacks:?}");
+        for (what, times) in [("freeze", &mut freezes), ("thaw", &mut thaws), ("stood still", &mut pauses)] {
+            times.sort();
+            println!("  {what}: median {:?}, min {:?}, max {:?}", times[25], times[0], times[50]);
+        }
+        world.close().await;
+    }
+}

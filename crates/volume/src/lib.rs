@@ -4,16 +4,23 @@
 mod adopt;
 mod beneath;
 mod browse;
+mod capture;
 mod chunk_store;
+mod collect;
+mod crash;
 mod erase;
 pub mod inspect;
 mod manifest;
+mod pieces;
 mod place;
 mod restore;
+#[cfg(test)]
+mod rig;
 mod space;
 mod survey;
 mod transfer;
 mod volumes;
+mod walk;
 
 pub use browse::{Entry, EntryKind, Usage, list_files, usage};
 pub use chunk_store::{CHUNK_BYTES, ChunkId, ChunkReader, Extent, SnapshotStore, StoreError};

@@ -6,7 +6,7 @@
 //! Layout, little endian: `TBMANIF1`, length of the header (u32), the header as JSON, count of entries (u64), the
 //! entries, and the SHA-256 of all before. An entry: kind (u8), mode (u16), modified (i64 seconds, u32 nanoseconds),
 //! path (u32 length, bytes), then for a file its size (u64), flags (u8) and content (32 bytes), for a link its target (u32
-//! length, bytes). Entries are sorted by path, name by name, so a folder comes before what is in it.
+//! length, bytes). A folder comes before what is in it.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -23,6 +23,9 @@ const MAGIC: &[u8; 8] = b"TBMANIF1";
 const SEAL_BYTES: usize = 32;
 /// Entries that a volume may have: each costs some 150 bytes of memory while it is captured.
 pub const ENTRIES_MAX: usize = 2_000_000;
+
+/// How every SQLite database begins.
+pub(crate) const DATABASE_MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
 /// What a restore point holds.
 #[derive(Debug, Clone, PartialEq, Eq)]

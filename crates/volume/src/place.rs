@@ -4,23 +4,32 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use trackbed_core::VolumeId;
 use trackbed_core::ports::VolumePlace;
 use trackbed_stdx::files;
 
+use crate::capture::Traffic;
 use crate::chunk_store::SnapshotStore;
 use crate::inspect::Inspector;
 
-/// Volumes as directories below the data directory.
+/// Volumes as directories below the data directory. Of those that capture or collect in one data directory there is one,
+/// and its clones, which know of each other.
 #[derive(Debug, Clone)]
 pub struct LocalVolumes {
     root: PathBuf,
     pub(crate) store: SnapshotStore,
+    pub(crate) traffic: Arc<Traffic>,
     /// Where points are restored to be looked at.
     pub(crate) scratch: PathBuf,
     pub(crate) inspector: Inspector,
+    /// Bytes that a restore leaves free on the disk.
+    pub(crate) reserve_bytes: u64,
 }
+
+/// What a restore leaves free for everybody else on the disk, unless told otherwise.
+const RESERVE_BYTES: u64 = 256 << 20;
 
 impl LocalVolumes {
     /// Keeps volumes below `<data_dir>/volumes`.
@@ -28,8 +37,10 @@ impl LocalVolumes {
         Self {
             root: data_dir.join("volumes"),
             store: SnapshotStore::open(data_dir),
+            traffic: Arc::default(),
             scratch: data_dir.join("scratch"),
             inspector: Inspector::default(),
+            reserve_bytes: RESERVE_BYTES,
         }
     }
 
@@ -43,6 +54,13 @@ impl LocalVolumes {
     /// Returns the folder of all volumes, made or not.
     pub(crate) fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Leaves so many bytes free on the disk when data is restored.
+    #[must_use]
+    pub fn keep_free(mut self, bytes: u64) -> Self {
+        self.reserve_bytes = bytes;
+        self
     }
 
     /// Returns where a volume lies, made or not.

@@ -9,6 +9,8 @@ use trackbed_core::restore_point::{Capture, Difference, Proof};
 use trackbed_core::volume::Volume;
 use trackbed_core::{DeploymentId, VolumeId};
 
+use crate::capture;
+use crate::collect;
 use crate::place::{self, LocalVolumes};
 use crate::restore;
 
@@ -32,15 +34,15 @@ impl Volumes for LocalVolumes {
     }
 
     async fn read_ahead(&self, volumes: &[Volume]) -> Result<(), PortError> {
-        Err(absent(volumes))
+        capture::read_ahead(self, volumes).await
     }
 
     async fn capture(
         &self,
         orders: &[CaptureOrder],
-        _freezer: Option<&dyn Freezer>,
+        freezer: Option<&dyn Freezer>,
     ) -> Result<Vec<Capture>, PortError> {
-        Err(absent(orders))
+        capture::capture(self, orders, freezer).await
     }
 
     async fn prove(&self, data: &PointData) -> Result<Proof, PortError> {
@@ -96,11 +98,6 @@ impl Volumes for LocalVolumes {
     }
 
     async fn collect(&self, keep: &[PointData]) -> Result<Collected, PortError> {
-        Err(absent(keep))
+        collect::collect(self, keep).await
     }
-}
-
-/// What `restore` and this branch replace method by method.
-fn absent<T: std::fmt::Debug + ?Sized>(what: &T) -> PortError {
-    PortError::new(format!("this build cannot do that with {what:?}"))
 }

@@ -24,4 +24,5 @@ mod rig;
 mod schedules;
 mod stray;
 mod streams;
+mod ways_back;
 mod wishes;

@@ -57,6 +57,7 @@ with sqlite3.connect("ba.db") as db:
 os.makedirs("new/folder", exist_ok=True)
 open("new/folder/big", "wb").write(b"x" * 50000)
 open("sub/file", "a").write("more")
+open("sub/other", "r+").close()
 os.makedirs("__pycache__")
 open("__pycache__/main.pyc", "w").write("x")
 open("late.pyc", "w").write("x")

@@ -319,6 +319,32 @@ async fn a_frozen_app_whose_shim_is_killed_is_lost_and_leaves_nothing() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_whose_shim_cannot_freeze_is_left_alone_and_the_way_out_is_told() {
+    let Some(world) = World::full() else { return };
+    let (app, folder) = start(&world, WRITER).await;
+    let socket = world.run.join(format!("{}.sock", app.id));
+    let aside = world.run.join("aside");
+    std::fs::rename(&socket, &aside).unwrap();
+    // What a shim of the version before says to a request that it does not know.
+    let earlier = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let answering = std::thread::spawn(move || {
+        let (stream, _) = earlier.accept().unwrap();
+        let mut asked = String::new();
+        BufReader::new(&stream).read_line(&mut asked).unwrap();
+        let error = "cannot read the request: unknown variant `freeze`, expected one of `status`, `stop`";
+        writeln!(&stream, r#"{{"version":1,"error":"{error}","exit":null}}"#).unwrap();
+        asked
+    });
+    let error = world.sandbox.freeze(&app.id, LONG).await.err().unwrap();
+    assert!(error.hint.unwrap().contains("restart the service once"), "{}", error.message);
+    assert!(answering.join().unwrap().contains(r#""ask":"freeze","limit_ms":5000"#));
+    grows(&folder).await;
+    std::fs::rename(&aside, &socket).unwrap();
+    freeze(&world, &app.id).await.thaw().await.unwrap();
+    world.close().await;
+}
+
 /// Another control plane of the same box, which has frozen an instance.
 struct Holder(Child);
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use trackbed_stdx::files;
 
-use super::index::{self, Slot};
+use super::index::{self, Index, Slot};
 use super::{ById, ChunkId, StoreError};
 
 /// Where a chunk lies.
@@ -27,7 +27,7 @@ pub(crate) struct Pack {
 }
 
 /// All chunks of the store. Costs some 60 bytes of memory for each, that is 2 MB for a gigabyte.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Catalogue {
     pub(crate) packs: Vec<Pack>,
     /// Packs that cannot be used, with the reason.
@@ -58,12 +58,12 @@ impl Catalogue {
             }
         }
         for id in ids {
-            catalogue.add_pack(folder, &id)?;
+            catalogue.load_pack(folder, &id)?;
         }
         Ok(catalogue)
     }
 
-    fn add_pack(&mut self, folder: &Path, id: &str) -> Result<(), StoreError> {
+    fn load_pack(&mut self, folder: &Path, id: &str) -> Result<(), StoreError> {
         let (path, pack_path) = (folder.join(format!("{id}.index")), folder.join(format!("{id}.pack")));
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
@@ -92,13 +92,18 @@ impl Catalogue {
             Err(error) => return Err(StoreError::disk("look at the pack", &pack_path, error)),
         }
         let doubted = read_doubts(folder, id)?;
+        self.add_pack(id, &index, &doubted);
+        Ok(())
+    }
+
+    /// Adds the chunks of a pack, those that are doubted for want of better ones.
+    pub(crate) fn add_pack(&mut self, id: &str, index: &Index, doubted: &BTreeSet<ChunkId>) {
         let pack = u32::try_from(self.packs.len()).expect("packs of 64 MiB are far fewer than 2^32");
         self.packs.push(Pack { id: id.to_owned(), bytes: index.pack_bytes });
         self.places.reserve(index.chunks.len());
-        for (chunk, slot) in index.chunks {
-            self.add(chunk, Place { pack, slot }, doubted.contains(&chunk));
+        for (chunk, slot) in &index.chunks {
+            self.add(*chunk, Place { pack, slot: *slot }, doubted.contains(chunk));
         }
-        Ok(())
     }
 
     fn add(&mut self, chunk: ChunkId, place: Place, is_doubted: bool) {

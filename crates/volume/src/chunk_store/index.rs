@@ -33,6 +33,13 @@ pub(crate) struct Index {
     pub(crate) chunks: Vec<(ChunkId, Slot)>,
 }
 
+impl Index {
+    /// Returns the index of a pack in which nothing is yet.
+    pub(crate) fn empty() -> Self {
+        Self { pack_bytes: 0, chunks: Vec::new() }
+    }
+}
+
 /// Returns the bytes of an index file.
 pub(crate) fn encode(index: &Index) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEAD_BYTES + index.chunks.len() * ENTRY_BYTES + TAIL_BYTES);

@@ -3,6 +3,8 @@
 //! - `packs/<id>.pack` holds chunks, `packs/<id>.index` says which; a pack counts only with its index beside it.
 //! - `packs/<id>.doubt` names chunks of it that were found damaged: a capture stores them again.
 //! - `points/<volume>/<point>.manifest` is a point: it exists from the moment that this file does.
+//! - `stamps/<volume>` remembers what was read of a volume; without it everything is read again.
+//! - `capture/<random>` is scratch space of a capture.
 //! - `points/<volume>/<point>.content.json` is what its databases hold, recorded by its first proof.
 //!
 //! Nothing of it is changed once it is written, and what others refer to is durable before they do.
@@ -11,20 +13,24 @@ mod catalogue;
 mod error;
 mod id;
 mod index;
+mod pack;
 mod reader;
 mod tree;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
+use trackbed_core::VolumeId;
 use trackbed_core::ports::PointData;
 
-pub(crate) use catalogue::Catalogue;
+pub(crate) use catalogue::Pack;
 pub use error::StoreError;
 pub use id::ChunkId;
 pub(crate) use id::{ById, IdSet};
+pub(crate) use pack::PackWriter;
 pub use reader::{ChunkReader, Extent};
 pub use tree::CHUNK_BYTES;
+pub(crate) use tree::{HOLE, TreeBuilder, is_zero};
 
 use crate::manifest::Manifest;
 
@@ -48,6 +54,21 @@ impl SnapshotStore {
     /// Returns the folder with a folder of points for each volume.
     pub fn points(&self) -> PathBuf {
         self.root.join("points")
+    }
+
+    /// Returns the folder of what is remembered of volumes.
+    pub(crate) fn stamps(&self) -> PathBuf {
+        self.root.join("stamps")
+    }
+
+    /// Returns the place of what is remembered of a volume.
+    pub(crate) fn stamps_path(&self, volume: &VolumeId) -> PathBuf {
+        self.stamps().join(volume.as_str())
+    }
+
+    /// Returns the folder with the scratch space of captures.
+    pub(crate) fn scratch(&self) -> PathBuf {
+        self.root.join("capture")
     }
 
     /// Returns the place of a point's manifest.
@@ -85,4 +106,9 @@ impl SnapshotStore {
     pub fn reader(&self) -> Result<ChunkReader, StoreError> {
         ChunkReader::open(&self.packs())
     }
+}
+
+/// Returns how many nodes lie above each chunk of a file.
+pub(crate) fn depth_of_file(size: u64) -> u32 {
+    tree::depth_of(tree::chunks_of(size))
 }

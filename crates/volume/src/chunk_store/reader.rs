@@ -1,6 +1,6 @@
 //! Reading what was stored; every byte is checked against its name before anybody sees it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use super::catalogue::{self, Catalogue, Place};
+use super::index::Index;
 use super::tree::{self, CHUNK_BYTES, Leaves};
 use super::{ChunkId, StoreError};
 
@@ -180,6 +181,22 @@ impl ChunkReader {
         self.folder.join(format!("{pack}.pack"))
     }
 
+    /// Returns the folder of packs.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Returns whether a chunk is there and nothing is known against it.
+    pub(crate) fn holds(&self, chunk: &ChunkId) -> bool {
+        self.catalogue.read().unwrap_or_else(PoisonError::into_inner).holds(chunk)
+    }
+
+    /// Takes notice of a pack that was written since.
+    pub(crate) fn add_pack(&self, id: &str, index: &Index) {
+        let mut catalogue = self.catalogue.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::make_mut(&mut catalogue).add_pack(id, index, &BTreeSet::new());
+    }
+
     pub(crate) fn catalogue(&self) -> Arc<Catalogue> {
         self.catalogue.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -190,7 +207,7 @@ impl ChunkReader {
         place.map(|place| catalogue.packs[place.pack as usize].id.clone()).unwrap_or_default()
     }
 
-    /// Returns whether the chunk's bytes are needed to be read for nothing: all of a file's chunks are there.
+    /// Returns whether all chunks of a file are there and nothing is known against them.
     pub(crate) fn holds_all(&self, size: u64, content: Option<ChunkId>) -> bool {
         let catalogue = self.catalogue();
         match content {

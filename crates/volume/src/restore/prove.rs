@@ -153,8 +153,14 @@ impl LocalVolumes {
         };
         let place = Scratch::make(&self.scratch).map_err(scratch)?;
         let folder = place.folder("data").map_err(scratch)?;
-        space::check(&folder, reader, entries, &format!("point {} to look at it", data.point))
-            .map_err(Restore::Box)?;
+        space::check(
+            &folder,
+            reader,
+            entries,
+            self.reserve_bytes,
+            &format!("point {} to look at it", data.point),
+        )
+        .map_err(Restore::Box)?;
         let filling = Filling {
             reader,
             entries,

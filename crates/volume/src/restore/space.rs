@@ -7,16 +7,15 @@ use trackbed_core::ports::PortError;
 use crate::chunk_store::{ChunkReader, StoreError};
 use crate::manifest::{Entry, Kind};
 
-/// What a restore leaves free for everybody else on the disk.
-const RESERVE_BYTES: u64 = 256 << 20;
 /// What an entry takes beside its content: an inode and its name.
 const ENTRY_BYTES: u64 = 512;
 
-/// Refuses when the disk of `place` is too full for `entries`.
+/// Refuses when the disk of `place` is too full for `entries`, and for what has to stay free.
 pub(super) fn check(
     place: &Path,
     reader: &ChunkReader,
     entries: &[Entry],
+    reserve_bytes: u64,
     what: &str,
 ) -> Result<(), PortError> {
     let disk = nix::sys::statvfs::statvfs(place).map_err(|error| {
@@ -27,7 +26,7 @@ pub(super) fn check(
         Kind::File(file) => file.size,
         Kind::Folder | Kind::Symlink(_) | Kind::Fifo | Kind::HardLink(_) => 0,
     });
-    let room = free.saturating_sub(RESERVE_BYTES);
+    let room = free.saturating_sub(reserve_bytes);
     if sizes.sum::<u64>() + ENTRY_BYTES * entries.len() as u64 <= room {
         return Ok(());
     }
@@ -38,7 +37,7 @@ pub(super) fn check(
     }
     let megabytes = |bytes: u64| bytes.div_ceil(1 << 20);
     let needs = format!("{} MB are needed and {} MB are free", megabytes(needed), megabytes(free));
-    let reserve = format!("{} MB have to stay so", megabytes(RESERVE_BYTES));
+    let reserve = format!("{} MB have to stay so", megabytes(reserve_bytes));
     Err(PortError::new(format!("cannot restore {what}: {needs}, of which {reserve}"))
         .hint("free some disk space; nothing has changed"))
 }

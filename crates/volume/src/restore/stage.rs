@@ -247,7 +247,7 @@ impl LocalVolumes {
         blocking(move || {
             let reader = own.store.reader()?;
             let place = own_stage.place().directory;
-            space::check(&place, &reader, &own_manifest.entries, &what_filled)?;
+            space::check(&place, &reader, &own_manifest.entries, own.reserve_bytes, &what_filled)?;
             let mut filling = Filling {
                 reader: &reader,
                 entries: &own_manifest.entries,
