@@ -50,6 +50,8 @@ pub(crate) struct Disk {
     pub(crate) served: BTreeSet<Digest>,
     /// Volumes that have no room for a copy.
     pub(crate) is_full: bool,
+    /// Bytes that are free as far as anybody asks; none means plenty.
+    pub(crate) free_bytes: Option<u64>,
     /// How long reading or writing all the data of a volume takes, when not as usual.
     pub(crate) takes: Option<Duration>,
 }
@@ -112,6 +114,11 @@ impl World {
     /// Returns the name of the app that a source is.
     pub fn name_of(&self, source: &Digest) -> String {
         self.lock().apps.get(source).map(|app| app.name.clone()).unwrap_or_default()
+    }
+
+    /// Says how many bytes of the disk, which has a terabyte, are free.
+    pub fn set_free(&self, bytes: u64) {
+        self.lock().disk.free_bytes = Some(bytes);
     }
 
     /// Says whether the disk has room for another copy of anything.

@@ -5,7 +5,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::sleep;
 use trackbed_core::ports::{
-    AdoptedFile, CaptureOrder, Collected, Depth, Freezer, PointData, PortError, Staged, VolumePlace, Volumes,
+    AdoptedFile, CaptureOrder, Collected, Depth, DiskSpace, Freezer, PointData, PortError, Staged,
+    VolumePlace, Volumes,
 };
 use trackbed_core::restore_point::{Capture, Consistency, Difference, Proof, ProofVerdict};
 use trackbed_core::volume::Volume;
@@ -16,6 +17,8 @@ use crate::disk::{Content, key, place_of, stage_place};
 use crate::faults::Faults;
 use crate::world::World;
 
+/// Size of the disk.
+const DISK_BYTES: u64 = 1 << 40;
 /// Bytes that one write leaves.
 const WRITE_BYTES: u64 = 1000;
 
@@ -298,5 +301,13 @@ impl Volumes for FakeVolumes {
 
     async fn erase(&self, volume: &Volume) -> Result<(), PortError> {
         self.faults.pass("volumes.erase", Err, || async { self.delete(volume) }).await
+    }
+
+    async fn space(&self) -> Result<DiskSpace, PortError> {
+        let look = || async {
+            let free_bytes = self.world.lock().disk.free_bytes.unwrap_or(DISK_BYTES / 2);
+            Ok(DiskSpace { total_bytes: DISK_BYTES, free_bytes })
+        };
+        self.faults.pass("volumes.space", Err, look).await
     }
 }
