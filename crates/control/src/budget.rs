@@ -55,7 +55,7 @@ const SCARCE: Past = Past { releases: 3, pushed: 1, logs: 10, spares_young_sourc
 
 /// Returns what of a disk is kept free for the volumes, in bytes: 5 %, at least 1 GiB, but never more than a quarter of
 /// a small disk.
-pub fn reserve(total_bytes: u64) -> u64 {
+pub(crate) fn reserve(total_bytes: u64) -> u64 {
     (total_bytes / 100 * RESERVE_PERCENT).max(RESERVE_LEAST_BYTES.min(total_bytes / 4))
 }
 

@@ -12,6 +12,8 @@ mod recover;
 mod remote_drill;
 mod routes;
 mod serve;
+#[cfg(test)]
+mod tests;
 
 pub use edge_keeper::reload_edge;
 pub use recover::{RecoverConfig, recover};

@@ -123,7 +123,7 @@ async fn removed_volumes_are_listed_with_the_time_that_is_left() {
     let ran = fake.run(&["volume", "list", "--removed"]).await;
     assert!(
         ran.result
-            .starts_with("NAME  MOUNT  USED    REMOVED    KEPT FOR\nold   /old   120 MB  1 min ago  1 day\n"),
+            .starts_with("NAME  MOUNT  USED    REMOVED    KEPT FOR\nold   /old   120 MB  1 min ago  47 h\n"),
         "{}",
         ran.result
     );
@@ -349,7 +349,7 @@ async fn a_removed_volume_names_the_way_back() {
         }
     });
     let ran = fake.run(&["volume", "remove", "data", "-s", "web"]).await;
-    let text = "volume data of web is removed; its data is kept for 2 days: trackbed volume undelete data\n";
+    let text = "volume data of web is removed; its data is kept for 48 h: trackbed volume undelete data\n";
     assert_eq!((ran.code, ran.talk.as_str()), (0, text));
     assert_eq!(fake.run(&["volume", "undelete", "data", "-s", "web"]).await.code, 0);
 }
@@ -488,7 +488,8 @@ async fn databases_are_listed_with_tables_and_rows() {
                     "unreadable": unreadable, "point": "rp_now", "taken_at": now() })
         };
         (line == "GET /databases").then(|| {
-            let tables = json!([{ "name": "messages", "rows": 52 }, { "name": "users", "rows": 3 }]);
+            let tables = json!([{ "name": "sqlite_schema", "rows": 2 }, { "name": "messages", "rows": 52 },
+                                { "name": "users", "rows": 3 }]);
             ok(&json!([
                 database("app.db", tables, None),
                 database("empty.db", json!([]), None),
@@ -584,12 +585,15 @@ async fn status_has_a_line_about_the_data_of_each_service() {
         with["last_restore_point"] = json!(now() - 300_000);
         let mut known = with.clone();
         known["last_proven"] = json!(now() - 7_200_000);
+        let mut bare = with.clone();
+        bare["volumes"][0]["last_restore_point"] = Value::Null;
+        bare["last_restore_point"] = Value::Null;
         let isolation = json!({ "level": "full", "missing": [] });
         let info = json!({ "version": "0", "data_dir": "/d", "domain": "d", "pid": 1, "resident_bytes": 1, "edge": null,
                            "isolation": isolation });
         match line {
             "GET /v1/box" => Some(ok(&info)),
-            "GET /v1/services" => Some(ok(&json!([with, known]))),
+            "GET /v1/services" => Some(ok(&json!([with, known, bare]))),
             _ => None,
         }
     });
@@ -599,6 +603,7 @@ async fn status_has_a_line_about_the_data_of_each_service() {
         "  volume data at /data: 120 MB of 5.0 GB used, 48 GB free\n",
         "  data: restore point 5 min ago, none is proven restorable yet\n",
         "  data: restore point 5 min ago, proven restorable: 2 h ago\n",
+        "  data: no restore point yet of data\n",
     ] {
         assert!(text.contains(line), "no `{line}` in:\n{text}");
     }
