@@ -14,7 +14,7 @@ use trackbed_core::{Digest, Host, InstanceId, ServiceId, Timestamp};
 use crate::app::App;
 use crate::callers::Callers;
 use crate::clock;
-use crate::volumes::Disk;
+use crate::disk::Disk;
 
 /// Something that happened, for tests that ask for an order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +31,15 @@ pub enum Happening {
     Frozen(InstanceId),
     /// It was let go again: by whoever froze it, at its limit, or by an order to end it.
     Thawed(InstanceId),
+    /// The builder kept these images and sources, and let go of all others.
+    Collected {
+        /// The images.
+        images: Vec<Digest>,
+        /// The sources.
+        sources: Vec<Digest>,
+    },
+    /// The builder let go of what only makes builds faster.
+    CachesDropped,
     /// A table came into force.
     Applied(RouteTable),
     /// The requests of an instance were cut.

@@ -27,7 +27,7 @@
 //! | `POST …/volumes/{name}/undelete` | → [`Volume`] |
 //! | `POST …/volumes/{name}/clones` | [`CloneRequest`] → [`Volume`], the new one |
 //! | `GET …/volumes/{name}/files?path=P` | → list of [`FileEntry`] |
-//! | `GET …/volumes/{name}/file?path=P` | → its bytes |
+//! | `GET …/volumes/{name}/file?path=P` | → its bytes; a folder comes as a tar |
 //! | `PUT …/volumes/{name}/file?path=P` | bytes → [`FileEntry`] |
 //! | `GET …/volumes/{name}/usage?path=P` | → [`FolderUsage`] |
 //! | `GET …/volumes/{name}/points` | → list of [`RestorePoint`], newest first |

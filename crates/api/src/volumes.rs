@@ -23,7 +23,7 @@ pub struct Volume {
     /// Grows with each holder: whoever has a smaller one came before.
     #[serde(default)]
     pub fence: u64,
-    /// The bytes that it may hold before deployments are refused; none when it has no limit of its own.
+    /// The bytes that it may hold before its owner is warned and uploads are refused; none when it has no limit of its own.
     #[serde(default)]
     pub limit_bytes: Option<u64>,
     /// When restore points are taken by themselves: `hourly`, `daily`, `weekly`, `monthly`; empty means never.

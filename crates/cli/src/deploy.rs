@@ -186,11 +186,11 @@ async fn tell(session: &Session, client: &Client, ended: &Deployment) -> Result<
 fn about_data(ended: &Deployment) -> Vec<String> {
     let mut lines = changes::of_deployment(ended);
     let kept = |volume: &str| ended.replaced.iter().any(|replaced| replaced.volume == volume);
-    let pins = ended.pins.iter().filter(|pin| pin.taken && !kept(&pin.volume));
-    lines.extend(pins.map(|pin| {
-        let stored = human::size(pin.stored_bytes);
-        format!("volume {}: the data from before is {} ({stored} on disk)", pin.volume, pin.point)
-    }));
+    let pins = ended.pins.iter().filter(|pin| pin.taken && pin.bytes > 0 && !kept(&pin.volume));
+    let pins: Vec<_> = pins.map(|pin| format!("{} {}", pin.volume, pin.point)).collect();
+    if !pins.is_empty() {
+        lines.push(format!("data from before: {}", pins.join(", ")));
+    }
     lines
 }
 

@@ -46,6 +46,12 @@ pub(crate) fn span(ms: i64) -> Option<String> {
     }
 }
 
+/// Returns how long something is still kept, in whole hours: `48 h`.
+pub(crate) fn hours(ms: i64) -> String {
+    const HOUR: i64 = 3_600_000;
+    format!("{} h", ms.max(0).saturating_add(HOUR / 2) / HOUR)
+}
+
 /// Returns a moment as RFC 3339 in UTC with milliseconds.
 pub(crate) fn moment(ms: i64) -> String {
     let (days, of_day) = (ms.div_euclid(86_400_000), ms.rem_euclid(86_400_000));

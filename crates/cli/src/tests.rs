@@ -1,5 +1,6 @@
 //! What several tests need: folders to walk, and a box that is not real.
 
+mod data;
 pub(crate) mod fake;
 mod others;
 mod up;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::Method;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_LENGTH, HeaderValue};
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use tokio::sync::mpsc;
 use trackbed_api as api;
 
@@ -103,7 +103,7 @@ impl VolumeClient<'_> {
         self.client.get_slowly(&format!("{}/usage?path={}", self.path, escape(path))).await
     }
 
-    /// Reads a file.
+    /// Reads a file, or a folder as a tar.
     pub async fn get_file(&self, path: &str) -> Result<FileStream, ClientError> {
         let call = format!("{}/file?path={}", self.path, escape(path));
         let nothing = http_body_util::Empty::new().map_err(|never| match never {}).boxed_unsync();
@@ -111,7 +111,8 @@ impl VolumeClient<'_> {
         let (connection, answer) = self.client.begin(request, &call).await?;
         let length = answer.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
         let size_bytes = length.and_then(|text| text.parse().ok());
-        Ok(FileStream { size_bytes, connection, body: answer.into_body(), call })
+        let is_folder = answer.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/x-tar");
+        Ok(FileStream { size_bytes, is_folder, connection, body: answer.into_body(), call })
     }
 
     /// Writes a file of `size_bytes`, whose bytes come through the channel; `on_progress` hears how many have gone so
@@ -161,6 +162,8 @@ impl VolumeClient<'_> {
 pub struct FileStream {
     /// Its size, when the box told it.
     pub size_bytes: Option<u64>,
+    /// Whether it is a folder, which comes as a tar.
+    pub is_folder: bool,
     connection: Connection,
     body: Incoming,
     call: String,

@@ -66,15 +66,19 @@ impl Control {
                 Ok(gone) => passes.owes_collection |= gone > 0,
                 Err(error) => tracing::warn!(%error, "old restore points could not be let go"),
             }
-            if let Err(error) = self.erase_removed_volumes().await {
-                tracing::warn!(%error, "a removed volume could not be deleted");
+            match self.erase_removed_volumes().await {
+                Ok(gone) => passes.owes_collection |= gone > 0,
+                Err(error) => tracing::warn!(%error, "a removed volume could not be deleted"),
             }
             if let Err(error) = self.discard_old_stages().await {
                 tracing::warn!(%error, "data that was set aside could not be removed");
             }
         }
-        self.keep_disk_free(&mut passes.owes_collection).await;
+        self.keep_disk_free().await;
         let is_long_ago = passes.collected_at.is_none_or(|at| at.elapsed() >= COLLECT_AT_LEAST);
+        if is_long_ago {
+            self.tidy_code().await;
+        }
         if !passes.owes_collection && !is_long_ago {
             return;
         }
@@ -102,7 +106,10 @@ impl Control {
     pub(crate) async fn retire_points(&self, room: Room) -> Result<usize, ControlError> {
         let (now, proving) = (self.now(), self.being_proven());
         let retired = self.inner.store.with(move |db| {
-            let mut wanted = wanted_points(db)?;
+            let mut wanted = referred_points(db)?;
+            if room == Room::Enough {
+                wanted.extend(points_for_rollbacks(db)?);
+            }
             wanted.extend(proving);
             let mut by_volume: BTreeMap<VolumeId, Vec<_>> = BTreeMap::new();
             for point in db.list_all_points()? {
@@ -122,7 +129,7 @@ impl Control {
     }
 
     /// Removes the data of all points that are not kept. None when a point is being made just now.
-    async fn collect_points(&self) -> Result<Option<Collected>, ControlError> {
+    pub(crate) async fn collect_points(&self) -> Result<Option<Collected>, ControlError> {
         let Some(_alone) = self.begin_collection() else { return Ok(None) };
         let keep = self
             .inner
@@ -139,8 +146,9 @@ impl Control {
         Ok(Some(self.inner.volumes.collect(&keep).await?))
     }
 
-    /// Deletes the data of volumes that were removed long enough ago, and forgets those of which nothing is left.
-    async fn erase_removed_volumes(&self) -> Result<(), ControlError> {
+    /// Deletes the data of volumes that were removed long enough ago, and forgets those of which nothing is left. Returns
+    /// how many points went with them.
+    async fn erase_removed_volumes(&self) -> Result<usize, ControlError> {
         let now = self.now();
         let erased = self
             .inner
@@ -155,6 +163,7 @@ impl Control {
                 db.list_erased_volumes()
             })
             .await?;
+        let mut gone = 0;
         for volume in erased {
             if let Err(error) = self.inner.volumes.erase(&volume).await {
                 tracing::warn!(volume = %volume.id, %error, "a removed volume could not be deleted yet");
@@ -163,18 +172,19 @@ impl Control {
             let is_over = removed_for(&volume, now) >= POINTS_KEPT_AFTER_REMOVAL;
             let id = volume.id.clone();
             let forget = self.inner.store.with(move |db| {
-                if is_over {
-                    for point in db.list_restore_points(&id)? {
-                        db.remove_restore_point(&point.id)?;
-                    }
+                let points = if is_over { db.list_restore_points(&id)? } else { Vec::new() };
+                for point in &points {
+                    db.remove_restore_point(&point.id)?;
                 }
-                db.forget_volume(&id)
+                Ok((points.len(), db.forget_volume(&id)?))
             });
-            if forget.await? {
+            let (points, is_forgotten) = forget.await?;
+            gone += points;
+            if is_forgotten {
                 tracing::info!(volume = %volume.id, name = %volume.name, "nothing is left of a removed volume");
             }
         }
-        Ok(())
+        Ok(gone)
     }
 
     /// Removes what deployments left beside the volumes, two days after their end.
@@ -205,13 +215,18 @@ fn removed_for(volume: &Volume, now: Timestamp) -> Duration {
     volume.removed_at.map_or(Duration::ZERO, |at| now.since(at))
 }
 
-/// Returns the points that something refers to: a deployment that is under way or whose stages still lie there, or a
-/// rollback with data that somebody may ask for.
-fn wanted_points(db: &Db<'_>) -> Result<HashSet<RestorePointId>, StoreError> {
+/// Returns the points of deployments that are under way or whose stages still lie there.
+fn referred_points(db: &Db<'_>) -> Result<HashSet<RestorePointId>, StoreError> {
+    let deployments = db.list_all_unfinished()?.into_iter().chain(db.list_with_stages()?);
+    Ok(deployments
+        .flat_map(|deployment| deployment.points().collect::<Vec<_>>())
+        .map(|wish| wish.point)
+        .collect())
+}
+
+/// Returns the points that a rollback with data may want.
+fn points_for_rollbacks(db: &Db<'_>) -> Result<HashSet<RestorePointId>, StoreError> {
     let mut wanted = HashSet::new();
-    for deployment in db.list_all_unfinished()?.into_iter().chain(db.list_with_stages()?) {
-        wanted.extend(deployment.points().map(|wish| wish.point));
-    }
     for service in db.list_services()? {
         wanted.extend(wanted_by_rollback(&db.list_deployments(&service.id, LOOKED_THROUGH)?));
     }

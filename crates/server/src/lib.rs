@@ -10,6 +10,8 @@ mod peer;
 mod pieces;
 mod routes;
 mod serve;
+#[cfg(test)]
+mod tests;
 
 pub use edge_keeper::reload_edge;
 pub use serve::{ServeConfig, serve};

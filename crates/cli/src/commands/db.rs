@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use serde_json::Value;
-use trackbed_api::{Database, QueryRequest, QueryResult, Volume};
+use trackbed_api::{Database, QueryRequest, QueryResult, Table, Volume};
 use trackbed_client::VolumeClient;
 use trackbed_stdx::clock::now_ms;
 
@@ -106,10 +106,16 @@ fn list(session: &Session, names: &Names, databases: &[Database], json: bool) ->
         };
         match &database.unreadable {
             Some(reason) => rows.push(row("-".to_owned(), format!("not readable: {}", plain(reason)))),
-            None if database.tables.is_empty() => rows.push(row("-".to_owned(), "no tables".to_owned())),
+            None if !database.tables.iter().any(is_own) => {
+                rows.push(row("-".to_owned(), "no tables".to_owned()))
+            }
             None => {
                 rows.extend(
-                    database.tables.iter().map(|table| row(plain(&table.name), table.rows.to_string())),
+                    database
+                        .tables
+                        .iter()
+                        .filter(|table| is_own(table))
+                        .map(|table| row(plain(&table.name), table.rows.to_string())),
                 );
             }
         }
@@ -121,6 +127,11 @@ fn list(session: &Session, names: &Names, databases: &[Database], json: bool) ->
         output.talk(format!("as of {}: {}", ago(now_ms(), first.taken_at), first.point));
     }
     Ok(0)
+}
+
+/// Whether the app made a table, and not SQLite for itself.
+fn is_own(table: &Table) -> bool {
+    !table.name.starts_with("sqlite_")
 }
 
 /// Finds out which database of which volume was named.

@@ -191,7 +191,11 @@ fn data(service: &Service, now: i64) -> String {
             format!("data: restore point {}, proven restorable: {}", ago(now, at), ago(now, proven))
         }
         (Some(at), None) => format!("data: restore point {}, none is proven restorable yet", ago(now, at)),
-        (None, _) => "data: no restore point yet".to_owned(),
+        (None, _) => {
+            let bare = service.volumes.iter().filter(|volume| volume.last_restore_point.is_none());
+            let bare: Vec<_> = bare.map(|volume| volume.name.as_str()).collect();
+            format!("data: no restore point yet of {}", bare.join(", "))
+        }
     }
 }
 

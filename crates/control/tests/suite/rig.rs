@@ -36,7 +36,7 @@ pub(crate) struct Rig {
     pub(crate) cancelled: Vec<DeploymentId>,
     /// Outcomes seen so far; they must never change.
     pub(crate) outcomes: BTreeMap<DeploymentId, DeploymentState>,
-    store: Store,
+    pub(crate) store: Store,
     tasks: Tasks,
     ends: watch::Receiver<u32>,
     folder: TempDir,

@@ -14,10 +14,10 @@ use crate::rig::{Rig, on_paused_time};
 const SCHEDULES: u64 = 100;
 
 /// xorshift64*: small, seeded, and the same everywhere.
-struct Dice(u64);
+pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;

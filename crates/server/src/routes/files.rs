@@ -145,6 +145,11 @@ fn refusal(error: &io::Error) -> ApiError {
         io::ErrorKind::InvalidInput | io::ErrorKind::UnexpectedEof => ErrorCode::InvalidRequest,
         io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => ErrorCode::NotFound,
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorCode::Conflict,
+        // The kernel's word, and not ours about what was asked for.
+        _ if error.raw_os_error().is_some() => {
+            tracing::error!(%error, "a file of a volume cannot be used");
+            ErrorCode::Internal
+        }
         _ => ErrorCode::InvalidRequest,
     };
     ApiError::new(code, error.to_string(), None)

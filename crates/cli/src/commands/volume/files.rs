@@ -12,11 +12,15 @@ use trackbed_stdx::files::{sync_folder, temporary_beside};
 
 use crate::human::{ago, count, plain, size, table};
 use crate::names::parse_name;
+use crate::output::Ink;
 use crate::session::{Refusal, Session};
 use crate::target::Target;
 
 /// How much of a file is sent at once.
 const CHUNK_BYTES: usize = 256 << 10;
+
+/// How every SQLite database begins.
+const SQLITE_MAGIC: &[u8] = b"SQLite format 3\0";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Files {
@@ -35,12 +39,13 @@ pub(super) struct Files {
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  trackbed volume get data uploads/a.pdf\n  \
-                        trackbed volume get data app.db - | sqlite3 …")]
+                        trackbed volume get data uploads - | tar x\n\n\
+                        A folder comes as a tar.")]
 pub(super) struct Get {
     /// Name of the volume
     #[arg(value_parser = parse_name)]
     name: String,
-    /// A file in it
+    /// A file or folder in it
     path: String,
     /// Where to write it; `-` is standard output [default: its own name, in the current folder]
     #[arg(value_name = "TO")]
@@ -131,12 +136,14 @@ pub(super) async fn get(session: &Session, args: &Get) -> Result<u8> {
         }
         return Ok(0);
     }
-    let own_name = Path::new(&args.path).file_name();
-    let own_name = own_name.ok_or_else(|| {
-        Refusal::with_hint(format!("{} names no file", plain(&args.path)), "trackbed volume files lists them")
-    })?;
+    let mut file = names.of(&client).volume(&args.name).get_file(&args.path).await?;
+    let own_name = Path::new(&args.path).file_name().unwrap_or(args.name.as_ref());
+    let mut own_name = own_name.to_owned();
+    if file.is_folder {
+        own_name.push(".tar");
+    }
     let to = match &args.to {
-        None => session.below(Path::new(own_name)),
+        None => session.below(Path::new(&own_name)),
         Some(to) => {
             let to = session.below(to);
             if to.is_dir() { to.join(own_name) } else { to }
@@ -146,27 +153,40 @@ pub(super) async fn get(session: &Session, args: &Get) -> Result<u8> {
         let message = format!("{} is there already", to.display());
         return Err(Refusal::with_hint(message, "replace it by --force, or name another file"));
     }
-    let mut file = names.of(&client).volume(&args.name).get_file(&args.path).await?;
     let part = temporary_beside(&to).with_context(|| format!("cannot write beside {}", to.display()))?;
     let written = write_down(&mut file, &part, &to).await;
     if written.is_err() {
         let _ = fs::remove_file(&part);
     }
-    let bytes = written?;
+    let Written { bytes, is_database } = written?;
     session.output.talk(format!("{} from volume {}: {}", size(bytes), args.name, to.display()));
+    if is_database {
+        session.output.talk(format!(
+            "{} it is a SQLite database: what its app wrote meanwhile, or has in its log, may be missing; \
+             `trackbed db` reads it as it was at one instant",
+            session.output.ink_talk(Ink::Odd, "!")
+        ));
+    }
     Ok(0)
 }
 
+/// What was written down.
+struct Written {
+    bytes: u64,
+    is_database: bool,
+}
+
 /// Writes what comes to a file beside, and puts it in its place when it is whole.
-async fn write_down(from: &mut FileStream, part: &Path, to: &Path) -> Result<u64> {
+async fn write_down(from: &mut FileStream, part: &Path, to: &Path) -> Result<Written> {
     let cannot = || format!("cannot write {}", to.display());
     // It may be a database of customers: nobody else's to read until its owner says so.
     let mut file =
         fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(part).with_context(cannot)?;
-    let mut written = 0;
+    let mut written = Written { bytes: 0, is_database: false };
     while let Some(bytes) = from.next().await? {
+        written.is_database |= written.bytes == 0 && bytes.starts_with(SQLITE_MAGIC);
         file.write_all(&bytes).with_context(cannot)?;
-        written += bytes.len() as u64;
+        written.bytes += bytes.len() as u64;
     }
     file.sync_all().with_context(cannot)?;
     fs::rename(part, to).with_context(cannot)?;

@@ -4,7 +4,7 @@ use anyhow::Result;
 use trackbed_api::{CloneRequest, Volume, VolumeChange, VolumeRequest};
 use trackbed_stdx::clock::now_ms;
 
-use crate::human::{size, span};
+use crate::human::{hours, size};
 use crate::names::parse_name;
 use crate::quantities::{parse_at, parse_size};
 use crate::session::Session;
@@ -49,7 +49,7 @@ struct Schedules(Vec<String>);
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  trackbed volume limit data 5GB\n  trackbed volume limit data none\n\n\
-                        Above its limit a volume is not cut off: a warning is shown, and deployments are refused.")]
+                        Above its limit a volume is not cut off: a warning is shown, and `trackbed volume put` is refused.")]
 pub(super) struct Limit {
     /// Name of the volume
     #[arg(value_parser = parse_name)]
@@ -206,8 +206,8 @@ pub(super) async fn remove(session: &Session, args: &Remove) -> Result<u8> {
     if args.how.json {
         session.output.json_pretty(&volume)?;
     }
-    let kept = volume.kept_until.and_then(|until| span(until - now_ms()));
-    let kept = kept.map_or_else(String::new, |span| format!(" for {span}"));
+    let kept = volume.kept_until.map(|until| format!(" for {}", hours(until - now_ms())));
+    let kept = kept.unwrap_or_default();
     let name = &volume.name;
     session.output.talk(format!(
         "volume {name} of {names} is removed; its data is kept{kept}: trackbed volume undelete {name}"

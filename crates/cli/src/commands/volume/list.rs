@@ -4,7 +4,7 @@ use anyhow::Result;
 use trackbed_api::{Volume, VolumeHolder};
 use trackbed_stdx::clock::now_ms;
 
-use crate::human::{ago, plain, size, span, table};
+use crate::human::{ago, hours, plain, size, table};
 use crate::output::Ink;
 use crate::session::Session;
 use crate::target::Target;
@@ -96,13 +96,13 @@ fn kept(volumes: &[Volume], now: i64) -> Vec<Vec<String>> {
 fn removed(volumes: &[Volume], now: i64) -> Vec<Vec<String>> {
     let head = ["NAME", "MOUNT", "USED", "REMOVED", "KEPT FOR"];
     let rows = volumes.iter().map(|volume| {
-        let left = volume.kept_until.and_then(|until| span(until - now));
+        let left = volume.kept_until.map(|until| hours(until - now));
         vec![
             volume.name.clone(),
             volume.mount.clone(),
             size(volume.used_bytes),
             when(volume.removed_at, now),
-            left.unwrap_or_else(|| "a moment".to_owned()),
+            left.unwrap_or_else(|| "-".to_owned()),
         ]
     });
     std::iter::once(head.map(str::to_owned).to_vec()).chain(rows).collect()
