@@ -3,7 +3,7 @@
 use trackbed_core::restore_point::{RestorePoint, Schedule};
 use trackbed_core::service::{Service, Wanted};
 use trackbed_core::volume::Volume;
-use trackbed_core::{Name, RestorePointId};
+use trackbed_core::{InstanceId, Name, RestorePointId};
 use trackbed_store::StoreError;
 
 use crate::control::{Control, ControlError};
@@ -33,17 +33,20 @@ impl Control {
     /// restore points stay for their time, at most 30 days.
     ///
     /// # Errors
-    /// When there is none of that name, or something holds it or is about to.
+    /// When there is none of that name, or something holds it or is about to. What was made since the instance started,
+    /// such as the copy of a restore point, is not in use yet.
     pub async fn remove_volume(&self, service: &Service, name: &Name) -> Result<Volume, ControlError> {
         let volume = self.volume(service, name).await?;
         let holders = self.lease(service, &volume).await?.holders;
+        let older = self.instance_without(service, &volume).await?;
         let (id, owner, now) = (volume.id.clone(), service.id.clone(), self.now());
         let is_used = self
             .inner
             .store
             .with(move |db| {
                 let service = db.load_service(&owner)?;
-                let runs = service.wanted == Wanted::Running && service.live.is_some();
+                let live = service.live.as_ref().filter(|_| service.wanted == Wanted::Running);
+                let runs = live.is_some_and(|live| older.is_none() || live.instance != older);
                 if !holders.is_empty() || runs || !db.list_unfinished(&owner)?.is_empty() {
                     return Ok(true);
                 }
@@ -59,6 +62,20 @@ impl Control {
         }
         self.announce();
         Ok(Volume { removed_at: Some(now), ..volume })
+    }
+
+    /// Returns the live instance if it began before the volume was made, so that it does not mount it.
+    async fn instance_without(
+        &self,
+        service: &Service,
+        volume: &Volume,
+    ) -> Result<Option<InstanceId>, ControlError> {
+        let Some(instance) = service.live.as_ref().and_then(|live| live.instance.clone()) else {
+            return Ok(None);
+        };
+        let status = self.inner.engine.inspect(&instance).await?;
+        let began_before = status.is_some_and(|status| status.started_at < volume.created_at);
+        Ok(began_before.then_some(instance))
     }
 
     /// Takes the removal of a volume back: of the one of that name that was removed last.

@@ -44,8 +44,18 @@ impl Soak {
         self.check(&folder, &point, acknowledged);
         self.restored += 1;
         self.rows_held += acknowledged;
-        let removed = self.town.trackbed(&["volume", "remove", &scratch, "--yes", "--service", SERVICE]);
-        assert_eq!(removed.code, 0, "{removed:?}");
+        let remove = || self.town.trackbed(&["volume", "remove", &scratch, "--yes", "--service", SERVICE]);
+        if remove().code == 0 {
+            return;
+        }
+        // The app was started again since, and mounts whatever its service has.
+        for deed in ["down", "remove", "restart"] {
+            let done = match deed {
+                "remove" => remove(),
+                _ => self.town.trackbed(&[deed, "--service", SERVICE]),
+            };
+            assert_eq!(done.code, 0, "{deed}: {done:?}\n{}", self.town.serve_log());
+        }
     }
 
     /// Ends the app and looks at its own volume: nothing that was acknowledged is missing there either.

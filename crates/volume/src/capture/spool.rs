@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::PathBuf;
 
 use crate::chunk_store::StoreError;
+use crate::space::leave_room;
 
 /// Kept in memory; what is beyond goes to the file. An app at work changes less between the passes, as a rule.
 pub(crate) const MEMORY_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -40,6 +41,7 @@ impl Spool {
         if self.file.is_none() && self.memory.len() + bytes.len() <= self.memory_max {
             self.memory.extend_from_slice(bytes);
         } else {
+            leave_room(self.path.parent().unwrap_or(&self.path)).map_err(|error| self.disk(error))?;
             let at = self.end - self.memory.len() as u64;
             let file = match &self.file {
                 Some(file) => file,

@@ -13,6 +13,7 @@ use trackbed_stdx::{files, random};
 use super::index::{self, Index, Slot};
 use super::{ById, ChunkId, ChunkReader, StoreError};
 use crate::crash;
+use crate::space::leave_room;
 
 const MAGIC: &[u8; 8] = b"TBPACK01";
 /// A pack is closed when it is as large as this: large enough for few files, small enough to be written anew when most
@@ -22,6 +23,8 @@ const RECORD_HEAD_BYTES: usize = 32 + 4 + 4;
 /// Parts of a chunk that are tried first.
 const SAMPLE_BYTES: usize = 1024;
 const BUFFER_BYTES: usize = 1024 * 1024;
+/// The room on the disk is looked at before every so many bytes.
+const ROOM_CHECK_BYTES: usize = 4 * 1024 * 1024;
 
 /// Adds chunks to the store. What was added is there for others after [`PackWriter::close`]. A pack that is not closed is
 /// removed when this is dropped; after a crash, by the next collection.
@@ -33,6 +36,8 @@ pub(crate) struct PackWriter<'a> {
     fresh: ById<()>,
     pack: Option<OpenPack>,
     packed: Vec<u8>,
+    /// Bytes since the last look at the room on the disk.
+    unchecked_bytes: usize,
     /// Bytes on disk that were added, indexes included.
     pub(crate) stored_bytes: u64,
 }
@@ -49,7 +54,15 @@ impl<'a> PackWriter<'a> {
     /// Adds to the store that `reader` reads.
     pub(crate) fn new(reader: &'a ChunkReader) -> Self {
         let folder = reader.folder().to_owned();
-        Self { reader, folder, fresh: ById::default(), pack: None, packed: Vec::new(), stored_bytes: 0 }
+        Self {
+            reader,
+            folder,
+            fresh: ById::default(),
+            pack: None,
+            packed: Vec::new(),
+            unchecked_bytes: ROOM_CHECK_BYTES,
+            stored_bytes: 0,
+        }
     }
 
     /// Keeps a chunk, unless it is there, and returns its id.
@@ -67,6 +80,12 @@ impl<'a> PackWriter<'a> {
     }
 
     fn append(&mut self, id: ChunkId, bytes: &[u8]) -> Result<(), StoreError> {
+        self.unchecked_bytes += bytes.len();
+        if self.unchecked_bytes >= ROOM_CHECK_BYTES {
+            leave_room(&self.folder)
+                .map_err(|error| StoreError::disk("write the pack", &self.folder, error))?;
+            self.unchecked_bytes = 0;
+        }
         if self.pack.as_ref().is_some_and(|pack| pack.index.pack_bytes >= PACK_BYTES_FULL) {
             self.close()?;
         }
