@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use serde::Deserialize;
 use trackbed_api as wire;
+use trackbed_api::ErrorCode;
 use trackbed_control::{CloneWish, Holder, Lease, VolumeData};
 use trackbed_core::service::Service;
 use trackbed_core::volume::Volume;
@@ -124,8 +125,14 @@ pub(crate) async fn find(
     name: &str,
 ) -> Result<(Service, Volume), ApiError> {
     let (service, name) = of(api, project, service, name).await?;
-    let volume = api.control.volume(&service, &name).await?;
-    Ok((service, volume))
+    let mut volumes = api.control.volumes(&service).await?;
+    let Some(place) = volumes.iter().position(|volume| volume.name == name) else {
+        let known: Vec<&str> = volumes.iter().map(|volume| volume.name.as_str()).collect();
+        let hint = (!known.is_empty()).then(|| format!("it has: {}", known.join(", ")));
+        let message = format!("service `{}` has no volume `{name}`", service.name);
+        return Err(ApiError::new(ErrorCode::NotFound, message, hint));
+    };
+    Ok((service, volumes.swap_remove(place)))
 }
 
 async fn one(api: &Api, service: &Service, volume: Volume) -> Result<Json<wire::Volume>, ApiError> {
