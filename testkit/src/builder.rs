@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use trackbed_core::Timestamp;
 use trackbed_core::image::Image;
 use trackbed_core::instance::LogStream;
 use trackbed_core::plan::Plan;
 use trackbed_core::ports::{
-    BuildLog, BuildRequest, Builder, PlanRequest, PortError, Preflight, PreflightRequest, Source, Suspect,
+    BuildLog, BuildRequest, Builder, LetGo, PlanRequest, PortError, Preflight, PreflightRequest, Source,
+    Suspect,
 };
 use trackbed_core::route::StreamFault;
+use trackbed_core::{Digest, Timestamp};
 
 use crate::app::App;
 use crate::faults::Faults;
@@ -105,5 +106,22 @@ impl Builder for FakeBuilder {
 
     async fn build(&self, request: BuildRequest, log: &dyn BuildLog) -> Result<Image, PortError> {
         self.faults.pass("builder.build", Err, || self.make_image(&request, log)).await
+    }
+
+    async fn collect(&self, keep: &[Image], sources: &[Digest]) -> Result<LetGo, PortError> {
+        let collect = || async {
+            let images = keep.iter().map(|image| image.digest.clone()).collect();
+            self.world.lock().note(Happening::Collected { images, sources: sources.to_vec() });
+            Ok(LetGo::default())
+        };
+        self.faults.pass("builder.collect", Err, collect).await
+    }
+
+    async fn drop_caches(&self) -> Result<(), PortError> {
+        let drop_them = || async {
+            self.world.lock().note(Happening::CachesDropped);
+            Ok(())
+        };
+        self.faults.pass("builder.drop_caches", Err, drop_them).await
     }
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::sleep;
 use trackbed_core::ports::{
-    AdoptedFile, CaptureOrder, Collected, Depth, Freezer, PointData, PortError, Staged, VolumePlace, Volumes,
+    AdoptedFile, CaptureOrder, Collected, Depth, DiskSpace, Freezer, PointData, PortError, Staged,
+    VolumePlace, Volumes,
 };
 use trackbed_core::restore_point::{Capture, Consistency, Difference, Proof, ProofVerdict};
 use trackbed_core::volume::Volume;
@@ -19,6 +20,8 @@ use crate::world::{State, World, digest_of};
 
 /// How long reading or writing all the data of a volume takes.
 const DATA_TAKES: Duration = Duration::from_millis(30);
+/// Size of the disk.
+const DISK_BYTES: u64 = 1 << 40;
 /// Bytes that one write leaves.
 const WRITE_BYTES: u64 = 1000;
 
@@ -58,6 +61,8 @@ pub(crate) struct Disk {
     pub(crate) served: BTreeSet<Digest>,
     /// Volumes that have no room for a copy.
     pub(crate) is_full: bool,
+    /// Bytes that are free as far as anybody asks; none means plenty.
+    pub(crate) free_bytes: Option<u64>,
     /// How long reading or writing all the data of a volume takes, when not as usual.
     pub(crate) takes: Option<Duration>,
 }
@@ -120,6 +125,11 @@ impl World {
     /// Returns the name of the app that a source is.
     pub fn name_of(&self, source: &Digest) -> String {
         self.lock().apps.get(source).map(|app| app.name.clone()).unwrap_or_default()
+    }
+
+    /// Says how many bytes of the disk, which has a terabyte, are free.
+    pub fn set_free(&self, bytes: u64) {
+        self.lock().disk.free_bytes = Some(bytes);
     }
 
     /// Says whether the disk has room for another copy of anything.
@@ -458,5 +468,13 @@ impl Volumes for FakeVolumes {
 
     async fn erase(&self, volume: &Volume) -> Result<(), PortError> {
         self.faults.pass("volumes.erase", Err, || async { self.delete(volume) }).await
+    }
+
+    async fn space(&self) -> Result<DiskSpace, PortError> {
+        let look = || async {
+            let free_bytes = self.world.lock().disk.free_bytes.unwrap_or(DISK_BYTES / 2);
+            Ok(DiskSpace { total_bytes: DISK_BYTES, free_bytes })
+        };
+        self.faults.pass("volumes.space", Err, look).await
     }
 }

@@ -31,6 +31,15 @@ pub enum Happening {
     Frozen(InstanceId),
     /// It was let go again: by whoever froze it, at its limit, or by an order to end it.
     Thawed(InstanceId),
+    /// The builder kept these images and sources, and let go of all others.
+    Collected {
+        /// The images.
+        images: Vec<Digest>,
+        /// The sources.
+        sources: Vec<Digest>,
+    },
+    /// The builder let go of what only makes builds faster.
+    CachesDropped,
     /// A table came into force.
     Applied(RouteTable),
     /// The requests of an instance were cut.

@@ -9,13 +9,14 @@ use trackbed_core::image::{Image, Layer};
 use trackbed_core::instance::LogStream;
 use trackbed_core::plan::Plan;
 use trackbed_core::ports::{
-    BuildLog, BuildRequest, Builder, JobRunner, PlanRequest, PortError, Preflight, PreflightRequest, Source,
-    Suspect,
+    BuildLog, BuildRequest, Builder, JobRunner, LetGo, PlanRequest, PortError, Preflight, PreflightRequest,
+    Source, Suspect,
 };
 use trackbed_core::route::StreamFault;
 use trackbed_core::{Digest, Timestamp};
 use trackbed_stdx::clock;
 
+use crate::collect;
 use crate::host::Host;
 use crate::layers::{self, Layers};
 use crate::planner::{self, Outcome};
@@ -162,6 +163,24 @@ impl Builder for LocalBuilder {
             env: made.env,
             built_at: Timestamp(clock::now_ms()),
         })
+    }
+
+    async fn collect(&self, keep: &[Image], sources: &[Digest]) -> Result<LetGo, PortError> {
+        let (data_dir, keep, sources) = (self.workshop.data_dir.clone(), keep.to_vec(), sources.to_vec());
+        blocking(move || {
+            collect::collect(&data_dir, &keep, &sources)
+                .map_err(|error| layers::disk("cannot remove layers and sources that nobody needs", &error))
+        })
+        .await
+    }
+
+    async fn drop_caches(&self) -> Result<(), PortError> {
+        let data_dir = self.workshop.data_dir.clone();
+        blocking(move || {
+            collect::drop_caches(&data_dir)
+                .map_err(|error| layers::disk("cannot remove the caches of builds", &error))
+        })
+        .await
     }
 }
 

@@ -4,6 +4,7 @@
 //! `python` (the provider), `builder` (the port), `layers` and `job` (disk and sandbox).
 
 mod builder;
+mod collect;
 mod config;
 mod host;
 mod job;

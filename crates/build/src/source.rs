@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 use trackbed_core::ports::{PortError, Source};
 use trackbed_stdx::{files, random};
 
+use crate::collect;
 use crate::layers::{DISK_FULL, name_disk};
 use crate::source_tree::{Entries, Entry, check_link, digest_of};
 
@@ -248,9 +249,11 @@ fn write_file(
 /// Makes the tree durable and gives it its name; one that is there already stays.
 fn publish(folder: &Path, path: &PathBuf) -> io::Result<()> {
     if path.is_dir() {
-        return Ok(());
+        // Whoever collects must see that it is wanted again.
+        return collect::renew(path);
     }
     fs::set_permissions(folder, Permissions::from_mode(0o755))?;
+    collect::renew(folder)?;
     nix::unistd::syncfs(File::open(folder)?)?;
     match fs::rename(folder, path) {
         // Somebody else received the same tree meanwhile.

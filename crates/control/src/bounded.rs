@@ -14,8 +14,8 @@ use trackbed_core::instance::{
 };
 use trackbed_core::isolation::Isolation;
 use trackbed_core::ports::{
-    AdoptedFile, BuildLog, CaptureOrder, Collected, Depth, Edge, Engine, Freezer, Frozen, PointData,
-    PortError, Probe, Staged, StrayFile, VolumeLease, VolumePlace, Volumes,
+    AdoptedFile, BuildLog, CaptureOrder, Collected, Depth, DiskSpace, Edge, Engine, Freezer, Frozen,
+    PointData, PortError, Probe, Staged, StrayFile, VolumeLease, VolumePlace, Volumes,
 };
 use trackbed_core::restore_point::{Capture, Difference, Proof};
 use trackbed_core::route::{Address, EdgeStats, RouteTable, Target};
@@ -43,7 +43,7 @@ const FREEZE: Duration = Duration::from_secs(30);
 const PROBE: Duration = Duration::from_secs(5);
 
 /// Waits for a call, within a limit.
-async fn bound<T>(
+pub(crate) async fn bound<T>(
     what: &str,
     limit: Duration,
     call: impl Future<Output = Result<T, PortError>>,
@@ -233,5 +233,9 @@ impl Volumes for BoundedVolumes {
 
     async fn erase(&self, volume: &Volume) -> Result<(), PortError> {
         bound(&format!("deleting volume `{}`", volume.name), DATA, self.0.erase(volume)).await
+    }
+
+    async fn space(&self) -> Result<DiskSpace, PortError> {
+        bound("a look at the disk", CALL, self.0.space()).await
     }
 }

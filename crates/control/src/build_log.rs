@@ -1,5 +1,6 @@
 //! What a build says, kept with its deployment: `<data dir>/deployments/<id>/build.log`, one line a record.
 
+use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use std::sync::Mutex;
 use trackbed_core::instance::{LogLine, LogStream};
 use trackbed_core::ports::BuildLog;
 use trackbed_core::{DeploymentId, Timestamp};
+use trackbed_stdx::files;
 
 use crate::control::{Control, ControlError};
 
@@ -40,6 +42,33 @@ pub struct LogFilePage {
 
 fn path_of(data_dir: &Path, deployment: &DeploymentId) -> PathBuf {
     data_dir.join("deployments").join(deployment.as_str()).join("build.log")
+}
+
+/// Removes the logs of all deployments but these.
+pub(crate) async fn remove_build_logs(
+    data_dir: &Path,
+    kept: HashSet<DeploymentId>,
+) -> Result<(), ControlError> {
+    let folder = data_dir.join("deployments");
+    let path = folder.clone();
+    let remove = move || {
+        let entries = match std::fs::read_dir(&folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let name = entry?.file_name();
+            // What is not named by a deployment is not ours to remove.
+            let Some(id) = name.to_str().and_then(|name| name.parse::<DeploymentId>().ok()) else { continue };
+            if !kept.contains(&id) {
+                files::remove_tree(&folder.join(name))?;
+            }
+        }
+        Ok(())
+    };
+    let removed = tokio::task::spawn_blocking(remove).await;
+    let removed = removed.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+    removed.map_err(|source| ControlError::File { path, source })
 }
 
 impl BuildLogFile {

@@ -74,8 +74,11 @@ impl Control {
                 tracing::warn!(%error, "data that was set aside could not be removed");
             }
         }
-        self.keep_disk_free(&mut passes.owes_collection).await;
+        self.keep_disk_free().await;
         let is_long_ago = passes.collected_at.is_none_or(|at| at.elapsed() >= COLLECT_AT_LEAST);
+        if is_long_ago {
+            self.tidy_code().await;
+        }
         if !passes.owes_collection && !is_long_ago {
             return;
         }
@@ -103,7 +106,10 @@ impl Control {
     pub(crate) async fn retire_points(&self, room: Room) -> Result<usize, ControlError> {
         let (now, proving) = (self.now(), self.being_proven());
         let retired = self.inner.store.with(move |db| {
-            let mut wanted = wanted_points(db)?;
+            let mut wanted = referred_points(db)?;
+            if room == Room::Enough {
+                wanted.extend(points_for_rollbacks(db)?);
+            }
             wanted.extend(proving);
             let mut by_volume: BTreeMap<VolumeId, Vec<_>> = BTreeMap::new();
             for point in db.list_all_points()? {
@@ -123,7 +129,7 @@ impl Control {
     }
 
     /// Removes the data of all points that are not kept. None when a point is being made just now.
-    async fn collect_points(&self) -> Result<Option<Collected>, ControlError> {
+    pub(crate) async fn collect_points(&self) -> Result<Option<Collected>, ControlError> {
         let Some(_alone) = self.begin_collection() else { return Ok(None) };
         let keep = self
             .inner
@@ -209,13 +215,18 @@ fn removed_for(volume: &Volume, now: Timestamp) -> Duration {
     volume.removed_at.map_or(Duration::ZERO, |at| now.since(at))
 }
 
-/// Returns the points that something refers to: a deployment that is under way or whose stages still lie there, or a
-/// rollback with data that somebody may ask for.
-fn wanted_points(db: &Db<'_>) -> Result<HashSet<RestorePointId>, StoreError> {
+/// Returns the points of deployments that are under way or whose stages still lie there.
+fn referred_points(db: &Db<'_>) -> Result<HashSet<RestorePointId>, StoreError> {
+    let deployments = db.list_all_unfinished()?.into_iter().chain(db.list_with_stages()?);
+    Ok(deployments
+        .flat_map(|deployment| deployment.points().collect::<Vec<_>>())
+        .map(|wish| wish.point)
+        .collect())
+}
+
+/// Returns the points that a rollback with data may want.
+fn points_for_rollbacks(db: &Db<'_>) -> Result<HashSet<RestorePointId>, StoreError> {
     let mut wanted = HashSet::new();
-    for deployment in db.list_all_unfinished()?.into_iter().chain(db.list_with_stages()?) {
-        wanted.extend(deployment.points().map(|wish| wish.point));
-    }
     for service in db.list_services()? {
         wanted.extend(wanted_by_rollback(&db.list_deployments(&service.id, LOOKED_THROUGH)?));
     }

@@ -98,6 +98,14 @@ pub(crate) fn resolve(db: &Db<'_>, service: &Service, wish: DeploymentWish) -> A
                     None => format!("service `{}` has no release before {}", service.name, live.label()),
                 })));
             };
+            if db.is_collected(&release.id)? {
+                return Ok(Err(ControlError::Conflict {
+                    message: format!("the image of {} is no longer on the box", release.label()),
+                    hint: Some(
+                        "the newest releases are kept; push that version once more: trackbed up".into(),
+                    ),
+                }));
+            }
             let restore = match with_data {
                 true => allowed!(data_of(db, service, &live, &release)?),
                 false => Vec::new(),

@@ -90,7 +90,7 @@ impl Control {
             let id = service.clone();
             let unfinished = self.inner.store.with(move |db| db.list_unfinished(&id)).await?;
             let Some(next) = unfinished.into_iter().next() else { break };
-            self.drive(next).await?;
+            Box::pin(self.drive(next)).await?;
         }
         self.supervise(service, Queue::Matters).await?;
         self.settled(service).await

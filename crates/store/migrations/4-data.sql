@@ -50,3 +50,6 @@ ALTER TABLE deployments ADD COLUMN stages INTEGER NOT NULL DEFAULT 1;
 UPDATE deployments SET stages = 0;
 CREATE INDEX deployments_with_stages ON deployments (number) WHERE stages = 1;
 CREATE INDEX deployments_unfinished ON deployments (number) WHERE finished = 0;
+
+-- Releases whose image may be gone: nobody can go back to them.
+ALTER TABLE releases ADD COLUMN collected INTEGER NOT NULL DEFAULT 0;

@@ -32,7 +32,8 @@ impl Db<'_> {
             variables.iter().map(|(name, value)| (name.as_str(), value.expose().as_str())).collect();
         let sealed = self.key.seal(&place(&release.id), serde_json::to_string(&plain)?.as_bytes());
         self.sql.execute(
-            "INSERT INTO releases VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            "INSERT INTO releases (id, service, version, body, variables, created_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             params![
                 release.id.as_str(),
                 release.service.as_str(),
@@ -84,7 +85,40 @@ impl Db<'_> {
         Ok(body.map(|body| serde_json::from_str(&body)).transpose()?)
     }
 
-    /// Returns the newest release that was live before `version`, or none: what `rollback` without a number means.
+    /// Returns the releases of a service whose images are kept, newest first.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn list_kept_releases(&self, service: &ServiceId) -> Result<Vec<Release>, StoreError> {
+        let sql = "SELECT body FROM releases WHERE service = ?1 AND collected = 0 ORDER BY version DESC";
+        let mut query = self.sql.prepare(sql)?;
+        let rows = query.query_map([service.as_str()], |row| row.get::<_, String>(0))?;
+        rows.map(|body| Ok(serde_json::from_str(&body?)?)).collect()
+    }
+
+    /// Stores that the image of a release is kept no longer. From then on nobody can go back to it.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn set_collected(&self, id: &ReleaseId) -> Result<(), StoreError> {
+        self.sql.execute("UPDATE releases SET collected = 1 WHERE id = ?1", [id.as_str()])?;
+        Ok(())
+    }
+
+    /// Returns whether the image of a release is kept no longer.
+    ///
+    /// # Errors
+    /// When the database refuses.
+    pub fn is_collected(&self, id: &ReleaseId) -> Result<bool, StoreError> {
+        Ok(self.sql.query_row(
+            "SELECT EXISTS (SELECT 1 FROM releases WHERE id = ?1 AND collected = 1)",
+            [id.as_str()],
+            |row| row.get(0),
+        )?)
+    }
+
+    /// Returns the newest release that was live before `version` and whose image is kept, or none: what `rollback`
+    /// without a number means.
     ///
     /// # Errors
     /// When the database refuses.
@@ -95,7 +129,7 @@ impl Db<'_> {
     ) -> Result<Option<Release>, StoreError> {
         let body: Option<String> = optional(self.sql.query_row(
             "SELECT r.body FROM releases r
-             WHERE r.service = ?1 AND r.version < ?2 AND EXISTS (
+             WHERE r.service = ?1 AND r.version < ?2 AND r.collected = 0 AND EXISTS (
                  SELECT 1 FROM deployments d WHERE d.service = r.service AND d.state = 'success'
                  AND json_extract(d.body, '$.release') = r.id)
              ORDER BY r.version DESC LIMIT 1",

@@ -16,6 +16,7 @@ mod place;
 mod restore;
 #[cfg(test)]
 mod rig;
+mod space;
 mod survey;
 mod transfer;
 mod volumes;

@@ -51,6 +51,11 @@ impl LocalVolumes {
         self
     }
 
+    /// Returns the folder of all volumes, made or not.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Leaves so many bytes free on the disk when data is restored.
     #[must_use]
     pub fn keep_free(mut self, bytes: u64) -> Self {

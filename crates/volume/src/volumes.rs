@@ -2,7 +2,8 @@
 
 use async_trait::async_trait;
 use trackbed_core::ports::{
-    AdoptedFile, CaptureOrder, Collected, Depth, Freezer, PointData, PortError, Staged, VolumePlace, Volumes,
+    AdoptedFile, CaptureOrder, Collected, Depth, DiskSpace, Freezer, PointData, PortError, Staged,
+    VolumePlace, Volumes,
 };
 use trackbed_core::restore_point::{Capture, Difference, Proof};
 use trackbed_core::volume::Volume;
@@ -85,6 +86,15 @@ impl Volumes for LocalVolumes {
 
     async fn erase(&self, volume: &Volume) -> Result<(), PortError> {
         self.erase_volume(volume).await
+    }
+
+    async fn space(&self) -> Result<DiskSpace, PortError> {
+        let root = self.root().to_owned();
+        let asked = tokio::task::spawn_blocking(move || crate::space::space(&root)).await;
+        let space = asked.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        space.map_err(|error| {
+            PortError::new(format!("the room on the disk of the volumes is not known: {error}"))
+        })
     }
 
     async fn collect(&self, keep: &[PointData]) -> Result<Collected, PortError> {

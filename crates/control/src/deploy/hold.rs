@@ -17,7 +17,7 @@ use crate::control::{Control, ControlError};
 /// caller waits for them.
 pub(crate) const FINISH_LIMIT: Duration = Duration::from_secs(10);
 /// A release is given this many times what the last start of the service took.
-const START_MARGIN: u32 = 2;
+pub(super) const START_MARGIN: u32 = 2;
 /// How long a start may take, in the eyes of those who wait for it, when nothing is known of the release.
 const START_PATIENCE: Duration = Duration::from_secs(30);
 /// How long the requests that were parked may take to leave the edge before what they saw is written down.

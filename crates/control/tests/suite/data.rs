@@ -360,6 +360,18 @@ async fn a_rehearsal_runs_on_a_copy_without_network_and_its_time_is_written_down
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_migration_that_was_rehearsed_gets_the_time_in_the_handover_that_it_took() {
+    let mut rig = Rig::new().await;
+    rig.deploy_well(&app("one")).await;
+    let mut slow = rehearsing("two");
+    slow.listens_after = Some(Duration::from_secs(40));
+    slow.config.health.timeout = Duration::from_secs(300);
+    let deployment = rig.deploy_well(&slow).await;
+    assert!((80_000..82_000).contains(&deployment.hold_window_ms.unwrap()), "{deployment:?}");
+    rig.settle().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_rehearsal_that_fails_ends_the_deployment_before_any_caller_waits() {
     let mut rig = Rig::new().await;
     rig.deploy_well(&app("one")).await;

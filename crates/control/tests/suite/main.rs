@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, reason = "the matrix says how much it covered")]
 
 mod backups;
+mod budget;
 mod data;
 mod data_rig;
 mod deadlines;

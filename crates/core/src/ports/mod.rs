@@ -18,7 +18,8 @@ use crate::{Digest, InstanceId, Secret, ServiceId};
 mod volumes;
 
 pub use volumes::{
-    AdoptedFile, CaptureOrder, Collected, Depth, Freezer, Frozen, PointData, Staged, VolumePlace, Volumes,
+    AdoptedFile, CaptureOrder, Collected, Depth, DiskSpace, Freezer, Frozen, PointData, Staged, VolumePlace,
+    Volumes,
 };
 
 /// An error from the outside, in words for the owner of the service.
@@ -138,6 +139,17 @@ pub struct Suspect {
     pub mend: String,
 }
 
+/// What a builder let go of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LetGo {
+    /// Layers.
+    pub layers: u64,
+    /// Bytes of their files.
+    pub layer_bytes: u64,
+    /// Sources.
+    pub sources: u64,
+}
+
 /// Source → plan → image.
 #[async_trait]
 pub trait Builder: Send + Sync {
@@ -162,6 +174,19 @@ pub trait Builder: Send + Sync {
     /// # Errors
     /// When the source cannot be read.
     async fn suspects(&self, source: &Source, fault: StreamFault) -> Result<Vec<Suspect>, PortError>;
+
+    /// Removes the layers that none of these images has, and every other source, except one that has just been received.
+    /// Whoever calls sees to it that nothing is built meanwhile. May be repeated, also after a crash in the middle.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    async fn collect(&self, keep: &[Image], sources: &[Digest]) -> Result<LetGo, PortError>;
+
+    /// Removes what only makes the next build faster. Whoever calls sees to it that nothing is built meanwhile.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    async fn drop_caches(&self) -> Result<(), PortError>;
 }
 
 /// A job, run to its end for one caller.

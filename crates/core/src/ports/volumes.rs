@@ -88,6 +88,15 @@ pub struct AdoptedFile {
     pub to: String,
 }
 
+/// The disk that volumes lie on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DiskSpace {
+    /// Its size in bytes.
+    pub total_bytes: u64,
+    /// Bytes that can be written without asking anybody.
+    pub free_bytes: u64,
+}
+
 /// What a collection freed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Collected {
@@ -196,4 +205,10 @@ pub trait Volumes: Send + Sync {
     /// # Errors
     /// When the volume is not marked as removed, somebody holds it, or the disk refuses.
     async fn erase(&self, volume: &Volume) -> Result<(), PortError>;
+
+    /// Returns the room on the disk that volumes lie on.
+    ///
+    /// # Errors
+    /// When the disk does not say.
+    async fn space(&self) -> Result<DiskSpace, PortError>;
 }
