@@ -14,7 +14,7 @@ use trackbed_core::{Digest, Host, InstanceId, ServiceId, Timestamp};
 use crate::app::App;
 use crate::callers::Callers;
 use crate::clock;
-use crate::volumes::Disk;
+use crate::disk::Disk;
 
 /// Something that happened, for tests that ask for an order.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -46,10 +46,15 @@ impl Control {
         let mut known = match known {
             Some(known) => known,
             None => {
-                let difference = self.inner.volumes.compare(volume, &point, None).await?;
-                if difference == Difference::default() {
-                    return Ok(());
-                }
+                let difference = match self.inner.volumes.compare(volume, &point, None).await {
+                    Ok(difference) if difference == Difference::default() => return Ok(()),
+                    Ok(difference) => difference,
+                    // What cannot be compared may differ.
+                    Err(error) => {
+                        tracing::warn!(volume = %volume.name, %error, "put back without a comparison");
+                        Difference::default()
+                    }
+                };
                 let known = PutBack { volume: volume.id.clone(), difference, place: None };
                 self.note_put_back(deployment, &known).await?;
                 known
@@ -107,8 +112,11 @@ impl Control {
                 volumes.iter().find(|volume| volume.id == known.volume).map_or("", |it| it.name.as_str());
             let place = known.place.as_deref().unwrap_or_default();
             let changed = known.difference.added + known.difference.changed + known.difference.missing;
-            let files = words::count(changed, "file");
-            let what = if changed == 1 { "is" } else { "are" };
+            let files = match changed {
+                0 => "data".to_owned(),
+                changed => words::count(changed, "file"),
+            };
+            let what = if changed <= 1 { "is" } else { "are" };
             said.push(format!(
                 "the data of volume {name} is as it was before {failed}: {files} that {failed} had changed {what} set aside in {place}"
             ));

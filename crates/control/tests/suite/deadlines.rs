@@ -224,7 +224,7 @@ async fn a_crash_is_restarted_although_the_clock_was_set_back_since() {
 }
 
 /// How a stored deployment was left.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Left {
     OnItsWay,
     Failed,
@@ -266,13 +266,25 @@ async fn leave(step: Step, has_volume: bool, left: Left) -> Option<(Rig, Deploym
     Some((rig, id))
 }
 
+/// Returns whether a deployment that goes on from a step may make a call; one that is never made need not hang.
+fn is_made(call: &str, step: Step, left: Left, has_volume: bool) -> bool {
+    let goes_on = left == Left::OnItsWay;
+    match call {
+        "builder.plan" => goes_on && step == Step::Plan,
+        "builder.build" => goes_on && step <= Step::Build,
+        "volumes.read_ahead" => goes_on && has_volume && step <= Step::Stage,
+        "volumes.capture" => goes_on && has_volume && step <= Step::Pin,
+        "volumes.compare" | "volumes.stage" | "volumes.swap_in" => {
+            !goes_on && has_volume && step >= Step::Swap
+        }
+        "volumes.ensure" => true,
+        // Of wishes for data, or of those who look after points: the matrix plays them.
+        call => !call.starts_with("volumes."),
+    }
+}
+
 /// From every stored state, with every port hanging for ever.
 fn ends_from_everywhere(has_volume: bool) {
-    // A deployment without a volume asks nothing of volumes, and none asks for what only those keep who look after points.
-    let can_hang = |call: &&str| match call.strip_prefix("volumes.") {
-        Some(method) => has_volume && !matches!(method, "prove" | "collect" | "erase" | "adopt" | "discard"),
-        None => true,
-    };
     let mut ended = 0;
     for step in Step::ALL {
         if !has_volume && matches!(step, Step::Drain | Step::Park | Step::Stop | Step::Swap) {
@@ -282,8 +294,8 @@ fn ends_from_everywhere(has_volume: bool) {
             if step == Step::Retire && !matches!(left, Left::OnItsWay) {
                 continue;
             }
-            for hanging in
-                std::iter::once(None).chain(CALLS.into_iter().filter(|call| can_hang(call)).map(Some))
+            for hanging in std::iter::once(None)
+                .chain(CALLS.into_iter().filter(|call| is_made(call, step, left, has_volume)).map(Some))
             {
                 let play = || {
                     on_paused_time(async {
