@@ -10,7 +10,7 @@ use rustix::io::Errno;
 use crate::chunk_store::{CHUNK_BYTES, StoreError, is_zero};
 
 /// Read with one call: enough that the calls cost nothing, little enough to stay in the processor's cache.
-const READ_BYTES: usize = 8 * CHUNK_BYTES;
+const READ_BYTES: usize = 16 * CHUNK_BYTES;
 const CHUNK: u64 = CHUNK_BYTES as u64;
 
 /// A file's piece: its bytes, none when all of them are zero.

@@ -129,6 +129,16 @@ impl Rig {
         paths
     }
 
+    /// Returns all points of the volume, in the order of their ids.
+    pub(crate) fn points(&self) -> Vec<PointData> {
+        let manifests = self.stored(&format!("points/{}", self.volume.id), ".manifest");
+        let point = |path: &PathBuf| PointData {
+            volume: self.volume.id.clone(),
+            point: path.file_stem().unwrap().to_str().unwrap().parse().unwrap(),
+        };
+        manifests.iter().map(point).collect()
+    }
+
     pub(crate) fn pack_bytes(&self) -> u64 {
         self.stored("packs", ".pack").iter().map(|path| fs::metadata(path).unwrap().len()).sum()
     }

@@ -270,3 +270,117 @@ fn look(folder: &OwnedFd, name: &OsString) -> io::Result<Option<Stat>> {
 fn refuse(path: &str, why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, format!("`{path}` {why}"))
 }
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a fixture needs no crash safety")]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn put(volume: &Path, path: &str, text: &str, replace: Replace) -> io::Result<u64> {
+        write_file(volume, path, &mut text.as_bytes(), 100, replace)
+    }
+
+    #[test]
+    fn a_file_is_replaced_whole_and_keeps_its_mode() {
+        let folder = tempfile::tempdir().unwrap();
+        let volume = folder.path();
+        fs::create_dir(volume.join("sub")).unwrap();
+        fs::write(volume.join("sub/file"), "old").unwrap();
+        fs::set_permissions(volume.join("sub/file"), fs::Permissions::from_mode(0o640)).unwrap();
+        assert_eq!(put(volume, "/sub/file", "new text", Replace::Files).unwrap(), 8);
+        assert_eq!(fs::read_to_string(volume.join("sub/file")).unwrap(), "new text");
+        assert_eq!(fs::metadata(volume.join("sub/file")).unwrap().mode() & 0o777, 0o640);
+        assert_eq!(put(volume, "fresh", "", Replace::Files).unwrap(), 0);
+        assert_eq!(fs::metadata(volume.join("fresh")).unwrap().mode() & 0o777, 0o644);
+        let long = "x".repeat(101);
+        assert!(put(volume, "sub/file", &long, Replace::Files).unwrap_err().to_string().contains("larger"));
+        assert_eq!(fs::read_to_string(volume.join("sub/file")).unwrap(), "new text");
+        assert_eq!(fs::read_dir(volume.join("sub")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_root_puts_belongs_to_the_owner_of_the_folder() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        std::os::unix::fs::chown(folder.path(), Some(54_321), Some(54_322)).unwrap();
+        put(folder.path(), "file", "x", Replace::Files).unwrap();
+        let metadata = fs::metadata(folder.path().join("file")).unwrap();
+        assert_eq!((metadata.uid(), metadata.gid()), (54_321, 54_322));
+    }
+
+    #[test]
+    fn nothing_is_put_outside_over_a_link_or_over_what_is_no_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let (volume, outside) = (folder.path().join("data"), folder.path().join("outside"));
+        fs::create_dir_all(volume.join("sub")).unwrap();
+        fs::write(&outside, "kept").unwrap();
+        std::os::unix::fs::symlink(&outside, volume.join("link")).unwrap();
+        std::os::unix::fs::symlink(folder.path(), volume.join("out")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(volume.join("socket")).unwrap();
+        for bad in [
+            "link",
+            "out/outside",
+            "../outside",
+            "sub/../../outside",
+            "sub",
+            "socket",
+            "",
+            "/",
+            "none/file",
+            "a//b",
+        ] {
+            assert!(put(&volume, bad, "bad", Replace::DatabasesToo).is_err(), "{bad}");
+        }
+        for bad in ["link", "out/outside", "../outside", "socket", "none"] {
+            assert!(read_file(&volume, bad).is_err(), "{bad}");
+        }
+        assert_eq!(fs::read_to_string(&outside).unwrap(), "kept");
+        assert_eq!(fs::read_dir(&volume).unwrap().count(), 4);
+    }
+
+    #[test]
+    fn a_database_is_replaced_only_when_nobody_has_it_open_and_then_without_its_logs() {
+        let folder = tempfile::tempdir().unwrap();
+        let volume = folder.path();
+        fs::write(volume.join("app.db"), [MAGIC.as_slice(), b"rest"].concat()).unwrap();
+        fs::write(volume.join("app.db-wal"), "log").unwrap();
+        for path in ["app.db", "app.db-wal", "app.db-journal"] {
+            let error = put(volume, path, "x", Replace::Files).unwrap_err();
+            assert!(error.to_string().contains("is a database"), "{error}");
+        }
+        put(volume, "app.db", "x", Replace::DatabasesToo).unwrap();
+        assert!(!volume.join("app.db-wal").exists());
+    }
+
+    #[test]
+    fn a_folder_comes_as_a_tar_without_what_is_behind_links() {
+        let folder = tempfile::tempdir().unwrap();
+        let volume = folder.path();
+        let long = "d".repeat(120);
+        fs::create_dir_all(volume.join(&long)).unwrap();
+        fs::write(volume.join(&long).join("file"), "text").unwrap();
+        std::os::unix::fs::symlink("/etc", volume.join("link")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(volume.join("socket")).unwrap();
+        let Reading::Folder(reading) = read_file(volume, "/").unwrap() else { panic!("it is a folder") };
+        let mut bytes = Vec::new();
+        reading.write_tar(&mut bytes).unwrap();
+        let mut tar = tar::Archive::new(bytes.as_slice());
+        let paths: Vec<String> = tar
+            .entries()
+            .unwrap()
+            .map(|entry| entry.unwrap().path().unwrap().display().to_string())
+            .collect();
+        assert_eq!(paths, [long.clone(), format!("{long}/file"), "link".into()]);
+        let Reading::File { mut file, size_bytes } = read_file(volume, &format!("{long}/file")).unwrap()
+        else {
+            panic!("it is a file")
+        };
+        let mut text = String::new();
+        file.read_to_string(&mut text).unwrap();
+        assert_eq!((text.as_str(), size_bytes), ("text", 4));
+    }
+}

@@ -1,6 +1,8 @@
 //! Capturing volumes: nearly everything is read while the app goes on, what is left while it stands still, and what is
 //! new of that is stored when it has gone on.
 
+#[cfg(test)]
+mod bad_days;
 mod content;
 mod frozen;
 mod live;

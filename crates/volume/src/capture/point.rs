@@ -107,9 +107,11 @@ pub(crate) fn write(store: &SnapshotStore, manifests: &[Manifest]) -> Result<(),
         let path = store.manifest_path(&manifest.data());
         let folder = path.parent().unwrap_or(&path).to_owned();
         let wrote = (|| {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
-            files::write_atomic(&path, &manifest.encode(), 0o600)?;
-            files::sync_folder(folder.parent().unwrap_or(&folder))
+            if !folder.is_dir() {
+                fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+                files::sync_folder(folder.parent().unwrap_or(&folder))?;
+            }
+            files::write_atomic(&path, &manifest.encode(), 0o600)
         })();
         written.push(path.clone());
         if let Err(error) = wrote {

@@ -7,8 +7,9 @@
 //! writes to it without moving any time. Once synced, its next write faults, and moves the times before it happens.
 
 use std::collections::HashMap;
-use std::fs;
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
@@ -72,8 +73,13 @@ impl Stamps {
             let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
             made.map_err(|error| StoreError::disk("make the folder", folder, error))?;
         }
-        files::write_atomic(path, &self.encode(), 0o600)
-            .map_err(|error| StoreError::disk("write the stamps", path, error))
+        // Not synced: what a crash leaves of it fits its own digest, or is nothing.
+        let beside = files::temporary_beside(path).and_then(|beside| {
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
+            let written = file.write_all(&self.encode()).and_then(|()| fs::rename(&beside, path));
+            written.inspect_err(|_| drop(fs::remove_file(&beside)))
+        });
+        beside.map_err(|error| StoreError::disk("write the stamps", path, error))
     }
 
     fn encode(&self) -> Vec<u8> {

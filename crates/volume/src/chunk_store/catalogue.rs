@@ -26,7 +26,7 @@ pub(crate) struct Pack {
     pub(crate) bytes: u64,
 }
 
-/// All chunks of the store. Costs some 60 bytes of memory for each, that is 2 MB for a gigabyte.
+/// All chunks of the store. Costs some 60 bytes of memory for each, that is 4 MB for a gigabyte.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Catalogue {
     pub(crate) packs: Vec<Pack>,

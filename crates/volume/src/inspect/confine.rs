@@ -8,8 +8,10 @@ use std::path::Path;
 use nix::unistd::{Gid, Uid, geteuid};
 use rustix::process::{Resource, Rlimit, Signal};
 
-/// Address space. SQLite itself is kept to [`super::database::HEAP_BYTES`]; the rest is the program and its stacks.
+/// Memory of its own. SQLite is kept to less (`database.rs`); the rest is the program, its stacks and a row.
 const MEMORY_BYTES: u64 = 1 << 30;
+/// Address space: that, and what is mapped of a database by the two that read it.
+const ADDRESS_BYTES: u64 = 4 << 30;
 /// Open files: a database has three or four.
 const FILES: u64 = 64;
 /// How much others come first when nobody waits for the answer: all.
@@ -18,7 +20,8 @@ const NICENESS: i32 = 19;
 /// Sets limits that hold for whatever follows.
 pub(super) fn limit(low_priority: bool) -> io::Result<()> {
     let most = |most| Rlimit { current: Some(most), maximum: Some(most) };
-    rustix::process::setrlimit(Resource::As, most(MEMORY_BYTES))?;
+    rustix::process::setrlimit(Resource::Data, most(MEMORY_BYTES))?;
+    rustix::process::setrlimit(Resource::As, most(ADDRESS_BYTES))?;
     rustix::process::setrlimit(Resource::Nofile, most(FILES))?;
     rustix::process::setrlimit(Resource::Core, most(0))?;
     if low_priority {

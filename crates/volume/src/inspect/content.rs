@@ -111,26 +111,34 @@ fn one(path: &Path, name: String, time: Duration) -> io::Result<Inspected> {
         damage: Vec::new(),
         is_limited: false,
     };
-    if let Err(error) = Copy::open(path, time).and_then(|copy| look(&copy, &mut found)) {
+    if let Err(error) = Copy::open(path, time).and_then(|copy| look(&copy, path, time, &mut found)) {
         found.is_limited |= database::is_interrupted(&error);
         found.content.unreadable.get_or_insert_with(|| database::explain(&error));
     }
     Ok(found)
 }
 
-fn look(copy: &Copy, found: &mut Inspected) -> rusqlite::Result<()> {
+/// Checks the structure and reads the tables, both at once.
+fn look(copy: &Copy, path: &Path, time: Duration, found: &mut Inspected) -> rusqlite::Result<()> {
     // Whoever cannot read even that has no database before him, as far as SQLite can tell.
     found.content.tables.push(digest::schema(copy)?);
-    match integrity(copy) {
-        Ok(damage) => found.damage = damage,
-        Err(error) => note(found, &error, "its integrity cannot be checked"),
-    }
-    for name in tables(copy)? {
-        match digest::table(copy, &name) {
-            Ok(table) => found.content.tables.push(table),
-            Err(error) => note(found, &error, &format!("table `{name}`")),
+    let names = tables(copy)?;
+    std::thread::scope(|scope| {
+        let checking = scope.spawn(|| Copy::open(path, time).and_then(|copy| integrity(&copy)));
+        let read: Vec<_> = names.iter().map(|name| (name, digest::table(copy, name))).collect();
+        match checking.join() {
+            Ok(Ok(damage)) => found.damage = damage,
+            Ok(Err(error)) => note(found, &error, "its integrity cannot be checked"),
+            // As for a process that dies.
+            Err(_) => found.is_limited = true,
         }
-    }
+        for (name, table) in read {
+            match table {
+                Ok(table) => found.content.tables.push(table),
+                Err(error) => note(found, &error, &format!("table `{name}`")),
+            }
+        }
+    });
     Ok(())
 }
 

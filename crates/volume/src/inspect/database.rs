@@ -9,6 +9,8 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 /// What SQLite may take of the memory.
 pub(super) const HEAP_BYTES: i64 = 384 << 20;
+/// What of a copy is mapped; the rest is read.
+const MAPPED_BYTES: i64 = 1 << 30;
 /// The longest text or blob that is read. A longer one makes its table unreadable, not the process too big.
 const VALUE_BYTES: i32 = 128 << 20;
 /// Steps of SQLite's machine between two looks at the clock.
@@ -40,8 +42,9 @@ impl Copy {
             | OpenFlags::SQLITE_OPEN_EXRESCODE;
         let connection = copy.connection.insert(Connection::open_with_flags(path, flags)?);
         harden(connection, time)?;
-        // Its own memory in place of a shared one: no `-shm` comes to be. And what the log holds stays there.
-        connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+        // Nobody changes a copy while it is read, so its pages need not be copied once more.
+        pragma(connection, "mmap_size", MAPPED_BYTES)?;
+        // What the log holds stays there.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         connection.pragma_update(None, "query_only", true)?;
         Ok(copy)
