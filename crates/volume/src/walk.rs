@@ -201,11 +201,12 @@ fn stamp(stat: &rustix::fs::Stat) -> Stamp {
         device: stat.st_dev,
         inode: stat.st_ino,
         size: stat.st_size as u64,
-        modified: (stat.st_mtime as i64, stat.st_mtime_nsec as u32),
-        changed: (stat.st_ctime as i64, stat.st_ctime_nsec as u32),
+        modified: (stat.st_mtime, stat.st_mtime_nsec as u32),
+        changed: (stat.st_ctime, stat.st_ctime_nsec as u32),
     }
 }
 
+#[allow(clippy::useless_conversion, reason = "the count of links is narrower on other processors")]
 #[allow(
     clippy::cast_sign_loss,
     clippy::cast_possible_truncation,

@@ -258,7 +258,7 @@ async fn a_volume_that_changes_too_much_is_captured_database_by_database() {
     let (data, capture) = rig.capture_with(&app.freezer()).await.unwrap();
     assert_eq!(capture.consistency, Consistency::PerDatabase);
     assert_eq!(capture.databases, ["app.db"]);
-    assert_eq!(capture.skipped, [String::new(); 0]);
+    assert!(capture.skipped.is_empty(), "{capture:?}");
     let files = rig.read(&data);
     let names: Vec<_> = files.keys().map(Vec::as_slice).collect();
     assert_eq!(names, [b"app.db".as_slice(), b"other"], "the log is in the copy");

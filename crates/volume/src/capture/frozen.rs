@@ -13,7 +13,7 @@ use super::stamps::{Known, Stamps};
 use crate::chunk_store::{ChunkReader, PackWriter, StoreError};
 use crate::manifest::DATABASE_MAGIC;
 use crate::pieces::{ReadError, read_pieces};
-use crate::walk::{Found, Root, stamp_of};
+use crate::walk::{Found, Root, Stamp, stamp_of};
 
 /// Most bytes that are read while an app stands still, about a third of a second.
 pub(crate) const READ_BYTES_MAX: u64 = 1024 * 1024 * 1024;
@@ -68,7 +68,7 @@ pub(crate) fn read(
     let to_read: Vec<&Found> = files_once(&found)
         .filter(|file| !pass.files.get(&file.path).is_some_and(|known| is_unchanged(known, file, reader)))
         .collect();
-    let clones = |file: &Found| file.stamp.size >= CLONE_FROM_BYTES && scratch.can_clone(file.stamp.device);
+    let clones = |file: &Found| clones(&file.stamp, scratch);
     let bytes =
         to_read.iter().filter(|file| !clones(file)).map(|file| file.stamp.size.min(file.allocated)).sum();
     if bytes > read_bytes_max {
@@ -102,6 +102,11 @@ pub(crate) fn read(
         taken.insert(found.path.clone(), one);
     }
     Ok(Outcome::Still(Still { found, taken }, bytes))
+}
+
+/// Returns whether a file is cloned rather than read.
+pub(crate) fn clones(file: &Stamp, scratch: &Scratch) -> bool {
+    file.size >= CLONE_FROM_BYTES && scratch.can_clone(file.device)
 }
 
 fn clone(file: &File, scratch: &Scratch, name: &str) -> Option<Taken> {

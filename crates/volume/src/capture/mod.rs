@@ -283,7 +283,20 @@ impl Ahead {
         }
         writer.close()?;
         drop(writer);
-        Ok(Self { scratch, reader, volumes })
+        let ahead = Self { scratch, reader, volumes };
+        ahead.flush();
+        Ok(ahead)
+    }
+
+    /// Writes out what will have to be cloned: a clone waits until its file is on the disk, and the app with it.
+    fn flush(&self) {
+        for (root, stamps) in &self.volumes {
+            let hot = stamps.files.iter().filter(|(_, known)| !known.is_settled);
+            for (path, _) in hot.filter(|(_, known)| frozen::clones(&known.stamp, &self.scratch)) {
+                // At worst the app waits for it.
+                let _ = root.open_file(path).and_then(|file| Ok(rustix::fs::fdatasync(&file)?));
+            }
+        }
     }
 
     /// Reads what has changed since; none when that is too much to hold an app for.

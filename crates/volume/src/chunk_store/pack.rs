@@ -19,6 +19,8 @@ const MAGIC: &[u8; 8] = b"TBPACK01";
 /// of it is not needed any more.
 const PACK_BYTES_FULL: u64 = 64 * 1024 * 1024;
 const RECORD_HEAD_BYTES: usize = 32 + 4 + 4;
+/// Parts of a chunk that are tried first.
+const SAMPLE_BYTES: usize = 1024;
 const BUFFER_BYTES: usize = 1024 * 1024;
 
 /// Adds chunks to the store. What was added is there for others after [`PackWriter::close`]. A pack that is not closed is
@@ -72,10 +74,7 @@ impl<'a> PackWriter<'a> {
             Some(pack) => pack,
             none => none.insert(OpenPack::begin(&self.folder)?),
         };
-        self.packed.resize(lz4_flex::block::get_maximum_output_size(bytes.len()), 0);
-        let packed = lz4_flex::block::compress_into(bytes, &mut self.packed).unwrap_or(usize::MAX);
-        // A few bytes less are not worth unpacking them.
-        let stored = if packed < bytes.len() / 16 * 15 { &self.packed[..packed] } else { bytes };
+        let stored = if packs_well(bytes, &mut self.packed) { &self.packed[..] } else { bytes };
         let before = pack.index.pack_bytes;
         pack.append(id, stored, bytes.len())?;
         self.stored_bytes += pack.index.pack_bytes - before + index::ENTRY_BYTES as u64;
@@ -97,6 +96,22 @@ impl<'a> PackWriter<'a> {
         self.fresh.clear();
         Ok(())
     }
+}
+
+/// Packs a chunk into `packed`, and returns whether that is worth unpacking it.
+fn packs_well(bytes: &[u8], packed: &mut Vec<u8>) -> bool {
+    let mut packs = |bytes: &[u8]| {
+        packed.resize(lz4_flex::block::get_maximum_output_size(bytes.len()), 0);
+        let length = lz4_flex::block::compress_into(bytes, packed).unwrap_or(usize::MAX);
+        let is_worth_it = length < bytes.len() / 16 * 15;
+        packed.truncate(length);
+        is_worth_it
+    };
+    // What is packed or random already shows it in its first and last part, and most of the time is saved.
+    let is_hopeless = bytes.len() > 4 * SAMPLE_BYTES
+        && !packs(&bytes[..SAMPLE_BYTES])
+        && !packs(&bytes[bytes.len() - SAMPLE_BYTES..]);
+    !is_hopeless && packs(bytes)
 }
 
 impl Drop for PackWriter<'_> {
