@@ -17,7 +17,7 @@ use crate::records::Phase;
 use crate::sandbox::{Inner, Sandbox};
 use crate::stillness::FREEZE_LIMIT;
 
-/// What the shim's word may be late by.
+/// What the shim's word may be late by, on a box with more to do than it can.
 const WORD_LIMIT: Duration = Duration::from_secs(2);
 /// A process whose connections have just closed is about to be gone.
 const GOING_LIMIT: Duration = Duration::from_millis(300);
@@ -45,9 +45,21 @@ fn hold(inner: &Arc<Inner>, id: &InstanceId, limit: Duration) -> Result<Hold, Po
     let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
     // From the first moment on, so that nobody of this process takes it for left behind.
     let counted = Counted::new(inner.clone(), id.clone());
-    let asked = control::ask(&inner.socket(id), Ask::Freeze { limit_ms }, &[]);
-    let asked = asked.and_then(|line| Ok((control::answer(&line)?, line.try_clone()?, line)));
-    let (answer, watched, line) = asked.map_err(|error| failed(error.to_string()))?;
+    let asked = control::ask(&inner.socket(id), Ask::Freeze { limit_ms }, &[]).and_then(|line| {
+        line.set_read_timeout(Some(limit + WORD_LIMIT))?;
+        Ok((control::answer(&line)?, line.try_clone()?, line))
+    });
+    let (answer, watched, line) = asked.map_err(|error| {
+        if is_silence(&error) {
+            // It may have begun, and hangs.
+            inner.thaw(id);
+            return failed(format!(
+                "its supervisor does not answer within {} s",
+                (limit + WORD_LIMIT).as_secs()
+            ));
+        }
+        failed(error.to_string())
+    })?;
     if let Some(why) = answer.error {
         let is_older = why.contains("unknown variant");
         let error = failed(why);
@@ -58,7 +70,7 @@ fn hold(inner: &Arc<Inner>, id: &InstanceId, limit: Duration) -> Result<Hold, Po
     }
     let (tell, told) = oneshot::channel();
     let watch = move || {
-        let outcome = counted.watch(&watched, limit + WORD_LIMIT);
+        let outcome = counted.watch(&watched);
         // Nobody listens when the hold was dropped.
         let _ = tell.send(outcome);
     };
@@ -66,6 +78,10 @@ fn hold(inner: &Arc<Inner>, id: &InstanceId, limit: Duration) -> Result<Hold, Po
     // Without the thread the line closes, which lets the instance go.
     watcher.map_err(|error| failed(format!("no thread can be made: {error}")))?;
     Ok(Hold { id: id.clone(), line, told: Some(told) })
+}
+
+fn is_silence(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
 /// A hold on an instance that stands still.
@@ -106,16 +122,15 @@ impl Counted {
         Counted { inner, id }
     }
 
-    /// Waits for the shim's word, or lets the instance go when none can come.
-    fn watch(&self, line: &UnixStream, limit: Duration) -> Result<Duration, String> {
-        let answered = line.set_read_timeout(Some(limit)).and_then(|()| control::answer(line));
-        match answered {
+    /// Waits for the shim's word, as long as the line allows, or lets the instance go when none can come.
+    fn watch(&self, line: &UnixStream) -> Result<Duration, String> {
+        match control::answer(line) {
             Ok(Answer { error: None, stood_still_us: Some(micros), .. }) => Ok(Duration::from_micros(micros)),
             Ok(Answer { error, .. }) => {
                 Err(error.unwrap_or_else(|| "its supervisor does not say".to_owned()))
             }
             Err(error) => {
-                let hangs = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut);
+                let hangs = is_silence(&error);
                 self.inner.take_back(&self.id, hangs);
                 let what = if hangs { "its supervisor hangs" } else { "its supervisor has closed the line" };
                 Err(format!("{what} ({error})"))

@@ -10,7 +10,10 @@ use crate::process::{self, ProcessId};
 use crate::records::Order;
 
 /// Looks in vain after which a process that waits for a stopped child of its own (vfork(2)) is helped.
-const HELP_EVERY: u32 = 8;
+const HELP_AFTER: u32 = 8;
+/// Looks for which the child may then go on; twice as many the next time, because a busy box may not let it run at once.
+const HELP_LOOKS: u32 = 4;
+const HELP_LOOKS_MAX: u32 = 128;
 
 /// The switch of a control group. What begins in the group while it is on stands still, too.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +94,14 @@ impl Means {
         }
     }
 
+    /// Returns some of those that do not stand still, where that can be told.
+    pub(crate) fn describe_running(&self) -> String {
+        match self {
+            Means::Switch(_) => String::new(),
+            Means::Signals(signals) => signals.describe(),
+        }
+    }
+
     /// Lets everything go on.
     pub(crate) fn end(&self) -> io::Result<()> {
         match self {
@@ -112,46 +123,86 @@ pub(crate) struct Signals {
     /// All that stood still at the last look, if all did.
     still: Option<Vec<i32>>,
     looks: u32,
+    help: Help,
+    /// All that were told to stop. One that was missed later on must go on all the same.
+    told: HashSet<ProcessId>,
+}
+
+/// Children that may go on for some looks, so that their parents can stop.
+struct Help {
+    next: u32,
+    until: u32,
+    looks: u32,
+    children: Vec<i32>,
 }
 
 impl Signals {
     fn begin(init: i32) -> Signals {
-        let before = process::descendants(init).into_iter().filter(|pid| process::is_stopped(*pid));
+        let before =
+            process::descendants_by_children(init).into_iter().filter(|pid| process::is_stopped(*pid));
         let stopped_before = before.filter_map(ProcessId::of).collect();
-        let mut signals = Signals { init, stopped_before, still: None, looks: 0 };
+        let help = Help { next: HELP_AFTER, until: 0, looks: HELP_LOOKS, children: Vec::new() };
+        let mut signals = Signals { init, stopped_before, still: None, looks: 0, help, told: HashSet::new() };
         signals.advance();
         signals
     }
 
     fn find_running(&self) -> Vec<i32> {
-        process::descendants(self.init).into_iter().filter(|pid| !process::stands_still(*pid)).collect()
+        process::descendants_by_children(self.init)
+            .into_iter()
+            .filter(|pid| !process::stands_still(*pid))
+            .collect()
     }
 
     /// Two looks in a row must find the same processes, all stopped: what was just forked may be missed once.
     fn advance(&mut self) -> bool {
         self.looks += 1;
-        let all = process::descendants(self.init);
+        let all = process::descendants_by_children(self.init);
         let running: Vec<i32> = all.iter().copied().filter(|pid| !process::stands_still(*pid)).collect();
         if running.is_empty() {
             return self.still.replace(all.clone()).is_some_and(|before| before == all);
         }
         self.still = None;
-        for process in running.iter().copied().filter_map(ProcessId::of) {
+        let is_helped = |pid: &i32| self.looks < self.help.until && self.help.children.contains(pid);
+        let to_stop = running.iter().copied().filter(|pid| !is_helped(pid));
+        for process in to_stop.filter_map(ProcessId::of) {
+            self.told.insert(process);
             process.signal(libc::SIGSTOP);
         }
-        if self.looks.is_multiple_of(HELP_EVERY) {
-            // It cannot stop before its child has its own program, and the child cannot go on.
-            for pid in running.into_iter().flat_map(process::children) {
-                self.let_go(pid);
-            }
+        if self.looks >= self.help.next {
+            self.help(running);
         }
         false
     }
 
-    fn end(&self) {
-        for pid in process::descendants(self.init).into_iter().rev() {
-            self.let_go(pid);
+    /// A process in vfork(2) cannot stop before its child has its own program, and the child cannot go on.
+    fn help(&mut self, running: Vec<i32>) {
+        let waiting = running.into_iter().filter(|pid| process::hangs_in_kernel(*pid));
+        self.help.children = waiting.flat_map(process::children).collect();
+        for pid in &self.help.children {
+            self.let_go(*pid);
         }
+        self.help.until = self.looks + self.help.looks;
+        self.help.next = self.help.until + HELP_AFTER;
+        self.help.looks = (self.help.looks * 2).min(HELP_LOOKS_MAX);
+    }
+
+    fn end(&self) {
+        let mut left = self.told.clone();
+        for pid in process::descendants_by_children(self.init).into_iter().rev() {
+            self.let_go(pid);
+            left.retain(|process| process.pid != pid);
+        }
+        for process in left {
+            process.signal(libc::SIGCONT);
+        }
+    }
+
+    /// Returns who does not stand still, for people.
+    fn describe(&self) -> String {
+        let running = self.find_running().into_iter().take(4);
+        let texts: Vec<String> = running.map(|pid| format!("{pid} ({})", process::states(pid))).collect();
+        texts.join(", ")
     }
 
     fn let_go(&self, pid: i32) {

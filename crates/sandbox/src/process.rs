@@ -151,14 +151,59 @@ pub(crate) fn is_stopped(pid: i32) -> bool {
 
 /// Returns whether every thread of a process is stopped or has ended. One that is gone stands still, too.
 pub(crate) fn stands_still(pid: i32) -> bool {
-    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return true };
-    let mut states = threads.flatten().filter_map(|thread| stat_of(&thread.path()));
-    states.all(|stat| matches!(stat.state, b'T' | b't' | b'Z' | b'X'))
+    thread_states(pid).all(|state| matches!(state, b'T' | b't' | b'Z' | b'X'))
+}
+
+/// Returns whether a thread of a process waits for something that no signal but SIGKILL interrupts.
+pub(crate) fn hangs_in_kernel(pid: i32) -> bool {
+    thread_states(pid).any(|state| state == b'D')
+}
+
+/// Returns the states of the threads of a process, a letter each as in `/proc/<pid>/stat`.
+pub(crate) fn states(pid: i32) -> String {
+    thread_states(pid).map(char::from).collect()
+}
+
+fn thread_states(pid: i32) -> impl Iterator<Item = u8> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    threads.filter_map(|thread| Some(stat_of(&thread.path())?.state))
+}
+
+/// Returns the children of a process, as its threads have them; none where the kernel does not list them.
+fn listed_children(parent: i32) -> Option<Vec<i32>> {
+    let threads = fs::read_dir(format!("/proc/{parent}/task")).ok()?;
+    let mut found = Vec::new();
+    for thread in threads.flatten() {
+        match fs::read_to_string(thread.path().join("children")) {
+            Ok(text) => found.extend(text.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok())),
+            // The thread is gone, or the kernel was built without.
+            Err(_) if thread.path().exists() => return None,
+            Err(_) => {}
+        }
+    }
+    Some(found)
 }
 
 /// Returns the children of a process.
 pub(crate) fn children(parent: i32) -> Vec<i32> {
-    all_pids().into_iter().filter(|pid| stat(*pid).is_some_and(|stat| stat.parent == parent)).collect()
+    let all = || {
+        let is_child = |pid: &i32| stat(*pid).is_some_and(|stat| stat.parent == parent);
+        all_pids().into_iter().filter(is_child).collect()
+    };
+    listed_children(parent).unwrap_or_else(all)
+}
+
+/// As [`descendants`], without a look at every process of the box where that can be. While some of them run, some may be
+/// missed.
+pub(crate) fn descendants_by_children(root: i32) -> Vec<i32> {
+    let Some(mut found) = listed_children(root) else { return descendants(root) };
+    let mut next = 0;
+    while next < found.len() {
+        // One that is gone has left its children to another.
+        found.extend(listed_children(found[next]).unwrap_or_default());
+        next += 1;
+    }
+    found
 }
 
 /// Returns every descendant of a process, parents before children.

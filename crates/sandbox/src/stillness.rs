@@ -8,7 +8,7 @@ use crate::records::Order;
 /// Longest time that an instance stands still, whatever was asked for: callers wait meanwhile.
 pub(crate) const FREEZE_LIMIT: Duration = Duration::from_secs(5);
 /// Longest wait until everything stands still. What hangs in the kernel does not, and may write when it comes back.
-const SETTLE_LIMIT: Duration = Duration::from_secs(1);
+const SETTLE_LIMIT: Duration = Duration::from_secs(2);
 /// Time between two looks until then.
 const LOOK: Duration = Duration::from_millis(1);
 
@@ -57,7 +57,8 @@ impl Stillness {
         match self.is_still {
             true => Look::Still,
             false if age >= SETTLE_LIMIT => {
-                over("some of its processes did not stand still within", SETTLE_LIMIT)
+                let (limit, who) = (SETTLE_LIMIT.as_millis(), self.means.describe_running());
+                Look::Over(format!("some of its processes did not stand still within {limit} ms {who}"))
             }
             false => Look::Nothing,
         }
