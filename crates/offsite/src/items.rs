@@ -50,8 +50,8 @@ impl Rank {
 
 /// Folders whose entries are folders that are sent as one object each.
 const TREES: [&str; 3] = ["sources", "layers", "tools/python"];
-/// Where restore points and their data lie.
-const SNAPSHOTS: &str = "snapshots";
+/// Where the data of restore points lies. What else is kept beside it is about files of this disk and of no use elsewhere.
+const PACKS: &str = "snapshots/packs/";
 const POINTS: &str = "snapshots/points/";
 
 /// Lists a data directory. Blocking.
@@ -63,11 +63,9 @@ const POINTS: &str = "snapshots/points/";
 /// When a folder cannot be read. What vanishes meanwhile is not listed.
 pub(crate) fn list(data_dir: &Path) -> io::Result<Vec<Item>> {
     let mut items = Vec::new();
-    files(data_dir, POINTS.trim_end_matches('/'), &mut items)?;
-    let points = items.len();
-    files(data_dir, SNAPSHOTS, &mut items)?;
-    let data = items.split_off(points);
-    items.extend(data.into_iter().filter(|item| !item.path.starts_with(POINTS)));
+    for folder in [POINTS, PACKS] {
+        files(data_dir, folder.trim_end_matches('/'), &mut items)?;
+    }
     for folder in TREES {
         for (name, metadata) in entries(&data_dir.join(folder))? {
             let path = format!("{folder}/{name}");
@@ -110,7 +108,7 @@ fn rank(path: &str) -> Rank {
     if path.starts_with(POINTS) {
         return if path.ends_with(".content.json") { Rank::Content } else { Rank::Manifest };
     }
-    if path.starts_with(SNAPSHOTS) {
+    if path.starts_with(PACKS) {
         return if path.ends_with(".pack") { Rank::Pack } else { Rank::Index };
     }
     Rank::Mark
@@ -158,6 +156,8 @@ mod tests {
             "snapshots/points/vol_a/.rp_b.tmp",
             "snapshots/packs/a.pack",
             "snapshots/packs/a.index",
+            "snapshots/packs/a.doubt",
+            "snapshots/stamps/vol_a",
             "layers/aa/file",
             "layers/aa.ok",
             "layers/unfinished/file",
