@@ -68,7 +68,7 @@ fn identity(service: &Service) -> Vec<(String, String)> {
 pub(crate) fn for_build(service: &Service, deployment: &Deployment, owner: &Environment) -> Environment {
     let mut platform = identity(service);
     platform.push(("RAILWAY_DEPLOYMENT_ID".into(), deployment.id.to_string()));
-    merge(platform, &[], owner)
+    merge(platform, &[], &[], owner)
 }
 
 /// What an instance's environment is made from.
@@ -109,7 +109,7 @@ pub(crate) fn for_instance(parts: &InstanceEnvironment<'_>) -> Environment {
             add(&format!("{prefix}_VOLUME_MOUNT_PATH"), volume.mount.as_str());
         }
     }
-    let mut environment = merge(platform, release, parts.owner);
+    let mut environment = merge(platform, &release.image.env, &release.config.variables, parts.owner);
     environment.retain(|(name, _)| name != "PORT");
     environment.push(("PORT".into(), Secret::new(parts.port.to_string())));
     environment
@@ -117,15 +117,19 @@ pub(crate) fn for_instance(parts: &InstanceEnvironment<'_>) -> Environment {
 
 /// Puts weaker before stronger and keeps the strongest of each name: the platform's, the image's, those that files of the
 /// source set, the owner's. A `PATH` that is set goes before the image's, so that it cannot lose the interpreter.
-fn merge(platform: Vec<(String, String)>, release: &Release, owner: &Environment) -> Environment {
+fn merge(
+    platform: Vec<(String, String)>,
+    image: &[(String, String)],
+    source: &[(String, String)],
+    owner: &Environment,
+) -> Environment {
     let mut merged: BTreeMap<String, Secret<String>> = BTreeMap::new();
-    for (name, value) in platform.into_iter().chain(release.image.env.iter().cloned()) {
+    for (name, value) in platform.into_iter().chain(image.iter().cloned()) {
         merged.insert(name, Secret::new(value));
     }
     let path = merged.get("PATH").cloned();
-    let of_source = release.config.variables.iter();
-    let of_source = of_source.map(|(name, value)| (name.clone(), Secret::new(value.clone())));
-    for (name, value) in of_source.chain(owner.iter().cloned()) {
+    let source = source.iter().map(|(name, value)| (name.clone(), Secret::new(value.clone())));
+    for (name, value) in source.chain(owner.iter().cloned()) {
         let value = match &path {
             Some(path) if name == "PATH" => Secret::new(format!("{}:{}", value.expose(), path.expose())),
             _ => value,
@@ -145,34 +149,16 @@ mod tests {
 
     #[test]
     fn the_owners_value_wins_and_a_path_keeps_the_images_programs() {
-        let mut release = release();
-        release.image.env = vec![("PATH".to_owned(), "/app/.venv/bin".to_owned())];
-        let of_source = [("A", "file"), ("B", "file"), ("C", "file")];
-        release.config.variables =
-            of_source.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        let image = vec![("PATH".to_owned(), "/app/.venv/bin".to_owned())];
+        let source = ["A", "B", "C"].map(|name| (name.to_owned(), "file".to_owned()));
         let platform = vec![("A".to_owned(), "platform".to_owned()), ("B".to_owned(), "platform".to_owned())];
         let owner = vec![secret("A", "mine"), secret("PATH", "/opt/bin")];
-        let merged = merge(platform, &release, &owner);
+        let merged = merge(platform, &image, &source, &owner);
         let value =
             |name: &str| merged.iter().find(|(key, _)| key == name).map(|(_, value)| value.expose().clone());
         assert_eq!(value("A").unwrap(), "mine");
         assert_eq!(value("B").unwrap(), "file");
         assert_eq!(value("C").unwrap(), "file");
         assert_eq!(value("PATH").unwrap(), "/opt/bin:/app/.venv/bin");
-    }
-
-    fn release() -> Release {
-        let body = serde_json::json!({
-            "id": "rel_0000000000000000", "service": "svc_0000000000000000", "version": 1,
-            "source": "0".repeat(64), "created_at": 0,
-            "image": {"digest": "0".repeat(64), "provider": "python", "layers": [], "host_paths": [], "env": [], "built_at": 0},
-            "config": {
-                "start_command": "x", "health": {"path": null, "timeout": 1.0},
-                "restart": {"mode": "NEVER", "max_retries": 0},
-                "limits": {"memory_bytes": null, "cpu_millis": null, "pids": null},
-                "port": null, "volumes": [], "required_mount": null, "stop_grace": 1.0, "drain_timeout": 1.0,
-            },
-        });
-        serde_json::from_value(body).unwrap()
     }
 }
