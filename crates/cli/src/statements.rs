@@ -66,11 +66,10 @@ fn is_inside_trigger(words: &[String]) -> bool {
         .iter()
         .map(String::as_str)
         .skip_while(|word| *word == "EXPLAIN" || *word == "QUERY" || *word == "PLAN");
-    let is_trigger = match (head.next(), head.next(), head.next()) {
-        (Some("CREATE"), Some("TRIGGER"), _) => true,
-        (Some("CREATE"), Some("TEMP" | "TEMPORARY"), Some("TRIGGER")) => true,
-        _ => false,
-    };
+    let is_trigger = matches!(
+        (head.next(), head.next(), head.next()),
+        (Some("CREATE"), Some("TRIGGER"), _) | (Some("CREATE"), Some("TEMP" | "TEMPORARY"), Some("TRIGGER"))
+    );
     let has_ended = matches!(words, [.., before, last] if before == ";" && last == "END");
     is_trigger && !has_ended
 }

@@ -262,7 +262,7 @@ mod tests {
 
     #[test]
     fn a_share_of_a_large_disk_and_a_gigabyte_of_a_usual_one_are_kept_free() {
-        assert_eq!(reserve(1000 * GB) / GB, 49);
+        assert_eq!(reserve(1000 * GB), 50 * GB);
         assert_eq!(reserve(10 * GB), GB);
         assert_eq!(reserve(2 * GB), GB / 2, "a small disk is not all reserve");
     }

@@ -1,6 +1,7 @@
 //! What going back would change, before anybody goes back.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use trackbed_core::deployment::DataWish;
 use trackbed_core::ports::{Freezer, PointData};
@@ -108,9 +109,9 @@ impl Control {
         let labels = self.inner.store.with(move |db| {
             let mut labels = HashMap::new();
             for id in ids {
-                if !labels.contains_key(&id) {
-                    let label = db.load_release(&id)?.label();
-                    labels.insert(id, label);
+                if let Entry::Vacant(unknown) = labels.entry(id) {
+                    let label = db.load_release(unknown.key())?.label();
+                    unknown.insert(label);
                 }
             }
             Ok(labels)

@@ -1,7 +1,7 @@
 //! Data outside the volumes: databases that an app keeps where they are lost with its instance.
 //!
 //! A service with a volume means to keep its data, so a database elsewhere is taken for a mistake: it is a warning, and
-//! the next `up`, `redeploy` or `restart` is refused, unless it moves the file in or its owner says that it may go. A
+//! the next `up`, `redeploy` or `restart` is refused, unless it moves such a file in or its owner says that it may go. A
 //! service without a volume may well keep a scratch database in its own tree: there it is a warning only. A rollback or a
 //! restore is what one does in need, so it is never refused for that; the file stays on the box until the next deployment
 //! but one (`sweep.rs`).
@@ -133,7 +133,8 @@ impl Control {
             DeploymentKind::Up | DeploymentKind::Redeploy | DeploymentKind::Restart => true,
             DeploymentKind::Rollback | DeploymentKind::Restore => false,
         };
-        let is_allowed = may_leave_data(&deployment.overrides);
+        // Of several, one is moved in at a time; what the others are left as is told when the old instance has ended.
+        let is_allowed = deployment.adopt.is_some() || may_leave_data(&deployment.overrides);
         if has_volume && is_asked_for && !is_allowed {
             return Err(StepError::Failed(Box::new(Failure {
                 stage: Step::Check,

@@ -181,7 +181,10 @@ impl Control {
             Ok(Removal::Done)
         });
         match outcome.await? {
-            Removal::Done => Ok(self.announce()),
+            Removal::Done => {
+                self.announce();
+                Ok(())
+            }
             Removal::Unknown => Err(ControlError::NotFound(format!(
                 "service `{}` has no restore point {point}",
                 service.name

@@ -25,14 +25,14 @@ use trackbed_volume::LocalVolumes;
 use crate::api::{self, Api};
 
 /// A box that answers, with a service `web` that never ran and has a volume `data`.
-struct Box {
+struct TestBox {
     client: Client,
     volumes: Arc<LocalVolumes>,
     tasks: Tasks,
     folder: TempDir,
 }
 
-impl Box {
+impl TestBox {
     async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (world, faults, tasks) = (World::new(), Faults::default(), Tasks::default());
@@ -146,7 +146,7 @@ fn refused<T>(outcome: Result<T, ClientError>) -> (ErrorCode, String) {
 
 #[tokio::test]
 async fn files_go_in_and_out_and_are_measured() {
-    let found = Box::start().await;
+    let found = TestBox::start().await;
     let large = vec![b'x'; 3 << 20];
     std::fs::create_dir(found.folder_of("data").await.join("up")).unwrap();
     let entry = found.put("/up/large.bin", &large).await.unwrap();
@@ -164,7 +164,7 @@ async fn files_go_in_and_out_and_are_measured() {
 
 #[tokio::test]
 async fn a_path_stays_in_its_volume_and_names_what_it_says() {
-    let found = Box::start().await;
+    let found = TestBox::start().await;
     let folder = found.folder_of("data").await;
     std::fs::create_dir(folder.join("up")).unwrap();
     std::fs::write(folder.join("file"), "x").unwrap();
@@ -190,7 +190,7 @@ async fn a_path_stays_in_its_volume_and_names_what_it_says() {
 
 #[tokio::test]
 async fn an_upload_that_breaks_off_or_is_too_large_leaves_the_old_file() {
-    let found = Box::start().await;
+    let found = TestBox::start().await;
     found.put("/file", b"old").await.unwrap();
     assert!(found.put_announced("/file", b"ne", 9).await.is_err());
     let limit = wire::VolumeChange { limit_bytes: Some(1 << 20), ..wire::VolumeChange::default() };
@@ -204,7 +204,7 @@ async fn an_upload_that_breaks_off_or_is_too_large_leaves_the_old_file() {
 
 #[tokio::test]
 async fn a_database_is_replaced_only_while_nobody_holds_the_volume() {
-    let found = Box::start().await;
+    let found = TestBox::start().await;
     let mut database = b"SQLite format 3\0".to_vec();
     database.resize(4096, 0);
     found.put("/app.db", &database).await.unwrap();
@@ -220,7 +220,7 @@ async fn a_database_is_replaced_only_while_nobody_holds_the_volume() {
 
 #[tokio::test]
 async fn points_are_taken_listed_and_compared() {
-    let found = Box::start().await;
+    let found = TestBox::start().await;
     found.put("/a", b"one").await.unwrap();
     let point = found.snapshot().await;
     assert_eq!((point.volume.as_str(), point.why.as_str(), point.files), ("data", "command", 1));
@@ -228,7 +228,7 @@ async fn points_are_taken_listed_and_compared() {
     found.put("/a", b"two").await.unwrap();
     found.put("/b", b"new").await.unwrap();
     let listed = found.data().points().await.unwrap();
-    assert_eq!(listed.iter().map(|point| point.id.clone()).collect::<Vec<_>>(), [point.id.clone()]);
+    assert_eq!(listed.iter().map(|point| &point.id).collect::<Vec<_>>(), [&point.id]);
     for at in [point.id.clone(), now_ms().to_string()] {
         let difference = found.data().difference(&at).await.unwrap();
         let changes = &difference.changes;
@@ -244,7 +244,7 @@ async fn points_are_taken_listed_and_compared() {
 
 #[tokio::test]
 async fn what_names_no_point_to_go_back_to_is_refused() {
-    let found = Box::start().await;
+    let found = TestBox::start().await;
     let request = wire::VolumeRequest { name: "other".into(), mount: "/other".into() };
     found.web().add_volume(&request).await.unwrap();
     assert!(refused(found.data().difference("proven").await).1.contains("has no restore point yet"));
@@ -274,7 +274,7 @@ async fn what_names_no_point_to_go_back_to_is_refused() {
 
 #[tokio::test]
 async fn schedules_limits_and_removal_are_changed_by_name() {
-    let found = Box::start().await;
+    let found = TestBox::start().await;
     let schedules = |words: &[&str]| wire::VolumeChange {
         schedules: Some(words.iter().map(|word| (*word).to_owned()).collect()),
         limit_bytes: Some(5000),
@@ -299,7 +299,7 @@ async fn schedules_limits_and_removal_are_changed_by_name() {
 
 #[tokio::test]
 async fn a_clone_has_the_data_and_a_place_of_its_own() {
-    let found = Box::start().await;
+    let found = TestBox::start().await;
     found.put("/a", b"one").await.unwrap();
     let clone = |name: &str, mount: Option<&str>| wire::CloneRequest {
         name: name.to_owned(),
@@ -322,7 +322,7 @@ async fn a_clone_has_the_data_and_a_place_of_its_own() {
 
 #[tokio::test]
 async fn a_query_names_a_database_and_a_point_of_its_volume() {
-    let found = Box::start().await;
+    let found = TestBox::start().await;
     found.put("/notes.db", b"no database at all").await.unwrap();
     let query = |sql: &str, point: Option<&str>| wire::QueryRequest {
         database: "notes.db".into(),

@@ -76,6 +76,28 @@ fn its_owner_may_leave_it_behind_once() {
 }
 
 #[test]
+fn of_two_databases_one_can_be_adopted_and_the_place_of_the_other_is_told() {
+    on_paused_time(async {
+        let mut rig = Rig::new().await;
+        let mut app = careless("one").with_volume();
+        app.strays.push(StrayFile {
+            path: "/app/other.db".into(),
+            host_path: "/instances/x/upper/other.db".into(),
+            size_bytes: 10,
+            is_database: true,
+        });
+        rig.deploy_well(&app).await;
+        let wish = DeploymentWish::Adopt { path: "/app/ba.db".into(), volume: None };
+        let id = rig.wish("web", wish).await.unwrap().id;
+        let adopted = rig.finish(&id).await;
+        assert_eq!(adopted.state, DeploymentState::Success, "{:?}", adopted.failure);
+        let events = rig.events(&id).await;
+        let told = events.iter().any(|event| event.message.contains("/instances/x/upper/other.db"));
+        assert!(told, "{events:?}");
+    });
+}
+
+#[test]
 fn a_service_without_a_volume_is_only_warned() {
     on_paused_time(async {
         let mut rig = Rig::new().await;

@@ -101,7 +101,7 @@ fn ask(connection: &Connection, sql: &str, limits: QueryLimits) -> rusqlite::Res
     let end = Instant::now() + limits.time;
     let before = connection.total_changes();
     let mut statement = connection.prepare(sql)?;
-    let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+    let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
     let mut answer = Answer { rows: Vec::new(), is_cut: false, changed: 0, columns };
     let (count, mut bytes) = (answer.columns.len(), 0);
     let mut rows = statement.query([])?;

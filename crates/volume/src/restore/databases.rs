@@ -10,7 +10,7 @@ use trackbed_core::restore_point::DatabaseContent;
 use super::check::{self, Record};
 use super::prove::Restore;
 use super::scratch::Scratch;
-use super::stage::{GiveUp, blocking, explain, look_error};
+use super::stage::{GiveUp, blocking, explain};
 use crate::beneath;
 use crate::inspect::{Answer, Inspected, Priority, QueryLimits, QueryMode};
 use crate::place::LocalVolumes;
@@ -44,7 +44,7 @@ impl LocalVolumes {
         let (scratch, folder) = self.copies_of(point, is_wanted).await?;
         let found = self.inspector.content(&folder, &[], Priority::Normal).await;
         drop(scratch);
-        found.map_err(look_error)
+        Ok(found?)
     }
 
     /// Runs one statement, which may only read, on a copy of a database of a point.
@@ -66,7 +66,7 @@ impl LocalVolumes {
         }
         let answer = self.inspector.query(&folder, &name, sql, limits, QueryMode::Read).await;
         drop(scratch);
-        answer.map_err(look_error)
+        Ok(answer?)
     }
 
     /// Runs one statement on a database of a volume as it is now, with the rights of its owner and SQLite's own locks: an
@@ -98,7 +98,7 @@ impl LocalVolumes {
             }
         })
         .await?;
-        self.inspector.query(&folder, &name, sql, limits, QueryMode::Write).await.map_err(look_error)
+        self.inspector.query(&folder, &name, sql, limits, QueryMode::Write).await.map_err(PortError::from)
     }
 
     /// Restores databases of a point to a place that goes with the returned guard.

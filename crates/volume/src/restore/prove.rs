@@ -14,7 +14,7 @@ use super::check::{self, Fault, Record, Sound};
 use super::fill::{self, FillError, Filling};
 use super::scratch::Scratch;
 use super::space;
-use super::stage::{GiveUp, blocking, look_error, owner_like};
+use super::stage::{GiveUp, blocking, owner_like};
 use crate::chunk_store::{ChunkReader, StoreError};
 use crate::inspect::{Inspected, Priority};
 use crate::manifest::{Entry, Kind, Manifest};
@@ -82,7 +82,7 @@ impl LocalVolumes {
         };
         let found = match &scratch {
             Some((_, folder)) => {
-                self.inspector.content(folder, &[], Priority::Low).await.map_err(look_error)?
+                self.inspector.content(folder, &[], Priority::Low).await.map_err(PortError::from)?
             }
             None => Vec::new(),
         };

@@ -175,8 +175,10 @@ pub(super) fn explain(what: &str, error: &FillError) -> PortError {
     }
 }
 
-pub(super) fn look_error(error: LookError) -> PortError {
-    PortError::new(error.to_string())
+impl From<LookError> for PortError {
+    fn from(error: LookError) -> Self {
+        Self::new(error.to_string())
+    }
 }
 
 impl LocalVolumes {
@@ -296,10 +298,10 @@ impl LocalVolumes {
         let skip: Vec<String> =
             journaled.iter().map(|path| String::from_utf8_lossy(path).into_owned()).collect();
         let data = stage.place().directory;
-        let mut found = self.inspector.content(&data, &skip, Priority::Normal).await.map_err(look_error)?;
+        let mut found = self.inspector.content(&data, &skip, Priority::Normal).await?;
         if !journaled.is_empty() {
             let look = stage.folder.join("look");
-            found.extend(self.inspector.content(&look, &[], Priority::Normal).await.map_err(look_error)?);
+            found.extend(self.inspector.content(&look, &[], Priority::Normal).await?);
         }
         Ok(found)
     }

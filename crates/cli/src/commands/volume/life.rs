@@ -156,7 +156,7 @@ pub(super) async fn schedule(session: &Session, args: Schedule) -> Result<u8> {
 pub(super) async fn limit(session: &Session, args: &Limit) -> Result<u8> {
     let change = VolumeChange { schedules: None, limit_bytes: Some(args.size) };
     let volume = change_volume(session, &args.name, &args.how, &change).await?;
-    let limit = volume.limit_bytes.map_or_else(|| "no limit of its own".to_owned(), |limit| size(limit));
+    let limit = volume.limit_bytes.map_or_else(|| "no limit of its own".to_owned(), size);
     session.output.talk(format!("volume {}: {limit}, {} used", volume.name, size(volume.used_bytes)));
     Ok(0)
 }
