@@ -154,7 +154,7 @@ mod tests {
         let again = source(folder.path(), "again", day);
         let place = |digest: &Digest| folder.path().join("sources").join(digest.as_str());
         renew(&place(&again)).unwrap();
-        assert_eq!(collect(folder.path(), &[], &[named.clone()]).unwrap().sources, 1);
+        assert_eq!(collect(folder.path(), &[], std::slice::from_ref(&named)).unwrap().sources, 1);
         assert!(place(&named).exists() && place(&fresh).exists() && place(&again).exists());
         assert!(!place(&old).exists());
         assert_eq!(fs::read_dir(folder.path().join("tmp")).unwrap().count(), 0);
