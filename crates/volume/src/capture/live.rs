@@ -59,9 +59,10 @@ pub(crate) fn read(
     let is_calm = |file: &Found| {
         began - millis(file.stamp.modified) > HOT_MS && began - millis(file.stamp.changed) > YOUNG_MS
     };
-    let moves_times = root.moves_times();
+    // While nobody writes, callers wait: the next reading ahead settles what this one leaves.
+    let may_settle = writers == Writers::Working && root.moves_times();
     let calm = to_read.iter().filter(|(file, _)| is_calm(file)).count();
-    let all_synced = moves_times && calm > SYNCED_ALONE_MAX && rustix::fs::syncfs(root.folder()).is_ok();
+    let all_synced = may_settle && calm > SYNCED_ALONE_MAX && rustix::fs::syncfs(root.folder()).is_ok();
     let mut buffer = Vec::new();
     for (found, known) in to_read {
         // Names of a folder are in order, so a database comes before its `-shm`.
@@ -79,7 +80,7 @@ pub(crate) fn read(
                 continue;
             }
         };
-        let is_synced = moves_times && is_calm(found) && (all_synced || fdatasync(&file).is_ok());
+        let is_synced = may_settle && is_calm(found) && (all_synced || fdatasync(&file).is_ok());
         let intake = Intake::begin(reader, &before, found.stamp.size, known.as_ref());
         let taken = take_in(&file, found.stamp.size, found.allocated, intake, writer, &mut buffer);
         let (content, quick) = match taken {

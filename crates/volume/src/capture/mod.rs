@@ -14,10 +14,10 @@ mod stamps;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 use trackbed_core::VolumeId;
@@ -52,6 +52,8 @@ pub(crate) struct Traffic {
     pub(crate) epoch: AtomicU64,
     /// Bytes that were stored by reading ahead, and wait for a capture.
     pub(crate) ahead: Mutex<HashMap<VolumeId, u64>>,
+    /// Points that were captured, and when that ended; none while it is under way.
+    captured: Mutex<HashMap<PointData, Option<Instant>>>,
     /// How much may be read while an app stands still.
     pub(crate) limits: Limits,
 }
@@ -83,11 +85,44 @@ struct Work {
 }
 
 /// Held from the first look at the store to the last write: no chunk that is there is removed meanwhile.
-type Gate = Arc<OwnedRwLockReadGuard<()>>;
+type Gate = Arc<(OwnedRwLockReadGuard<()>, Option<UnderWay>)>;
+
+/// Points that are being captured; when the last that works on them is done, it is told when that was.
+#[derive(Debug)]
+struct UnderWay {
+    traffic: Arc<Traffic>,
+    points: Vec<PointData>,
+}
+
+impl UnderWay {
+    fn begin(traffic: &Arc<Traffic>, points: Vec<PointData>) -> Self {
+        let mut captured = traffic.captured.lock().unwrap_or_else(PoisonError::into_inner);
+        captured.extend(points.iter().map(|data| (data.clone(), None)));
+        drop(captured);
+        Self { traffic: traffic.clone(), points }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let mut captured = self.traffic.captured.lock().unwrap_or_else(PoisonError::into_inner);
+        captured.extend(self.points.drain(..).map(|data| (data, Some(Instant::now()))));
+    }
+}
+
+impl Traffic {
+    /// Returns the points whose capture is under way, or has ended since an instant: whoever decided before what is to
+    /// be kept may not know of them.
+    pub(crate) fn captured_since(&self, since: Instant) -> HashSet<PointData> {
+        let mut captured = self.captured.lock().unwrap_or_else(PoisonError::into_inner);
+        captured.retain(|_, ended| ended.is_none_or(|ended| ended >= since));
+        captured.keys().cloned().collect()
+    }
+}
 
 /// Reads volumes ahead, at low priority.
 pub(crate) async fn read_ahead(volumes: &LocalVolumes, wanted: &[Volume]) -> Result<(), PortError> {
-    let gate: Gate = Arc::new(volumes.traffic.gate.clone().read_owned().await);
+    let gate: Gate = Arc::new((volumes.traffic.gate.clone().read_owned().await, None));
     for volume in wanted {
         let (store, place, gate) = (volumes.store.clone(), volumes.place(&volume.id), gate.clone());
         let (id, traffic) = (volume.id.clone(), volumes.traffic.clone());
@@ -117,7 +152,8 @@ pub(crate) async fn capture(
     orders: &[CaptureOrder],
     freezer: Option<&dyn Freezer>,
 ) -> Result<Vec<Capture>, PortError> {
-    let gate: Gate = Arc::new(volumes.traffic.gate.clone().read_owned().await);
+    let under_way = UnderWay::begin(&volumes.traffic, orders.iter().map(data_of).collect());
+    let gate: Gate = Arc::new((volumes.traffic.gate.clone().read_owned().await, Some(under_way)));
     let Some(first) = orders.first() else { return Ok(Vec::new()) };
     let explain = |error| explain(error, "capture", first.volume.name.as_str());
     let (store, together) = (volumes.store.clone(), orders.iter().map(data_of).collect::<Vec<_>>());

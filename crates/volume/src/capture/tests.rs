@@ -287,7 +287,7 @@ async fn volumes_of_a_service_are_captured_together_also_after_a_crash_between_t
 }
 
 #[tokio::test]
-async fn a_hundred_thousand_small_files_are_captured_and_then_only_looked_at() {
+async fn a_hundred_thousand_small_files_are_captured_twice_alike() {
     let rig = Rig::new().await;
     for folder in 0..100 {
         fs::create_dir(rig.path(&folder.to_string())).unwrap();
@@ -297,7 +297,7 @@ async fn a_hundred_thousand_small_files_are_captured_and_then_only_looked_at() {
     }
     let (first, capture) = rig.capture().await;
     assert_eq!(capture.files, 100_000);
-    let (second, capture) = rig.capture_with(&Scripted::new(|| {})).await.unwrap();
+    let (second, capture) = rig.capture().await;
     assert_eq!(capture.files, 100_000);
     assert_eq!(rig.manifest(&first).entries, rig.manifest(&second).entries);
     assert_eq!(rig.read(&second)[b"42/7".as_slice()], 42_007u32.to_le_bytes());

@@ -16,7 +16,7 @@ use std::io;
 use std::path::Path;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 use trackbed_core::VolumeId;
@@ -37,8 +37,11 @@ pub(crate) async fn collect(volumes: &LocalVolumes, keep: &[PointData]) -> Resul
     let keep: HashSet<PointData> = keep.iter().cloned().collect();
     let store = volumes.store.clone();
     // Before any wait: what is captured meanwhile is nobody's to remove.
+    let began = Instant::now();
     let listed = in_background(move || list(&store)).await.map_err(explain)?;
-    let old: Vec<PointData> = listed.into_iter().filter(|data| !keep.contains(data)).collect();
+    let captured = volumes.traffic.captured_since(began);
+    let is_old = |data: &PointData| !keep.contains(data) && !captured.contains(data);
+    let old: Vec<PointData> = listed.into_iter().filter(is_old).collect();
     let (store, places) = (volumes.store.clone(), volumes.clone());
     let mut collected = alone(volumes, move |_| {
         let mut collected = remove_points(&store, &old)?;

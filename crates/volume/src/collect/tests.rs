@@ -102,6 +102,7 @@ async fn a_capture_after_a_collection_stores_again_what_is_gone() {
     let rig = Rig::new().await;
     rig.write("file", noise(1, MEGABYTE));
     rig.age();
+    rig.volumes.read_ahead(std::slice::from_ref(&rig.volume)).await.unwrap();
     rig.capture().await;
     rig.collect(&[]).await;
     assert_eq!(rig.pack_bytes(), 0);
@@ -132,6 +133,7 @@ async fn a_damaged_chunk_is_named_stored_again_and_then_whole_in_every_point() {
     let rig = Rig::new().await;
     rig.write("file", noise(1, MEGABYTE));
     rig.age();
+    rig.volumes.read_ahead(std::slice::from_ref(&rig.volume)).await.unwrap();
     let (old, _) = rig.capture().await;
     let pack = rig.stored("packs", ".pack")[0].clone();
     let mut bytes = fs::read(&pack).unwrap();
