@@ -15,14 +15,13 @@ pub(super) fn run(rounds: u64) -> Result<()> {
     say("restore of a 1 GB volume, beside a copy");
     let subject = Subject::start(target_dir().join("bench-data"), SIZES)?;
     let measured = compare(&subject, rounds);
-    let stopped = subject.stop();
-    measured.and(stopped)
+    measured.and(subject.stop())
 }
 
 fn compare(subject: &Subject, rounds: u64) -> Result<()> {
     let mut rows = Rows::create("data-restore", "round\trestore_ms\tcopy_ms")?;
     let (point, _) = subject.snapshot()?;
-    subject.until_proven(&point)?;
+    subject.prove(&point)?;
     let mut series = Series::default();
     for round in 1..=rounds {
         // By turns, so that neither has always the same neighbour.

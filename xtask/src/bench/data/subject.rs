@@ -16,8 +16,6 @@ const SERVICE: &str = "ledger";
 const VOLUME: &str = "data";
 /// The first start fills the volume.
 const FILL_LIMIT: Duration = Duration::from_secs(180);
-/// A point of such a volume is proven within this time, also at low priority.
-const PROOF_LIMIT: Duration = Duration::from_secs(300);
 
 /// How much the volume holds.
 #[derive(Clone, Copy)]
@@ -107,26 +105,12 @@ impl Subject {
         Ok((point, took))
     }
 
-    /// Waits until a point is proven, in the background or for us.
-    pub(super) fn until_proven(&self, point: &Value) -> Result<()> {
-        let deadline = Instant::now() + PROOF_LIMIT;
-        loop {
-            let points = self.own.json(&["volume", "points", VOLUME, "--service", SERVICE, "--json"])?;
-            let ours =
-                points.as_array().and_then(|points| points.iter().find(|other| other["id"] == point["id"]));
-            let proof = &ours.context("the point is gone")?["proof"];
-            if !proof.is_null() {
-                ensure!(proof["proven"] == true, "the point is broken: {proof}");
-                return Ok(());
-            }
-            ensure!(
-                Instant::now() < deadline,
-                "{} was not proven in {} s",
-                point["id"],
-                PROOF_LIMIT.as_secs()
-            );
-            std::thread::sleep(Duration::from_millis(50));
-        }
+    /// Has a point proven now.
+    pub(super) fn prove(&self, point: &Value) -> Result<()> {
+        let id = point["id"].as_str().context("a point has an id")?;
+        let point = self.own.json(&["volume", "verify", VOLUME, id, "--service", SERVICE, "--json"])?;
+        ensure!(point["proof"]["proven"] == true, "the point is broken: {}", point["proof"]);
+        Ok(())
     }
 
     /// Restores a point into a new volume, verified. Returns its folder and the milliseconds that the command took.
