@@ -102,18 +102,18 @@ fn measure(
         "{round}\t{filesystem}\t{situation}\t{:.1}\t{:.1}\t{box_pause:.0}\t{:.0}\t{:.0}\t{:.0}\t{command_ms:.0}\t{stored_mb:.1}",
         gaps(&quiet),
         gaps(&during),
-        quiet.commits_per_second,
-        during.commits_per_second,
-        proving.commits_per_second,
+        quiet.commits_per_second(),
+        during.commits_per_second(),
+        proving.commits_per_second(),
     ))?;
     eprintln!(
         "round {round}, {filesystem}, {situation}: longest wait {:.0} ms (quiet {:.0}), the box says {box_pause:.0}; \
          {:.0}/s (quiet {:.0}, in the proof {:.0}, waiting at most {:.0} ms); command {command_ms:.0} ms, {stored_mb:.1} MB stored",
         gaps(&during),
         gaps(&quiet),
-        during.commits_per_second,
-        quiet.commits_per_second,
-        proving.commits_per_second,
+        during.commits_per_second(),
+        quiet.commits_per_second(),
+        proving.commits_per_second(),
         gaps(&proving),
     );
     let mut push =
@@ -121,8 +121,10 @@ fn measure(
     push("quiet gap", gaps(&quiet));
     push("gap", gaps(&during));
     push("box", box_pause);
-    push("rate", during.commits_per_second / quiet.commits_per_second);
-    push("proof rate", proving.commits_per_second / quiet.commits_per_second);
+    // The pause has a figure of its own.
+    push("work rate", during.commits_per_second_beside(box_pause) / quiet.commits_per_second());
+    push("rate", during.commits_per_second() / quiet.commits_per_second());
+    push("proof rate", proving.commits_per_second() / quiet.commits_per_second());
     push("command", command_ms);
     Ok(())
 }
@@ -130,9 +132,9 @@ fn measure(
 fn report(series: &Series, with_xfs: bool, rounds: u64) {
     println!("\nsnapshot of a live 200 MB volume, {rounds} rounds, median [min-max]");
     println!(
-        "| | | longest wait of the writer, ms | without a snapshot | the box's own figure | commits/s, to without | in its proof | command, ms |"
+        "| | | longest wait of the writer, ms | without a snapshot | the box's own figure | commits/s in all, to without | beside the pause | in its proof | command, ms |"
     );
-    println!("|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|");
     let filesystems: &[(&str, &str)] = if with_xfs {
         &[("own", "the box's own file system"), ("xfs", "XFS with reflinks, loop-mounted")]
     } else {
@@ -143,11 +145,12 @@ fn report(series: &Series, with_xfs: bool, rounds: u64) {
             let of =
                 |figure: &str, digits| series.spread(&format!("{filesystem} {situation} {figure}"), digits);
             println!(
-                "| {title} | {situation} | {} | {} | {} | {}x | {}x | {} |",
+                "| {title} | {situation} | {} | {} | {} | {}x | {}x | {}x | {} |",
                 of("gap", 0),
                 of("quiet gap", 1),
                 of("box", 0),
                 of("rate", 2),
+                of("work rate", 2),
                 of("proof rate", 2),
                 of("command", 0),
             );

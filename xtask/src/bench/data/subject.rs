@@ -33,12 +33,22 @@ pub(super) struct Subject {
 
 /// What a writer saw in a stretch of time.
 pub(super) struct Window {
-    pub(super) commits_per_second: f64,
+    seconds: f64,
+    commits: f64,
     /// Milliseconds between two commits, the largest first.
     pub(super) gaps_ms: Vec<f64>,
 }
 
 impl Window {
+    pub(super) fn commits_per_second(&self) -> f64 {
+        self.commits / self.seconds
+    }
+
+    /// The same without a time in which nobody can have written.
+    pub(super) fn commits_per_second_beside(&self, pause_ms: f64) -> f64 {
+        self.commits / (self.seconds - pause_ms / 1e3)
+    }
+
     pub(super) fn longest_ms(&self) -> f64 {
         self.gaps_ms.first().copied().unwrap_or(f64::NAN)
     }
@@ -92,7 +102,7 @@ impl Subject {
         let told = self.ask("window")?;
         let number = |name: &str| told[name].as_f64().with_context(|| format!("no `{name}` in {told}"));
         let gaps = told["gaps_ms"].as_array().into_iter().flatten().filter_map(Value::as_f64);
-        Ok(Window { commits_per_second: number("commits")? / number("seconds")?, gaps_ms: gaps.collect() })
+        Ok(Window { seconds: number("seconds")?, commits: number("commits")?, gaps_ms: gaps.collect() })
     }
 
     /// Takes a restore point and returns what the box says of it, and the milliseconds that the command took.
@@ -117,7 +127,8 @@ impl Subject {
     pub(super) fn restore_to(&self, point: &Value, name: &str) -> Result<(PathBuf, f64)> {
         let id = point["id"].as_str().context("a point has an id")?;
         let began = Instant::now();
-        self.own.trackbed(&["volume", "restore", VOLUME, "--at", id, "--to", name, "--service", SERVICE])?;
+        let to_new = ["volume", "restore", VOLUME, "--at", id, "--to", name, "--service", SERVICE, "--json"];
+        self.own.json(&to_new)?;
         let took = began.elapsed().as_secs_f64() * 1e3;
         Ok((self.folder_of(name)?, took))
     }
