@@ -132,7 +132,7 @@ fn die_in_a_ruinous_deployment(points: &[&str]) {
         town.set_env("TRACKBED_ABORT_AT", point);
         town.start_serve();
         let traffic = Traffic::notes(town.port(), "shop", 1, Duration::from_millis(20));
-        let asked = town.trackbed(&["up", &path, "--json"]);
+        let asked = town.trackbed(&["up", &path, "--detach"]);
         let code = town.wait_serve();
         assert_eq!(code, ABORTED, "{point}: {asked:?}\n{}", town.serve_log());
         town.set_env("TRACKBED_ABORT_AT", "");

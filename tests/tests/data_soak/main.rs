@@ -22,7 +22,7 @@ use verdict::Claim;
 /// Cycles of an ordinary test run.
 const CYCLES: usize = 6;
 const SERVICE: &str = "ledger";
-/// From a kill to the next committed transaction: restarts in a row come later and later.
+/// From a restart to the next committed transaction.
 const RECOVERY: Duration = Duration::from_secs(90);
 
 struct Soak {

@@ -28,6 +28,20 @@ fn a_volume_in_use_is_not_removed() {
 }
 
 #[test]
+fn a_volume_that_was_made_since_the_instance_started_is_not_in_use() {
+    on_paused_time(async {
+        let mut rig = Rig::with_data().await;
+        let service = rig.service().await;
+        rig.pass_time(MINUTE).await;
+        let mount = "/scratch".parse().unwrap();
+        rig.control.add_volume(&name("web"), &name("web"), name("scratch"), mount).await.unwrap();
+        rig.control.remove_volume(&service, &name("scratch")).await.unwrap();
+        let left = rig.control.volumes(&service).await.unwrap();
+        assert_eq!(left.into_iter().map(|volume| volume.name).collect::<Vec<_>>(), [name("data")]);
+    });
+}
+
+#[test]
 fn a_removed_volume_comes_back_with_its_data() {
     on_paused_time(async {
         let mut rig = removed().await;

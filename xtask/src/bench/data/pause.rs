@@ -35,35 +35,37 @@ const SITUATIONS: [(&str, i32, Changed); 3] = [
 
 pub(super) fn run(rounds: u64) -> Result<()> {
     say("the pause of a live writer, 200 MB volume");
+    let native = Subject::start(target_dir().join("bench-data"), SIZES)?;
+    let measured = beside_xfs(&native, rounds);
+    measured.and(native.stop())
+}
+
+/// Measures on the box's own file system and, where that can be had, on one with reflinks.
+fn beside_xfs(native: &Subject, rounds: u64) -> Result<()> {
+    if !(is_root() && has("mkfs.xfs")) {
+        eprintln!("NOT MEASURED with reflinks: a loop-mounted XFS needs root and xfsprogs");
+        return compare(&[("own", native)], rounds);
+    }
+    let xfs = LoopXfs::mount(target_dir().join("bench-data-xfs"))?;
+    let shared = Subject::start(xfs.mount_point().join("box"), SIZES)?;
+    let measured = compare(&[("own", native), ("xfs", &shared)], rounds);
+    measured.and(shared.stop())
+}
+
+fn compare(subjects: &[(&str, &Subject)], rounds: u64) -> Result<()> {
     let mut rows = Rows::create(
         "data-pause",
-        "round\tfilesystem\tsituation\tquiet_gap_ms\tgap_ms\tbox_pause_ms\tquiet_per_s\tper_s\tcommand_ms\tstored_mb",
+        "round\tfilesystem\tsituation\tquiet_gap_ms\tgap_ms\tbox_pause_ms\tquiet_per_s\tper_s\tproving_per_s\tcommand_ms\tstored_mb",
     )?;
-    let native = Subject::start(target_dir().join("bench-data"), SIZES)?;
-    let xfs = if is_root() && has("mkfs.xfs") {
-        Some(LoopXfs::mount(target_dir().join("bench-data-xfs"))?)
-    } else {
-        eprintln!("NOT MEASURED with reflinks: a loop-mounted XFS needs root and xfsprogs");
-        None
-    };
-    let shared = match &xfs {
-        None => None,
-        Some(xfs) => Some(Subject::start(xfs.mount_point().join("box"), SIZES)?),
-    };
     let mut series = Series::default();
-    let mut subjects: Vec<(&str, &Subject)> = vec![("own", &native)];
-    subjects.extend(shared.as_ref().map(|subject| ("xfs", subject)));
-    let measured = (1..=rounds).try_for_each(|round| {
-        subjects.iter().try_for_each(|(filesystem, subject)| {
-            SITUATIONS.iter().try_for_each(|situation| {
-                measure(round, filesystem, subject, *situation, &mut rows, &mut series)
-            })
-        })
-    });
-    let stopped = native.stop().and_then(|()| shared.map_or(Ok(()), Subject::stop));
-    measured?;
-    stopped?;
-    report(&series, xfs.is_some(), rounds);
+    for round in 1..=rounds {
+        for (filesystem, subject) in subjects {
+            for situation in SITUATIONS {
+                measure(round, filesystem, subject, situation, &mut rows, &mut series)?;
+            }
+        }
+    }
+    report(&series, subjects.len() > 1, rounds);
     println!("raw rows: {}", rows.path.display());
     Ok(())
 }
@@ -88,34 +90,41 @@ fn measure(
     std::thread::sleep(QUIET);
     let quiet = subject.window()?;
     let (point, command_ms) = subject.snapshot()?;
-    // What goes on in the background belongs to the snapshot.
-    subject.until_proven(&point)?;
     let during = subject.window()?;
+    // In the background every point is proven; here it is done at once, to see what the writer notices of that.
+    subject.prove(&point)?;
+    let proving = subject.window()?;
     subject.pace(0)?;
     let box_pause = point["pause_ms"].as_f64().unwrap_or(f64::NAN);
     let stored_mb = point["stored_bytes"].as_f64().unwrap_or(f64::NAN) / 1e6;
     let gaps = |window: &Window| window.longest_ms();
     rows.add(&format!(
-        "{round}\t{filesystem}\t{situation}\t{:.1}\t{:.1}\t{box_pause:.0}\t{:.0}\t{:.0}\t{command_ms:.0}\t{stored_mb:.1}",
+        "{round}\t{filesystem}\t{situation}\t{:.1}\t{:.1}\t{box_pause:.0}\t{:.0}\t{:.0}\t{:.0}\t{command_ms:.0}\t{stored_mb:.1}",
         gaps(&quiet),
         gaps(&during),
-        quiet.commits_per_second,
-        during.commits_per_second,
+        quiet.commits_per_second(),
+        during.commits_per_second(),
+        proving.commits_per_second(),
     ))?;
     eprintln!(
         "round {round}, {filesystem}, {situation}: longest wait {:.0} ms (quiet {:.0}), the box says {box_pause:.0}; \
-         {:.0}/s (quiet {:.0}); command {command_ms:.0} ms, {stored_mb:.1} MB stored",
+         {:.0}/s (quiet {:.0}, in the proof {:.0}, waiting at most {:.0} ms); command {command_ms:.0} ms, {stored_mb:.1} MB stored",
         gaps(&during),
         gaps(&quiet),
-        during.commits_per_second,
-        quiet.commits_per_second,
+        during.commits_per_second(),
+        quiet.commits_per_second(),
+        proving.commits_per_second(),
+        gaps(&proving),
     );
     let mut push =
         |figure: &str, value: f64| series.push(format!("{filesystem} {situation} {figure}"), value);
     push("quiet gap", gaps(&quiet));
     push("gap", gaps(&during));
     push("box", box_pause);
-    push("rate", during.commits_per_second / quiet.commits_per_second);
+    // The pause has a figure of its own.
+    push("work rate", during.commits_per_second_beside(box_pause) / quiet.commits_per_second());
+    push("rate", during.commits_per_second() / quiet.commits_per_second());
+    push("proof rate", proving.commits_per_second() / quiet.commits_per_second());
     push("command", command_ms);
     Ok(())
 }
@@ -123,9 +132,9 @@ fn measure(
 fn report(series: &Series, with_xfs: bool, rounds: u64) {
     println!("\nsnapshot of a live 200 MB volume, {rounds} rounds, median [min-max]");
     println!(
-        "| | | longest wait of the writer, ms | without a snapshot | the box's own figure | commits/s, to without | command, ms |"
+        "| | | longest wait of the writer, ms | without a snapshot | the box's own figure | commits/s in all, to without | beside the pause | in its proof | command, ms |"
     );
-    println!("|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|");
     let filesystems: &[(&str, &str)] = if with_xfs {
         &[("own", "the box's own file system"), ("xfs", "XFS with reflinks, loop-mounted")]
     } else {
@@ -136,11 +145,13 @@ fn report(series: &Series, with_xfs: bool, rounds: u64) {
             let of =
                 |figure: &str, digits| series.spread(&format!("{filesystem} {situation} {figure}"), digits);
             println!(
-                "| {title} | {situation} | {} | {} | {} | {}x | {} |",
+                "| {title} | {situation} | {} | {} | {} | {}x | {}x | {}x | {} |",
                 of("gap", 0),
                 of("quiet gap", 1),
                 of("box", 0),
                 of("rate", 2),
+                of("work rate", 2),
+                of("proof rate", 2),
                 of("command", 0),
             );
         }

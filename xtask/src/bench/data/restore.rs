@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
 use super::subject::{Sizes, Subject, sync};
 use crate::bench::rows::{Rows, Series};
@@ -15,14 +15,13 @@ pub(super) fn run(rounds: u64) -> Result<()> {
     say("restore of a 1 GB volume, beside a copy");
     let subject = Subject::start(target_dir().join("bench-data"), SIZES)?;
     let measured = compare(&subject, rounds);
-    let stopped = subject.stop();
-    measured.and(stopped)
+    measured.and(subject.stop())
 }
 
 fn compare(subject: &Subject, rounds: u64) -> Result<()> {
     let mut rows = Rows::create("data-restore", "round\trestore_ms\tcopy_ms")?;
     let (point, _) = subject.snapshot()?;
-    subject.until_proven(&point)?;
+    subject.prove(&point)?;
     let mut series = Series::default();
     for round in 1..=rounds {
         // By turns, so that neither has always the same neighbour.
@@ -53,14 +52,9 @@ fn restore(subject: &Subject, point: &serde_json::Value, round: u64) -> Result<f
     sync()?;
     let (folder, took) = subject.restore_to(point, &format!("restored-{round}"))?;
     if round == 1 {
-        let (here, there) = (subject.folder()?, folder.clone());
-        let differs =
-            read("diff", &["--recursive", "--brief", &here.to_string_lossy(), &there.to_string_lossy()]);
-        // Databases are put into one file, without their log; all other files are the same.
-        if let Err(error) = differs {
-            let other = format!("{error:#}");
-            ensure!(other.contains("app.db") && !other.contains("binary.bin"), "{other}");
-        }
+        // A database may have its log written into it by then: its content is what the restore has compared.
+        let folders = [subject.folder()?, folder].map(|folder| folder.to_string_lossy().into_owned());
+        read("diff", &["--recursive", "--brief", "--exclude", "app.db*", &folders[0], &folders[1]])?;
     }
     Ok(took)
 }

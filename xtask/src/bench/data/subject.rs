@@ -16,8 +16,6 @@ const SERVICE: &str = "ledger";
 const VOLUME: &str = "data";
 /// The first start fills the volume.
 const FILL_LIMIT: Duration = Duration::from_secs(180);
-/// A point of such a volume is proven within this time, also at low priority.
-const PROOF_LIMIT: Duration = Duration::from_secs(300);
 
 /// How much the volume holds.
 #[derive(Clone, Copy)]
@@ -35,12 +33,22 @@ pub(super) struct Subject {
 
 /// What a writer saw in a stretch of time.
 pub(super) struct Window {
-    pub(super) commits_per_second: f64,
+    seconds: f64,
+    commits: f64,
     /// Milliseconds between two commits, the largest first.
     pub(super) gaps_ms: Vec<f64>,
 }
 
 impl Window {
+    pub(super) fn commits_per_second(&self) -> f64 {
+        self.commits / self.seconds
+    }
+
+    /// The same without a time in which nobody can have written.
+    pub(super) fn commits_per_second_beside(&self, pause_ms: f64) -> f64 {
+        self.commits / (self.seconds - pause_ms / 1e3)
+    }
+
     pub(super) fn longest_ms(&self) -> f64 {
         self.gaps_ms.first().copied().unwrap_or(f64::NAN)
     }
@@ -94,7 +102,7 @@ impl Subject {
         let told = self.ask("window")?;
         let number = |name: &str| told[name].as_f64().with_context(|| format!("no `{name}` in {told}"));
         let gaps = told["gaps_ms"].as_array().into_iter().flatten().filter_map(Value::as_f64);
-        Ok(Window { commits_per_second: number("commits")? / number("seconds")?, gaps_ms: gaps.collect() })
+        Ok(Window { seconds: number("seconds")?, commits: number("commits")?, gaps_ms: gaps.collect() })
     }
 
     /// Takes a restore point and returns what the box says of it, and the milliseconds that the command took.
@@ -107,33 +115,20 @@ impl Subject {
         Ok((point, took))
     }
 
-    /// Waits until a point is proven, in the background or for us.
-    pub(super) fn until_proven(&self, point: &Value) -> Result<()> {
-        let deadline = Instant::now() + PROOF_LIMIT;
-        loop {
-            let points = self.own.json(&["volume", "points", VOLUME, "--service", SERVICE, "--json"])?;
-            let ours =
-                points.as_array().and_then(|points| points.iter().find(|other| other["id"] == point["id"]));
-            let proof = &ours.context("the point is gone")?["proof"];
-            if !proof.is_null() {
-                ensure!(proof["proven"] == true, "the point is broken: {proof}");
-                return Ok(());
-            }
-            ensure!(
-                Instant::now() < deadline,
-                "{} was not proven in {} s",
-                point["id"],
-                PROOF_LIMIT.as_secs()
-            );
-            std::thread::sleep(Duration::from_millis(50));
-        }
+    /// Has a point proven now.
+    pub(super) fn prove(&self, point: &Value) -> Result<()> {
+        let id = point["id"].as_str().context("a point has an id")?;
+        let point = self.own.json(&["volume", "verify", VOLUME, id, "--service", SERVICE, "--json"])?;
+        ensure!(point["proof"]["proven"] == true, "the point is broken: {}", point["proof"]);
+        Ok(())
     }
 
     /// Restores a point into a new volume, verified. Returns its folder and the milliseconds that the command took.
     pub(super) fn restore_to(&self, point: &Value, name: &str) -> Result<(PathBuf, f64)> {
         let id = point["id"].as_str().context("a point has an id")?;
         let began = Instant::now();
-        self.own.trackbed(&["volume", "restore", VOLUME, "--at", id, "--to", name, "--service", SERVICE])?;
+        let to_new = ["volume", "restore", VOLUME, "--at", id, "--to", name, "--service", SERVICE, "--json"];
+        self.own.json(&to_new)?;
         let took = began.elapsed().as_secs_f64() * 1e3;
         Ok((self.folder_of(name)?, took))
     }
