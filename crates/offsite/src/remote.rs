@@ -251,13 +251,10 @@ impl Remote {
     ) -> Result<u64, OffsiteError> {
         let (mut under_way, mut stored) = (FuturesUnordered::new(), 0);
         let mut waiting = first.into_iter();
-        loop {
-            let Some(part) = (match waiting.next() {
-                Some(part) => Some(part),
-                None => sealed.recv().await,
-            }) else {
-                break;
-            };
+        while let Some(part) = match waiting.next() {
+            Some(part) => Some(part),
+            None => sealed.recv().await,
+        } {
             stored += part.len() as u64;
             self.pace.take(part.len()).await;
             let limit = self.limits.deadline(part.len());
