@@ -144,9 +144,17 @@ pub(crate) fn boot_id() -> String {
     fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
-/// Returns whether a signal has stopped a process.
+/// Returns whether a signal has stopped a process, or will before it does anything else: SIGSTOP cannot be held off, but
+/// waits for as long as its receiver gets no processor.
 pub(crate) fn is_stopped(pid: i32) -> bool {
-    stat(pid).is_some_and(|stat| stat.state == b'T')
+    let stops = || {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
+        let pending = pending.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());
+        pending.is_some_and(|bits| bits & (1 << (libc::SIGSTOP - 1)) != 0)
+    };
+    // In this order: it stops between the looks, and does not start.
+    stops() || stat(pid).is_some_and(|stat| stat.state == b'T')
 }
 
 /// Returns whether every thread of a process is stopped or has ended. One that is gone stands still, too.
@@ -283,5 +291,35 @@ mod tests {
         assert!(me.is_alive());
         assert!(!ProcessId { start_time: me.start_time + 1, ..me }.is_alive());
         assert!(ProcessId { start_time: me.start_time + 1, ..me }.wait_gone(Duration::from_secs(9)));
+    }
+    /// A process in vfork(2) waits for its child, which here waits for somebody to write to a fifo.
+    #[test]
+    fn a_process_that_has_yet_to_take_notice_of_its_stop_counts_as_stopped() {
+        let folder = tempfile::tempdir().unwrap();
+        let fifo = folder.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let script = "import os, sys\n\
+            os.posix_spawn('/bin/true', ['true'], {}, file_actions=[(os.POSIX_SPAWN_OPEN, 3, sys.argv[1], os.O_RDONLY, 0)])";
+        let mut python =
+            std::process::Command::new("python3").args(["-c", script]).arg(&fifo).spawn().unwrap();
+        let pid = i32::try_from(python.id()).unwrap();
+        let within = |what: &str, is_so: &dyn Fn() -> bool| {
+            let deadline = std::time::Instant::now() + Duration::from_secs(30);
+            while !is_so() {
+                assert!(std::time::Instant::now() < deadline, "{what}");
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        };
+        within("it waits for its child", &|| states(pid) == "D" && !children(pid).is_empty());
+        assert!(!is_stopped(pid));
+        ProcessId::of(pid).unwrap().signal(libc::SIGSTOP);
+        assert_eq!(states(pid), "D");
+        assert!(is_stopped(pid));
+        let _writer = fs::File::options().write(true).open(&fifo).unwrap();
+        within("it has stopped", &|| states(pid) == "T");
+        assert!(is_stopped(pid));
+        ProcessId::of(pid).unwrap().signal(libc::SIGCONT);
+        assert!(python.wait().unwrap().success());
+        assert!(!is_stopped(pid));
     }
 }

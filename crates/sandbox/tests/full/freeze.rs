@@ -200,7 +200,8 @@ while True:
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_app_has_stopped_itself_stays_stopped() {
     let Some(world) = World::lacking(Full, &["freezer", "unified"]) else { return };
-    let command = "(while :; do echo x >> /data/stopped; done) & kill -STOP $!; echo up; \
+    let command = "(while :; do echo x >> /data/stopped; done) & kill -STOP $!; \
+                   until grep -q '^State:.T' /proc/$!/status; do :; done; echo up; \
                    while :; do echo x >> /data/x; done";
     let (app, folder) = start(&world, command).await;
     let stopped = || std::fs::metadata(folder.join("stopped")).map_or(0, |data| data.len());
