@@ -20,6 +20,8 @@ use trackbed_stdx::random;
 use trackbed_volume::LocalVolumes;
 
 const MEGABYTE: usize = 1024 * 1024;
+/// Of an incremental measurement.
+const ROUNDS: u32 = 3;
 
 #[tokio::main]
 async fn main() {
@@ -49,37 +51,64 @@ async fn capture(
     (captured[0].clone(), began.elapsed())
 }
 
-/// 1 GB, of which 1 % of the pages change at random.
+/// 700 and 300 MB, of which 1 % of the pages change at random, while an app is there that does not write just then.
 async fn incremental(volumes: &LocalVolumes, volume: &Volume, data: &Path) {
-    let file = fs::File::create(data.join("big.db")).unwrap();
-    for at in 0..1024 {
-        file.write_all_at(&noise(at, MEGABYTE), at * MEGABYTE as u64).unwrap();
-    }
-    file.sync_all().unwrap();
-    let began = Instant::now();
-    let copied = fs::copy(data.join("big.db"), data.with_file_name("copy")).unwrap();
-    fs::File::open(data.with_file_name("copy")).unwrap().sync_all().unwrap();
-    println!("cp + sync: {copied} bytes in {:?}", began.elapsed());
-    fs::remove_file(data.with_file_name("copy")).unwrap();
-    let (full, took) = capture(volumes, volume, None).await;
-    println!("full: {} bytes stored in {took:?}", full.stored_bytes);
-    for round in 1..4 {
-        for change in 0..2621u64 {
-            let page =
-                u64::from_le_bytes(noise(round * 10_000 + change, 8).try_into().unwrap()) % (256 * 1024);
-            file.write_all_at(&noise(round * 77_777 + change, 4096), page * 4096).unwrap();
+    let sizes = [("app.db", 700), ("binary.bin", 300)];
+    let files = sizes.map(|(name, _)| fs::File::create_new(data.join(name)).unwrap());
+    for round in 0..ROUNDS {
+        for (file, (_, megabytes)) in files.iter().zip(sizes) {
+            for at in 0..megabytes {
+                file.write_all_at(&noise(random_number(), MEGABYTE), at * MEGABYTE as u64).unwrap();
+            }
+            file.sync_all().unwrap();
         }
-        file.sync_all().unwrap();
-        let (part, part_took) = capture(volumes, volume, None).await;
-        println!(
-            "1 % changed: {} bytes stored in {part_took:?}: {:.1} % of the bytes, {:.1} % of the time",
-            part.stored_bytes,
-            part.stored_bytes as f64 / full.stored_bytes as f64 * 100.0,
-            part_took.as_secs_f64() / took.as_secs_f64() * 100.0
-        );
+        let mut full = None;
+        for what in ["all new", "1 % changed", "unchanged"] {
+            if what == "1 % changed" {
+                for (file, (_, megabytes)) in files.iter().zip(sizes) {
+                    for _ in 0..megabytes * 256 / 100 {
+                        let page = random_number() % (megabytes * 256);
+                        file.write_all_at(&noise(random_number(), 4096), page * 4096).unwrap();
+                    }
+                    file.sync_all().unwrap();
+                }
+            }
+            // As long as a command takes to get there.
+            std::thread::sleep(Duration::from_millis(100));
+            let (captured, took) = capture(volumes, volume, Some(&Calm)).await;
+            let full = *full.get_or_insert(took);
+            println!(
+                "{round}\t{what}\t{} ms\t{:.3} of the full one\tpause {} ms\t{} bytes stored",
+                took.as_millis(),
+                took.as_secs_f64() / full.as_secs_f64(),
+                captured.pause_ms,
+                captured.stored_bytes
+            );
+        }
     }
-    let (part, took) = capture(volumes, volume, None).await;
-    println!("unchanged: {} bytes stored in {took:?}", part.stored_bytes);
+}
+
+/// An app that rests: it stands still whenever it is asked to.
+struct Calm;
+
+#[async_trait]
+impl Freezer for Calm {
+    async fn freeze(&self) -> Result<Box<dyn Frozen>, PortError> {
+        Ok(Box::new(Resting(Instant::now())))
+    }
+}
+
+struct Resting(Instant);
+
+#[async_trait]
+impl Frozen for Resting {
+    async fn thaw(self: Box<Self>) -> Result<Duration, PortError> {
+        Ok(self.0.elapsed())
+    }
+}
+
+fn random_number() -> u64 {
+    u64::from_le_bytes(random::bytes())
 }
 
 /// 100,000 small files.

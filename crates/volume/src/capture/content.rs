@@ -1,15 +1,12 @@
 //! From the bytes of a file to chunks in the store, hashing only what may have changed.
 
-use std::fs::File;
-
 use super::stamps::{Known, QUICK_FROM_BYTES, Stamps};
 use crate::chunk_store::{ChunkId, ChunkReader, PackWriter, StoreError, TreeBuilder};
 use crate::manifest::{DATABASE_MAGIC, FileContent};
-use crate::pieces::{Piece, ReadError, read_pieces};
+use crate::pieces::{Block, Piece, ReadError, Source, Summed, read_pieces};
 
 /// A file that is being taken into the store, piece by piece from its beginning.
 pub(crate) struct Intake<'a> {
-    stamps: &'a Stamps,
     reader: &'a ChunkReader,
     /// The chunks that it had, and their sums; as long as both go on.
     before: Option<Before<'a>>,
@@ -27,29 +24,23 @@ struct Before<'a> {
 
 impl<'a> Intake<'a> {
     /// Begins with a file of about `size` bytes, which may be much as it was before.
-    pub(crate) fn begin(
-        reader: &'a ChunkReader,
-        stamps: &'a Stamps,
-        size: u64,
-        before: Option<&'a Known>,
-    ) -> Self {
+    pub(crate) fn begin(reader: &'a ChunkReader, size: u64, before: Option<&'a Known>) -> Self {
         let before = before.filter(|known| !known.quick.is_empty()).map(|known| Before {
             leaves: Box::new(reader.leaves(known.file.size, known.file.content)),
             quick: &known.quick,
         });
         let wants_quick = size >= QUICK_FROM_BYTES;
         let (tree, quick) = (TreeBuilder::default(), Vec::new());
-        Self { stamps, reader, before, tree, quick, wants_quick, pieces: 0, is_database: false }
+        Self { reader, before, tree, quick, wants_quick, pieces: 0, is_database: false }
     }
 
     /// Takes the next piece.
     pub(crate) fn piece(&mut self, piece: Piece<'_>, writer: &mut PackWriter<'_>) -> Result<(), StoreError> {
         let was = self.next_before()?;
-        let Some(bytes) = piece else { return self.push(None, 0, writer) };
+        let Some(Summed { bytes, sum }) = piece else { return self.push(None, 0, writer) };
         if self.pieces == 0 {
             self.is_database = bytes.starts_with(DATABASE_MAGIC);
         }
-        let sum = if self.wants_quick || was.is_some() { self.stamps.quick_sum(bytes) } else { 0 };
         let id = match was {
             Some((id, before)) if before == sum && self.reader.holds(&id) => id,
             _ => writer.put(bytes)?,
@@ -113,15 +104,15 @@ impl<'a> Intake<'a> {
     }
 }
 
-/// Takes an open file into the store: up to `size` bytes, or its end.
+/// Takes a file into the store. `stamps` are those whose sums `intake` has.
 pub(crate) fn take_in(
-    file: &File,
-    size: u64,
-    allocated: u64,
+    source: Source<'_>,
+    stamps: &Stamps,
     mut intake: Intake<'_>,
     writer: &mut PackWriter<'_>,
-    buffer: &mut Vec<u8>,
+    buffer: &mut Block,
 ) -> Result<(FileContent, Vec<u128>), ReadError> {
-    let read = read_pieces(file, size, allocated, buffer, |piece| intake.piece(piece, writer))?;
+    let sum = |bytes: &[u8]| stamps.quick_sum(bytes);
+    let read = read_pieces(source, buffer, sum, |piece| intake.piece(piece, writer))?;
     Ok(intake.end(read, writer)?)
 }

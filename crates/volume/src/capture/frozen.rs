@@ -12,7 +12,7 @@ use super::spool::{Spool, Spooled};
 use super::stamps::{Known, Stamps};
 use crate::chunk_store::{ChunkReader, PackWriter, StoreError};
 use crate::manifest::DATABASE_MAGIC;
-use crate::pieces::{ReadError, read_pieces};
+use crate::pieces::{Block, ReadError, Source, Summed, read_pieces};
 use crate::walk::{Found, Root, Stamp, stamp_of};
 
 /// Most bytes that are read while an app stands still, about a third of a second.
@@ -54,10 +54,10 @@ pub(crate) enum Outcome {
     TooMuch(u64),
 }
 
-/// Reads what is not as `pass` has it.
+/// Reads what is not as `pass` has it. The store has all that is in `pass`: it was looked up or written for it, under the
+/// gate that is held since.
 pub(crate) fn read(
     root: &Root,
-    reader: &ChunkReader,
     pass: &Stamps,
     spool: &mut Spool,
     scratch: &Scratch,
@@ -66,7 +66,7 @@ pub(crate) fn read(
 ) -> Result<Outcome, StoreError> {
     let found = root.walk(true)?;
     let to_read: Vec<&Found> = files_once(&found)
-        .filter(|file| !pass.files.get(&file.path).is_some_and(|known| is_unchanged(known, file, reader)))
+        .filter(|file| !pass.files.get(&file.path).is_some_and(|known| is_unchanged(known, file)))
         .collect();
     let clones = |file: &Found| clones(&file.stamp, scratch);
     let bytes =
@@ -75,7 +75,7 @@ pub(crate) fn read(
         return Ok(Outcome::TooMuch(bytes));
     }
     let mut taken: HashMap<Vec<u8>, Taken> = HashMap::with_capacity(to_read.len());
-    let mut buffer = Vec::new();
+    let mut buffer = Block::default();
     for (number, found) in to_read.into_iter().enumerate() {
         let base = found.path.strip_suffix(b"-shm");
         let of_taken = base.and_then(|base| taken.get(base)).map(Taken::is_database);
@@ -124,13 +124,15 @@ fn pieces(
     known: Option<&Known>,
     pass: &Stamps,
     spool: &mut Spool,
-    buffer: &mut Vec<u8>,
+    buffer: &mut Block,
 ) -> Result<Taken, ReadError> {
     let sums = known.map_or(&[][..], |known| &known.quick);
     let mut pieces = Vec::new();
     let mut is_database = false;
-    let read = read_pieces(file, found.stamp.size, found.allocated, buffer, |piece| {
-        let Some(bytes) = piece else {
+    let source = Source { file, size: found.stamp.size, allocated: found.allocated };
+    let quick_sum = |bytes: &[u8]| pass.quick_sum(bytes);
+    let read = read_pieces(source, buffer, quick_sum, |piece| {
+        let Some(Summed { bytes, sum }) = piece else {
             pieces.push(TakenPiece::Zero);
             return Ok(());
         };
@@ -138,7 +140,7 @@ fn pieces(
             is_database = bytes.starts_with(DATABASE_MAGIC);
         }
         // A sum of zero stands for a hole.
-        let is_same = sums.get(pieces.len()).is_some_and(|sum| *sum != 0 && *sum == pass.quick_sum(bytes));
+        let is_same = sums.get(pieces.len()).is_some_and(|before| *before != 0 && *before == sum);
         pieces.push(if is_same { TakenPiece::Same } else { TakenPiece::New(spool.push(bytes)?) });
         Ok(())
     })?;
@@ -168,7 +170,7 @@ impl Still {
     ) -> Result<Pass, StoreError> {
         let Self { found, mut taken } = self;
         let mut after = Stamps::after(&pass);
-        let mut buffer = Vec::new();
+        let (mut block, mut buffer) = (Block::default(), Vec::new());
         for file in files_once(&found) {
             let known = pass.files.remove(&file.path);
             let Some(one) = taken.remove(&file.path) else {
@@ -176,10 +178,11 @@ impl Still {
                 after.files.extend(known.map(|known| (file.path.clone(), known)));
                 continue;
             };
-            let mut intake = Intake::begin(reader, &pass, file.stamp.size, known.as_ref());
+            let mut intake = Intake::begin(reader, file.stamp.size, known.as_ref());
             let (content, quick) = match one {
                 Taken::Clone { file: clone, .. } => {
-                    let taken = take_in(&clone, file.stamp.size, file.allocated, intake, writer, &mut buffer);
+                    let source = Source { file: &clone, size: file.stamp.size, allocated: file.allocated };
+                    let taken = take_in(source, &pass, intake, writer, &mut block);
                     taken.map_err(|error| match error {
                         ReadError::File(error) => {
                             StoreError::disk("read the clone of", &root.show(&file.path), error)
@@ -194,7 +197,8 @@ impl Still {
                             TakenPiece::Same => intake.same(writer)?,
                             TakenPiece::New(place) => {
                                 spool.read(place, &mut buffer)?;
-                                intake.piece(Some(&buffer), writer)?;
+                                let sum = pass.quick_sum(&buffer);
+                                intake.piece(Some(Summed { bytes: &buffer, sum }), writer)?;
                             }
                         }
                     }

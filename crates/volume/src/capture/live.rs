@@ -8,11 +8,12 @@ use trackbed_stdx::clock;
 use super::content::{Intake, take_in};
 use super::stamps::{Known, Stamps};
 use crate::chunk_store::{ChunkReader, PackWriter, StoreError};
-use crate::pieces::ReadError;
+use crate::pieces::{Block, ReadError, Source};
 use crate::walk::{Found, FoundKind, Root, stamp_of};
 
-/// A file that was written to so lately is likely to be written to again: it is read, but neither synced nor settled.
-const HOT_MS: i64 = 1000;
+/// A file that was written to so lately is likely to be written to again: it is read, but neither synced nor settled. Short,
+/// because what is not settled is read again while its app stands still.
+const HOT_MS: i64 = 100;
 /// A stamp so young may be that of a later change, too: times move in steps of the kernel's tick (up to 10 ms). As git's
 /// "racy" check.
 const YOUNG_MS: i64 = 50;
@@ -50,7 +51,9 @@ pub(crate) fn read(
     let mut to_read: Vec<(&Found, Option<Known>)> = Vec::new();
     for file in files_once(&found) {
         match before.files.remove(&file.path) {
-            Some(known) if is_unchanged(&known, file, reader) => {
+            Some(known)
+                if is_unchanged(&known, file) && reader.holds_all(known.file.size, known.file.content) =>
+            {
                 after.files.insert(file.path.clone(), known);
             }
             known => to_read.push((file, known)),
@@ -63,7 +66,7 @@ pub(crate) fn read(
     let may_settle = writers == Writers::Working && root.moves_times();
     let calm = to_read.iter().filter(|(file, _)| is_calm(file)).count();
     let all_synced = may_settle && calm > SYNCED_ALONE_MAX && rustix::fs::syncfs(root.folder()).is_ok();
-    let mut buffer = Vec::new();
+    let mut buffer = Block::default();
     for (found, known) in to_read {
         // Names of a folder are in order, so a database comes before its `-shm`.
         if is_shared_memory(&found.path, &after) {
@@ -81,8 +84,9 @@ pub(crate) fn read(
             }
         };
         let is_synced = may_settle && is_calm(found) && (all_synced || fdatasync(&file).is_ok());
-        let intake = Intake::begin(reader, &before, found.stamp.size, known.as_ref());
-        let taken = take_in(&file, found.stamp.size, found.allocated, intake, writer, &mut buffer);
+        let intake = Intake::begin(reader, found.stamp.size, known.as_ref());
+        let source = Source { file: &file, size: found.stamp.size, allocated: found.allocated };
+        let taken = take_in(source, &before, intake, writer, &mut buffer);
         let (content, quick) = match taken {
             Ok(taken) => taken,
             Err(ReadError::Store(error)) => return Err(error),
@@ -113,9 +117,9 @@ pub(crate) fn changed(root: &Root, path: &[u8]) -> StoreError {
     ))
 }
 
-/// Returns whether a file needs not be read again.
-pub(crate) fn is_unchanged(known: &Known, found: &Found, reader: &ChunkReader) -> bool {
-    known.is_settled && known.stamp == found.stamp && reader.holds_all(known.file.size, known.file.content)
+/// Returns whether a file holds what it held.
+pub(crate) fn is_unchanged(known: &Known, found: &Found) -> bool {
+    known.is_settled && known.stamp == found.stamp
 }
 
 /// Returns the regular files, each under its first name only.

@@ -40,7 +40,8 @@ use crate::walk::Root;
 /// How often the writers are made to stand still, when they were let go too early.
 const FREEZES_MAX: usize = 2;
 
-/// Of threads that work in the background.
+/// Of threads that work in the background. An app that wants a whole processor gets nine parts in ten of it. Not more:
+/// whoever gives way to all is not done before a busy box rests, and deployments wait for the gate that it holds.
 const BACKGROUND_NICENESS: i32 = 10;
 
 /// What captures and collections of a data directory know of each other.
@@ -124,10 +125,9 @@ impl Traffic {
 pub(crate) async fn read_ahead(volumes: &LocalVolumes, wanted: &[Volume]) -> Result<(), PortError> {
     let gate: Gate = Arc::new((volumes.traffic.gate.clone().read_owned().await, None));
     for volume in wanted {
-        let (store, place, gate) = (volumes.store.clone(), volumes.place(&volume.id), gate.clone());
+        let (store, place) = (volumes.store.clone(), volumes.place(&volume.id));
         let (id, traffic) = (volume.id.clone(), volumes.traffic.clone());
-        in_background(move || {
-            let _gate = gate;
+        let read = with_gate(&gate, move || {
             let reader = store.reader()?;
             let root = Root::open(&place.directory)?;
             let mut writer = PackWriter::new(&reader);
@@ -139,9 +139,8 @@ pub(crate) async fn read_ahead(volumes: &LocalVolumes, wanted: &[Volume]) -> Res
             *ahead.entry(id).or_default() += writer.stored_bytes;
             traffic.epoch.fetch_add(1, Ordering::SeqCst);
             Ok(())
-        })
-        .await
-        .map_err(|error| explain(error, "read ahead", volume.name.as_str()))?;
+        });
+        in_background(read).await.map_err(|error| explain(error, "read ahead", volume.name.as_str()))?;
     }
     Ok(())
 }
@@ -252,8 +251,8 @@ impl Task {
         let explain = |error| explain(error, "capture", &title);
         let mut ahead = {
             let (store, mut reading) = (store.clone(), std::mem::take(&mut work));
-            let ahead = blocking(&gate, move || Ok((Ahead::read(&store, &mut reading)?, reading))).await;
-            let (ahead, read) = ahead.map_err(explain)?;
+            let ahead = with_gate(&gate, move || Ok((Ahead::read(&store, &mut reading)?, reading)));
+            let (ahead, read) = in_background(ahead).await.map_err(explain)?;
             work = read;
             ahead
         };
@@ -278,9 +277,9 @@ impl Task {
             let (work, passes) =
                 per_database::read(&volumes.inspector, &gate, ahead, work).await.map_err(explain)?;
             let done = move || finish(&store, &traffic, &together, work, passes, consistency, pause);
-            return blocking(&gate, done).await.map_err(explain);
+            return in_background(with_gate(&gate, done)).await.map_err(explain);
         };
-        let stored = blocking(&gate, move || {
+        let stored = with_gate(&gate, move || {
             let Ahead { scratch: _scratch, reader, volumes } = ahead;
             let mut writer = PackWriter::new(&reader);
             let mut passes = Vec::new();
@@ -292,7 +291,7 @@ impl Task {
             writer.close()?;
             finish(&store, &traffic, &together, work, passes, Consistency::Instant, pause)
         });
-        stored.await.map_err(explain)
+        in_background(stored).await.map_err(explain)
     }
 }
 
@@ -341,7 +340,7 @@ impl Ahead {
         let (mut stills, mut left) = (Vec::new(), limits.frozen_bytes);
         for (number, (root, stamps)) in self.volumes.iter().enumerate() {
             let name = format!("clone-{number}");
-            match frozen::read(root, &self.reader, stamps, &mut spool, &self.scratch, left, &name)? {
+            match frozen::read(root, stamps, &mut spool, &self.scratch, left, &name)? {
                 Outcome::Still(still, read) => {
                     stills.push(still);
                     left -= read;
@@ -405,16 +404,24 @@ fn finish(
     Ok(captures)
 }
 
-/// Runs blocking work that goes on to its end, with the gate, also when nobody waits for it any more.
+/// Makes work hold the gate to its end, also when nobody waits for it any more.
+fn with_gate<T>(
+    gate: &Gate,
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> impl FnOnce() -> Result<T, StoreError> + Send + 'static {
+    let gate = gate.clone();
+    move || {
+        let _gate = gate;
+        work()
+    }
+}
+
+/// Runs blocking work for which somebody stands still.
 async fn blocking<T: Send + 'static>(
     gate: &Gate,
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
-    let gate = gate.clone();
-    let done = tokio::task::spawn_blocking(move || {
-        let _gate = gate;
-        work()
-    });
+    let done = tokio::task::spawn_blocking(with_gate(gate, work));
     done.await.unwrap_or_else(|error| {
         Err(StoreError::Refused(format!("a thread that reads the volume died: {error}")))
     })

@@ -8,10 +8,10 @@ use std::time::Duration;
 use super::content::{Intake, take_in};
 use super::live::{self, Pass, Writers};
 use super::stamps::Known;
-use super::{Ahead, Gate, Work, blocking};
+use super::{Ahead, Gate, Work, in_background, with_gate};
 use crate::chunk_store::{PackWriter, StoreError};
 use crate::inspect::Inspector;
-use crate::pieces::ReadError;
+use crate::pieces::{Block, ReadError, Source};
 use crate::walk::{FoundKind, stamp_of};
 
 /// How long a backup waits for an app that holds its database.
@@ -33,7 +33,7 @@ pub(super) async fn read(
     ahead: Ahead,
     mut work: Vec<Work>,
 ) -> Result<(Vec<Work>, Vec<Pass>), StoreError> {
-    let (ahead, passes) = blocking(gate, move || {
+    let reading = with_gate(gate, move || {
         let mut ahead = ahead;
         let mut passes = Vec::new();
         let mut writer = PackWriter::new(&ahead.reader);
@@ -44,8 +44,8 @@ pub(super) async fn read(
         writer.close()?;
         drop(writer);
         Ok((ahead, passes))
-    })
-    .await?;
+    });
+    let (ahead, passes) = in_background(reading).await?;
     let mut copies = Vec::new();
     for (volume, pass) in passes.iter().enumerate() {
         let root = &ahead.volumes[volume].0;
@@ -64,7 +64,7 @@ pub(super) async fn read(
             }
         }
     }
-    blocking(gate, move || store_copies(&ahead, copies, work, passes)).await
+    in_background(with_gate(gate, move || store_copies(&ahead, copies, work, passes))).await
 }
 
 /// Returns the databases that are not known to be as they were read: they, or a log beside them.
@@ -89,7 +89,7 @@ fn store_copies(
     mut passes: Vec<Pass>,
 ) -> Result<(Vec<Work>, Vec<Pass>), StoreError> {
     let mut writer = PackWriter::new(&ahead.reader);
-    let mut buffer = Vec::new();
+    let mut buffer = Block::default();
     for copy in copies {
         let pass = &mut passes[copy.volume];
         let path = ahead.scratch.path(&copy.name);
@@ -98,8 +98,9 @@ fn store_copies(
         let size = stamp_of(&file).map_err(cannot)?.size;
         let known = pass.stamps.files.remove(&copy.path);
         let so_far = writer.stored_bytes;
-        let intake = Intake::begin(&ahead.reader, &pass.stamps, size, known.as_ref());
-        let taken = take_in(&file, size, size, intake, &mut writer, &mut buffer);
+        let intake = Intake::begin(&ahead.reader, size, known.as_ref());
+        let source = Source { file: &file, size, allocated: size };
+        let taken = take_in(source, &pass.stamps, intake, &mut writer, &mut buffer);
         let (content, quick) = taken.map_err(|error| match error {
             ReadError::File(error) => cannot(error),
             ReadError::Store(error) => error,
