@@ -61,6 +61,22 @@ impl OffsiteError {
         }
     }
 
+    /// Returns whether it is the object that cannot be used, whatever is tried: it is gone, or not what was sent.
+    pub(crate) fn is_about_the_object(&self) -> bool {
+        matches!(self.fault(), Some(RemoteFault::Missing | RemoteFault::Damaged))
+    }
+
+    /// Says in few words what is wrong with an object.
+    pub(crate) fn fault_of_object(&self, object: &str) -> String {
+        match self {
+            OffsiteError::Remote { fault: RemoteFault::Missing, .. } => format!("{object} is missing"),
+            OffsiteError::Remote { fault: RemoteFault::Damaged, reason, .. } => {
+                format!("{object} is damaged: {reason}")
+            }
+            other => other.to_string(),
+        }
+    }
+
     /// Returns what to do about it, when there is something.
     pub fn hint(&self) -> Option<String> {
         match self {
