@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
+use std::time::Duration;
 
 use trackbed_core::Timestamp;
 use trackbed_core::offsite::OffsiteTarget;
@@ -19,6 +20,8 @@ use crate::target::{self, Folder};
 
 /// Objects that a list does not name and that are asked for one by one; what is beyond that is taken for missing.
 const LOOKS_MAX: usize = 100;
+/// How long the first request is tried again.
+const FIRST_LIMIT: Duration = Duration::from_secs(20);
 /// Faults of one head that are told in full.
 const TOLD_MAX: usize = 5;
 
@@ -67,7 +70,8 @@ impl History {
     }
 
     pub(crate) async fn of_store(remote: Remote, keys: Keys, url: &str) -> Result<History, OffsiteError> {
-        let is_owned = match owner::read(&remote).await {
+        // A wrong address is told soon: somebody waits for it. Later ones are repeated for as long as any.
+        let is_owned = match owner::read(&remote.clone().impatient(FIRST_LIMIT)).await {
             Ok(Some((owner, _))) => owner::check_key(&owner, &keys).map(|()| true)?,
             Ok(None) => false,
             // The heads themselves say whether the key fits.

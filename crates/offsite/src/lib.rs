@@ -18,6 +18,7 @@ mod owner;
 mod pace;
 mod recover;
 mod remote;
+mod said;
 mod seal;
 mod target;
 #[cfg(test)]

@@ -86,11 +86,7 @@ impl Pass<'_> {
                 continue;
             }
             if vanished {
-                return Err(OffsiteError::Remote {
-                    attempt: "finish a pass".into(),
-                    reason: "files vanish while they are sent".into(),
-                    fault: RemoteFault::Passing,
-                });
+                return Err(OffsiteError::passing("finish a pass", "files vanish while they are sent"));
             }
             report.objects = items.len() as u64;
             report.bytes =

@@ -16,7 +16,7 @@ use trackbed_api::BackupCopy;
 use trackbed_control::{Recovered, settle_recovered};
 use trackbed_core::ids::ID_BYTES;
 use trackbed_core::offsite::OffsiteTarget;
-use trackbed_core::ports::{Depth, PointData, PortError, Volumes};
+use trackbed_core::ports::{Depth, PointData, Volumes};
 use trackbed_core::restore_point::RestorePoint;
 use trackbed_core::volume::Volume;
 use trackbed_core::{DeploymentId, Secret, Timestamp};
@@ -94,7 +94,7 @@ pub async fn list_copies(config: RecoverConfig) -> Result<Vec<BackupCopy>> {
 /// When the key does not fit or there are no copies: then nothing was written. When something is damaged or cannot be
 /// read: then the same command goes on later. When the data directory is a box already.
 pub async fn recover(config: RecoverConfig) -> Result<()> {
-    let data_dir = config.data_dir;
+    let data_dir = config.data_dir.clone();
     if data_dir.join("state.db").exists() {
         bail!("{} holds a box already; name another --data-dir, or move it away first", data_dir.display());
     }

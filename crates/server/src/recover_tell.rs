@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use trackbed_core::ports::PortError;
 use trackbed_core::{RestorePointId, Timestamp};
-use trackbed_offsite::{Copies, Found, Lost};
+use trackbed_offsite::{Copies, Found, Lost, RemoteFault};
 use trackbed_stdx::clock;
 
 use crate::remote_drill::point_of;
@@ -77,8 +77,9 @@ pub(crate) fn ago(at: Timestamp) -> String {
 
 /// Turns a refusal into what is printed, with its way out.
 pub(crate) fn told(error: trackbed_offsite::OffsiteError) -> anyhow::Error {
+    let may_pass = error.fault() == Some(RemoteFault::Passing);
     let PortError { message, hint } = error.into();
-    match hint {
+    match hint.or_else(|| may_pass.then(|| "the same command goes on where this one stopped".into())) {
         Some(hint) => anyhow::anyhow!("{message}; {hint}"),
         None => anyhow::anyhow!("{message}"),
     }

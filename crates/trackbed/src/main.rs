@@ -158,7 +158,10 @@ fn start_log() {
     use tracing_subscriber::layer::SubscriberExt;
     use tracing_subscriber::util::SubscriberInitExt;
     let asked = std::env::var("TRACKBED_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
-    let targets = asked.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
+    // Each request to an object store that is tried again is no event; what became of it is.
+    let usual =
+        || Targets::new().with_default(LevelFilter::INFO).with_target("object_store", LevelFilter::WARN);
+    let targets = asked.unwrap_or_else(usual);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
     tracing_subscriber::registry().with(targets).with(lines).init();
 }
