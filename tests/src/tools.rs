@@ -1,6 +1,6 @@
 //! Programs that tests use beside the box.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -39,19 +39,39 @@ pub struct S3Server {
 impl S3Server {
     /// Starts one with an empty bucket `copies`; none when this machine has no pip, which is said loudly.
     pub fn start() -> Option<S3Server> {
+        let server = S3Server::spawn(&[])?;
+        let port = server.port;
+        crate::wait_for("the S3 server answers", Duration::from_secs(60), || {
+            crate::request(port, "127.0.0.1", "PUT", "/copies", "").is_ok_and(|answer| answer.status == 200)
+        });
+        Some(server)
+    }
+
+    /// The same behind TLS, with a certificate and its key.
+    pub fn start_tls(certificate: &Path, key: &Path) -> Option<S3Server> {
+        let (certificate, key) = (certificate.to_string_lossy(), key.to_string_lossy());
+        let server = S3Server::spawn(&["-c", &certificate, "-k", &key])?;
+        let make = "import ssl, sys, urllib.request as u; \
+                    u.urlopen(u.Request(sys.argv[1], method='PUT'), context=ssl._create_unverified_context())";
+        let bucket = format!("https://127.0.0.1:{}/copies", server.port);
+        crate::wait_for("the S3 server answers", Duration::from_secs(60), || {
+            let mut python = Command::new("python3");
+            python.args(["-c", make, &bucket]).stderr(Stdio::null());
+            python.status().is_ok_and(|status| status.success())
+        });
+        Some(server)
+    }
+
+    fn spawn(more: &[&str]) -> Option<S3Server> {
         let Some(folder) = moto_folder() else {
             eprintln!("NOT TESTED (needs pip and moto): copies at an S3 server");
             return None;
         };
         let port = std::net::TcpListener::bind("127.0.0.1:0").ok()?.local_addr().ok()?.port();
         let mut python = Command::new("python3");
-        python.args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port.to_string()]);
+        python.args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &port.to_string()]).args(more);
         python.env("PYTHONPATH", folder).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let server = S3Server { process: python.spawn().expect("python3 runs"), port };
-        crate::wait_for("the S3 server answers", Duration::from_secs(60), || {
-            crate::request(port, "127.0.0.1", "PUT", "/copies", "").is_ok_and(|answer| answer.status == 200)
-        });
-        Some(server)
+        Some(S3Server { process: python.spawn().expect("python3 runs"), port })
     }
 
     /// Returns the address of a prefix as a target.

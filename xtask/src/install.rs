@@ -23,6 +23,8 @@ pub const BOX: &[Need] = &[
 /// What the tests need beyond that.
 pub const TESTS: &[Need] = &[
     Need { program: "sqlite3", package: "sqlite3", root_only: false },
+    Need { program: "age", package: "age", root_only: false },
+    Need { program: "openssl", package: "openssl", root_only: false },
     Need { program: "su", package: "util-linux", root_only: true },
 ];
 

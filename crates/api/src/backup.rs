@@ -50,6 +50,25 @@ pub struct BackupTarget {
     pub warning: Option<String>,
 }
 
+/// Copies of one moment, as `recover --list` tells them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupCopy {
+    /// Their number, for `recover --at`; none when it cannot be read any more.
+    pub number: Option<u64>,
+    /// The object that holds their head.
+    pub head: String,
+    /// When the copied state was the box's, by the clock of the box. Milliseconds since 1970 UTC.
+    pub taken_at: Option<i64>,
+    /// Objects that they consist of.
+    pub objects: u64,
+    /// Their bytes before encryption.
+    pub bytes: u64,
+    /// Restore points among them.
+    pub points: u64,
+    /// What is wrong with them; empty when all of it is there.
+    pub faults: Vec<String>,
+}
+
 /// Sets the target.
 #[derive(Clone, Default, Serialize, Deserialize)]
 pub struct BackupTargetRequest {

@@ -55,7 +55,7 @@ mod services;
 mod variables;
 mod volumes;
 
-pub use backup::{Backup, BackupKey, BackupTarget, BackupTargetRequest};
+pub use backup::{Backup, BackupCopy, BackupKey, BackupTarget, BackupTargetRequest};
 pub use boxes::{BoxInfo, EdgeInfo, IsolationInfo, StopBox};
 pub use databases::{Database, QueryRequest, QueryResult, Table};
 pub use deployments::{

@@ -11,6 +11,7 @@ use crate::commands::{
     rollback, run, status, up, variables, volume,
 };
 use crate::home;
+use crate::quantities::parse_recover_at;
 use crate::store_options::{self, parse_bandwidth, parse_option};
 
 /// What the command line asks for.
@@ -37,6 +38,28 @@ pub struct RecoverArgs {
     pub bandwidth_bytes: Option<u64>,
     /// Make the copies this box's.
     pub take_over: bool,
+    /// Which copies are wanted; none takes the newest that are whole.
+    pub at: Option<RecoverAt>,
+    /// Only list the copies; [`crate::show_copies`] prints them.
+    pub listing: Option<Listing>,
+}
+
+/// Which copies of a box are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecoverAt {
+    /// Those with this number.
+    Number(u64),
+    /// The newest that are whole and no younger, in milliseconds since 1970 UTC.
+    Time(i64),
+}
+
+/// How copies are listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listing {
+    /// As a table.
+    Table,
+    /// As JSON.
+    Json,
 }
 
 /// How a box should run.
@@ -88,10 +111,20 @@ pub(crate) fn parse_from(
             let data_dir = home::data_dir(line.data_dir).map_err(|error| {
                 clap::Error::raw(ErrorKind::MissingRequiredArgument, format!("{error}\n"))
             })?;
-            let Recover { url, options, key, bandwidth, take_over } = recover;
+            let Recover { url, options, key, bandwidth, take_over, at, list, json } = recover;
             let options = store_options::all(&url, &options, |name| std::env::var(name).ok());
             let key = (key.as_os_str() != "-").then_some(key);
-            let args = RecoverArgs { data_dir, url, options, key, bandwidth_bytes: bandwidth, take_over };
+            let listing = list.then_some(if json { Listing::Json } else { Listing::Table });
+            let args = RecoverArgs {
+                data_dir,
+                url,
+                options,
+                key,
+                bandwidth_bytes: bandwidth,
+                take_over,
+                at,
+                listing,
+            };
             Ok(Invocation::Recover(args))
         }
         Typed::Other(verb) => Ok(Invocation::Command(Command { data_dir: line.data_dir, verb })),
@@ -149,7 +182,8 @@ struct Serve {
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  trackbed recover 's3://bucket/box?region=eu-central-1' --key key.txt --take-over\n  \
-                  trackbed serve\n\nInterrupted? The same command goes on."
+                  trackbed serve\n\nInterrupted? The same command goes on.\nWithout --at it takes the newest copies \
+                  that are whole, and says what it passes over."
 )]
 struct Recover {
     /// Where the copies are, as in `trackbed backup target set`
@@ -166,6 +200,15 @@ struct Recover {
     /// Make the copies this box's: the box that made them refuses to go on, should it still live
     #[arg(long)]
     take_over: bool,
+    /// Take earlier copies: a number that --list shows (what is left of them), or a time (the newest whole ones before it)
+    #[arg(long, value_name = "NUMBER|TIME", value_parser = parse_recover_at)]
+    at: Option<RecoverAt>,
+    /// Only show which copies there are, and whether they are whole
+    #[arg(long, conflicts_with_all = ["take_over", "at"])]
+    list: bool,
+    /// With --list: print JSON
+    #[arg(long, requires = "list")]
+    json: bool,
 }
 
 /// An address or a range of them. The box reads it in earnest; here only what could never be one is refused.

@@ -3,6 +3,7 @@
 mod args;
 mod changes;
 mod commands;
+mod copies;
 mod deploy;
 mod dotenv;
 mod follow;
@@ -25,7 +26,8 @@ mod units;
 mod upload;
 mod walk;
 
-pub use args::{Command, Invocation, RecoverArgs, ServeArgs, parse};
+pub use args::{Command, Invocation, Listing, RecoverArgs, RecoverAt, ServeArgs, parse};
+pub use copies::show_copies;
 
 use std::process::ExitCode;
 

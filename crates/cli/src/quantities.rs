@@ -2,6 +2,7 @@
 
 use trackbed_stdx::clock::now_ms;
 
+use crate::args::RecoverAt;
 use crate::human::moment;
 
 /// Reads what `--at` names and returns it as the API takes it: the id of a restore point, `proven`, or milliseconds.
@@ -19,6 +20,15 @@ pub(crate) fn parse_at(text: &str) -> Result<String, String> {
                 .to_owned())
         }
     }
+}
+
+/// Reads what `recover --at` names: a number of `recover --list`, or a time, in milliseconds since 1970 UTC.
+pub(crate) fn parse_recover_at(text: &str) -> Result<RecoverAt, String> {
+    let number = text.parse().map(RecoverAt::Number);
+    number.ok().or_else(|| parse_time(text, now_ms()).map(RecoverAt::Time)).ok_or_else(|| {
+        "a number that `--list` shows, or a time is wanted, such as 2026-11-22T08:00:00Z or `2h ago`"
+            .to_owned()
+    })
 }
 
 /// Reads a time: RFC 3339, or how long ago it was. Returns milliseconds since 1970 UTC.
@@ -198,6 +208,9 @@ mod tests {
     fn at_takes_points_and_times_that_have_been() {
         assert_eq!(parse_at("rp_0123456789abcdef").unwrap(), "rp_0123456789abcdef");
         assert_eq!(parse_at("proven").unwrap(), "proven");
+        assert_eq!(parse_recover_at("12"), Ok(RecoverAt::Number(12)));
+        assert_eq!(parse_recover_at("1970-01-01T00:00:01Z"), Ok(RecoverAt::Time(1000)));
+        assert!(parse_recover_at("2h ago").is_ok() && parse_recover_at("rp_0123456789abcdef").is_err());
         assert_eq!(parse_at("1970-01-01T00:00:01Z").unwrap(), "1000");
         assert!(parse_at("2999-01-01T00:00:00Z").unwrap_err().contains("in the future"));
         assert!(parse_at("yesterday").unwrap_err().contains("`2h ago`"));

@@ -33,6 +33,8 @@ pub enum OffsiteError {
         reason: String,
         /// Its kind.
         fault: RemoteFault,
+        /// The way out, when it is known better than from the kind.
+        advice: Option<&'static str>,
     },
     /// The disk of this box refused.
     #[error("cannot {attempt}: {source}")]
@@ -61,20 +63,40 @@ impl OffsiteError {
         }
     }
 
+    /// Returns whether it is the object that cannot be used, whatever is tried: it is gone, or not what was sent.
+    pub(crate) fn is_about_the_object(&self) -> bool {
+        matches!(self.fault(), Some(RemoteFault::Missing | RemoteFault::Damaged))
+    }
+
+    /// Says in few words what is wrong with an object.
+    pub(crate) fn fault_of_object(&self, object: &str) -> String {
+        match self {
+            OffsiteError::Remote { fault: RemoteFault::Missing, .. } => format!("{object} is missing"),
+            OffsiteError::Remote { fault: RemoteFault::Damaged, reason, .. } => {
+                format!("{object} is damaged: {reason}")
+            }
+            other => other.to_string(),
+        }
+    }
+
     /// Returns what to do about it, when there is something.
     pub fn hint(&self) -> Option<String> {
         match self {
             OffsiteError::Refused { hint, .. } => Some(hint.clone()),
+            OffsiteError::Remote { advice: Some(advice), .. } => Some((*advice).to_owned()),
             OffsiteError::Remote { fault: RemoteFault::Denied, .. } => {
                 Some("check the address and the credentials, and set the target again: `trackbed backup target set`".into())
-            }
-            OffsiteError::Remote { fault: RemoteFault::Passing, .. } => {
-                Some("it is tried again by itself; `trackbed backup now` tries at once".into())
             }
             OffsiteError::Remote { .. } => None,
             OffsiteError::Disk { source, .. } => (source.kind() == io::ErrorKind::StorageFull)
                 .then(|| "free space on the disk of the data directory".into()),
         }
+    }
+
+    /// Returns that it may work later.
+    pub(crate) fn passing(attempt: impl Into<String>, reason: impl Into<String>) -> Self {
+        let (attempt, reason) = (attempt.into(), reason.into());
+        OffsiteError::Remote { attempt, reason, fault: RemoteFault::Passing, advice: None }
     }
 
     pub(crate) fn refused(message: impl Into<String>, hint: impl Into<String>) -> Self {
@@ -91,6 +113,7 @@ impl OffsiteError {
             attempt: format!("use {object}"),
             reason: reason.into(),
             fault: RemoteFault::Damaged,
+            advice: None,
         }
     }
 }
@@ -98,24 +121,5 @@ impl OffsiteError {
 impl From<OffsiteError> for PortError {
     fn from(error: OffsiteError) -> PortError {
         PortError { message: error.to_string(), hint: error.hint() }
-    }
-}
-
-/// Sorts what a store says into kinds.
-pub(crate) fn fault_of(error: &object_store::Error) -> RemoteFault {
-    use object_store::Error;
-    match error {
-        Error::NotFound { .. } => RemoteFault::Missing,
-        Error::AlreadyExists { .. } | Error::Precondition { .. } | Error::NotModified { .. } => {
-            RemoteFault::Taken
-        }
-        Error::NotImplemented { .. } | Error::NotSupported { .. } => RemoteFault::Unsupported,
-        Error::PermissionDenied { .. }
-        | Error::Unauthenticated { .. }
-        | Error::UnknownConfigurationKey { .. }
-        | Error::InvalidPath { .. } => RemoteFault::Denied,
-        // A bucket that does not exist and the like come as a plain 4xx.
-        Error::Generic { .. } | Error::JoinError { .. } => RemoteFault::Passing,
-        _ => RemoteFault::Passing,
     }
 }

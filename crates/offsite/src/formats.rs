@@ -3,16 +3,19 @@
 //! | object | what |
 //! |---|---|
 //! | `owner.json` | in the clear: the box that the prefix belongs to, and the recipient that everything is sealed for |
-//! | `head.age` | names the newest state and catalogue; written last, on condition that nobody else wrote it |
-//! | `catalogues/<sequence>.age` | every object that belongs to that state, with sizes and digests |
-//! | `states/<sequence>.age` | a tar of `state.db` and the key that seals variables |
+//! | `head.age` | names the newest state and catalogue; written after them, on condition that nobody else wrote it |
+//! | `heads/<stem>.age` | the same head once more, written after it: earlier ones stay, for who cannot use the newest |
+//! | `catalogues/<stem>.age` | every object that belongs to that state, with sizes and digests |
+//! | `states/<stem>.age` | a tar of `state.db` and the key that seals variables |
 //! | `objects/<path>.age` | a file of the data directory, or a folder as a tar |
 //!
-//! Whoever reads a head finds all that its catalogue names: what the box removes stays for [`crate::Limits::kept`].
+//! A stem is the number of a head and a random tail: two boxes that should not, and do, write at once spoil nothing of each
+//! other's. Whoever reads a head finds all that its catalogue names: what the box removes stays for [`crate::Limits::kept`].
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use trackbed_core::{Digest, Timestamp};
+use trackbed_stdx::random;
 
 use crate::error::OffsiteError;
 
@@ -23,6 +26,7 @@ pub(crate) const HEAD: &str = "head.age";
 pub(crate) const OBJECTS: &str = "objects";
 pub(crate) const CATALOGUES: &str = "catalogues";
 pub(crate) const STATES: &str = "states";
+pub(crate) const HEADS: &str = "heads";
 
 /// Whose prefix it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,12 +97,24 @@ pub(crate) enum Kind {
     Tree,
 }
 
-pub(crate) fn catalogue_name(sequence: u64) -> String {
-    format!("{CATALOGUES}/{sequence:012}.age")
+/// Returns what the objects of a new head are called.
+pub(crate) fn new_stem(sequence: u64) -> String {
+    let tail: String = random::bytes::<4>().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{sequence:012}-{tail}")
 }
 
-pub(crate) fn state_name(sequence: u64) -> String {
-    format!("{STATES}/{sequence:012}.age")
+pub(crate) fn object_of(folder: &str, stem: &str) -> String {
+    format!("{folder}/{stem}.age")
+}
+
+/// Returns the stem of an object of a folder; none when it is no object of ours.
+pub(crate) fn stem_of<'a>(folder: &str, object: &'a str) -> Option<&'a str> {
+    object.strip_prefix(folder)?.strip_prefix('/')?.strip_suffix(".age")
+}
+
+/// Returns the number of the head that a stem belongs to.
+pub(crate) fn number_of(stem: &str) -> Option<u64> {
+    stem.split_once('-')?.0.parse().ok()
 }
 
 pub(crate) fn encode(value: &impl Serialize) -> Vec<u8> {

@@ -1,6 +1,8 @@
 //! HTTP/1.1 and TLS for the object stores: hyper with its pool, rustls with ring and the certificates of the machine.
 
+use std::error::Error;
 use std::fmt;
+use std::io;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,6 +16,7 @@ use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpRequestBody, HttpResponse,
     HttpResponseBody, HttpService,
 };
+use rustls::CertificateError;
 
 /// How long a connection may take to be made.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -60,29 +63,65 @@ impl fmt::Debug for Pooled {
 impl HttpService for Pooled {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let answer = self.0.request(request).await.map_err(|error| {
-            let kind = if error.is_connect() { HttpErrorKind::Connect } else { HttpErrorKind::Request };
-            HttpError::new(kind, Chain::of(&error))
+            let failed = Failed::of(&error);
+            let kind = match failed.advice {
+                // Trying again helps nothing.
+                Some(_) => HttpErrorKind::Unknown,
+                None if error.is_connect() => HttpErrorKind::Connect,
+                None => HttpErrorKind::Request,
+            };
+            HttpError::new(kind, failed)
         })?;
         let (parts, body) = answer.into_parts();
-        let body = body.map_err(|error| HttpError::new(HttpErrorKind::Interrupted, Chain::of(&error)));
+        let body = body.map_err(|error| HttpError::new(HttpErrorKind::Interrupted, Failed::of(&error)));
         Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(body)))
     }
 }
 
 /// An error with its causes in one line: what is shown of it higher up is one line, too.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Chain(String);
+#[error("{text}")]
+pub(crate) struct Failed {
+    text: String,
+    /// The way out, where nothing but a person helps.
+    pub(crate) advice: Option<&'static str>,
+}
 
-impl Chain {
-    fn of(error: &dyn std::error::Error) -> Self {
-        let mut text = error.to_string();
+impl Failed {
+    fn of(error: &(dyn Error + 'static)) -> Self {
+        let mut failed = Failed { text: error.to_string(), advice: advice(error) };
         let mut cause = error.source();
         while let Some(next) = cause {
-            text.push_str(": ");
-            text.push_str(&next.to_string());
+            failed.text.push_str(": ");
+            failed.text.push_str(&next.to_string());
+            failed.advice = failed.advice.or_else(|| advice(next));
             cause = next.source();
         }
-        Chain(text)
+        failed
     }
+}
+
+/// Says what to do about an error of TLS.
+fn advice(error: &(dyn Error + 'static)) -> Option<&'static str> {
+    let inner = error.downcast_ref::<io::Error>()?.get_ref()?;
+    Some(match inner.downcast_ref::<rustls::Error>()? {
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            "this machine does not trust who signed the certificate of the endpoint: if it is an authority of your own, \
+             put its certificate into /usr/local/share/ca-certificates/NAME.crt and run `update-ca-certificates`, or name \
+             it by SSL_CERT_FILE in the environment of `trackbed serve` and `trackbed recover`"
+        }
+        rustls::Error::InvalidCertificate(
+            CertificateError::Expired
+            | CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. },
+        ) => "the certificate of the endpoint is out of date, or the clock of this machine is wrong",
+        rustls::Error::InvalidCertificate(_) => {
+            "check the host name of the endpoint: the certificate that it shows is not for it"
+        }
+        rustls::Error::InvalidMessage(_) => {
+            "the endpoint does not speak TLS there: is it http:// and not https://, or another port?"
+        }
+        _ => return None,
+    })
 }

@@ -1,12 +1,12 @@
 //! What a pass does about what is at the target already: reads some of it back, and removes what nobody needs any more.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use trackbed_core::offsite::MirrorReport;
 
 use crate::error::{OffsiteError, RemoteFault};
-use crate::formats::{CATALOGUES, STATES};
-use crate::ledger::{Held, Ledger};
+use crate::formats::{self, CATALOGUES, HEADS, Head, STATES};
+use crate::ledger::{Held, Ledger, Published};
 use crate::mirror::{Pass, measure};
 use crate::seal::Measured;
 
@@ -59,11 +59,12 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Removes what the box has not had for long enough, and states and catalogues that are older than that or stand
-    /// too close together: all of the last hour stay, one an hour of the last day, one a day before.
+    /// Removes what the box has not had for long enough, and heads, with their states and catalogues, that are older than
+    /// that or stand too close together: all of the last hour stay, one an hour of the last day, one a day before.
     pub(crate) async fn prune(
         &self,
         ledger: &mut Ledger,
+        current: Option<&Head>,
         now: i64,
         report: &mut MirrorReport,
     ) -> Result<(), OffsiteError> {
@@ -80,16 +81,57 @@ impl Pass<'_> {
             ledger.note_removed(&object).map_err(OffsiteError::disk("write down what was removed"))?;
             report.removed += 1;
         }
-        for folder in [CATALOGUES, STATES] {
-            let mut listed = self.remote.list(folder).await?;
-            listed.sort_by(|a, b| b.location.cmp(&a.location));
-            let all: Vec<i64> = listed.iter().map(|meta| meta.last_modified.timestamp_millis()).collect();
-            for index in superfluous(&all, now, kept) {
-                self.remote.remove(listed[index].location.as_ref()).await?;
+        let mut heads = self.remote.list(HEADS).await?;
+        heads.sort_by(|a, b| b.location.cmp(&a.location));
+        let all: Vec<i64> = heads.iter().map(|meta| meta.last_modified.timestamp_millis()).collect();
+        let superfluous: HashSet<usize> = superfluous(&all, now, kept).into_iter().collect();
+        let mut stay = HashSet::new();
+        for (index, meta) in heads.iter().enumerate() {
+            if superfluous.contains(&index) {
+                self.remote.remove(meta.location.as_ref()).await?;
                 report.removed += 1;
+            } else {
+                stay.extend(formats::stem_of(HEADS, meta.location.as_ref()));
+            }
+        }
+        for folder in [CATALOGUES, STATES] {
+            let listed = self.remote.list(folder).await?;
+            let listed: BTreeMap<&str, i64> = listed
+                .iter()
+                .map(|meta| (meta.location.as_ref(), meta.last_modified.timestamp_millis()))
+                .collect();
+            let named = current.map(|head| match folder {
+                CATALOGUES => head.catalogue.object.as_str(),
+                _ => head.state.object.as_str(),
+            });
+            for (object, at) in &listed {
+                let Some(stem) = formats::stem_of(folder, object) else { continue };
+                // One without a head may be of a pass that was interrupted, or is under way elsewhere.
+                let is_young = now - at < HOUR_MS;
+                if stay.contains(stem) || named == Some(*object) || is_young {
+                    continue;
+                }
+                // A list may lose an entry: the head itself has the last word.
+                if self.remote.look(&formats::object_of(HEADS, stem)).await?.is_none() {
+                    self.remote.remove(object).await?;
+                    report.removed += 1;
+                }
+            }
+            let Some(named) = named.filter(|named| !listed.contains_key(named)) else { continue };
+            if self.remote.look(named).await?.is_none() {
+                report.damaged.push(format!("{named}: is missing"));
+                self.publish_anew(ledger)?;
             }
         }
         Ok(())
+    }
+
+    /// Has the next pass write a head, also when nothing is new.
+    fn publish_anew(&self, ledger: &mut Ledger) -> Result<(), OffsiteError> {
+        let Some(published) = ledger.published.clone() else { return Ok(()) };
+        ledger
+            .note_published(Published { at: 0, ..published })
+            .map_err(OffsiteError::disk("write down what was read back"))
     }
 }
 

@@ -2,10 +2,11 @@
 //! machine. It knows files and folders that never change once they are there, and nothing of what is in them.
 //!
 //! Read in this order: `formats` (what lies at a target), `items` (what lies here), `mirror` (from here to there),
-//! `recover` (from there to here), `remote` (requests that end).
+//! `history` and `recover` (from there to here), `remote` (requests that end).
 
 mod error;
 mod formats;
+mod history;
 mod http;
 mod items;
 mod keep;
@@ -17,6 +18,7 @@ mod owner;
 mod pace;
 mod recover;
 mod remote;
+mod said;
 mod seal;
 mod target;
 #[cfg(test)]
@@ -24,7 +26,8 @@ mod tests;
 mod tree;
 
 pub use error::{OffsiteError, RemoteFault};
+pub use history::{Found, History};
 pub use limits::Limits;
 pub use offsite::Mirror;
-pub use recover::{Copies, Progress};
+pub use recover::{Copies, Lost, Progress};
 pub use seal::{Keys, new_identity};

@@ -15,7 +15,9 @@ use trackbed_core::{Digest, Timestamp};
 use trackbed_stdx::{files, random};
 
 use crate::error::{OffsiteError, RemoteFault};
-use crate::formats::{self, Catalogue, FORMAT, HEAD, Head, Kind, Named, OBJECTS, Owner};
+use crate::formats::{
+    self, CATALOGUES, Catalogue, FORMAT, HEAD, HEADS, Head, Kind, Named, OBJECTS, Owner, STATES,
+};
 use crate::items::{self, Item};
 use crate::ledger::{Held, Ledger, Published};
 use crate::remote::{Fill, Remote, Sent};
@@ -57,17 +59,25 @@ impl Pass<'_> {
     /// Runs the pass.
     pub(crate) async fn run(&self, ledger: &mut Ledger) -> Result<MirrorReport, OffsiteError> {
         let owner = owner::check(self.remote, self.keys, self.box_id).await?;
-        let head = owner::read_head(self.remote, self.keys).await?;
-        self.check_head(ledger, head.as_ref().map(|(head, _)| head))?;
-        if let Some((head, _)) = &head
+        let mut report = MirrorReport::default();
+        let (mut head, mut version) = (None, None);
+        match owner::find_head(self.remote, self.keys).await? {
+            None => {}
+            Some((Err(error), _)) if error.fault() != Some(RemoteFault::Damaged) => return Err(error),
+            // The box itself is whole: it writes another one in its place.
+            Some((Err(error), found)) => {
+                report.damaged.push(format!("{HEAD}: {error}"));
+                version = Some(found);
+            }
+            Some((Ok(read), found)) => (head, version) = (Some(read), Some(found)),
+        }
+        self.check_head(ledger, head.as_ref())?;
+        if let Some(head) = &head
             && ledger.held.is_empty()
         {
-            self.learn(ledger, head).await?;
+            self.learn(ledger, head, &mut report).await?;
         }
-        let mut report = MirrorReport::default();
         let strays = self.compare_with_list(ledger, &mut report).await?;
-        let mut seen = head.as_ref().map_or(0, |(head, _)| head.sequence);
-        let mut is_published = false;
         for round in 0.. {
             let state = self.copy_state().await?;
             let items = self.items().await?;
@@ -76,11 +86,7 @@ impl Pass<'_> {
                 continue;
             }
             if vanished {
-                return Err(OffsiteError::Remote {
-                    attempt: "finish a pass".into(),
-                    reason: "files vanish while they are sent".into(),
-                    fault: RemoteFault::Passing,
-                });
+                return Err(OffsiteError::passing("finish a pass", "files vanish while they are sent"));
             }
             report.objects = items.len() as u64;
             report.bytes =
@@ -89,19 +95,25 @@ impl Pass<'_> {
                 .iter()
                 .filter_map(|item| ledger.held.get(&item.path).map(|held| held.entry(&item.path)));
             let catalogue = formats::encode(&Catalogue { format: FORMAT, entries: entries.collect() });
-            if self.is_new(ledger, &catalogue, &state, head.as_ref().map(|(head, _)| head)) {
-                seen = self.publish(ledger, &owner, head, catalogue, &state, &mut report).await?;
-                is_published = true;
+            if self.is_new(ledger, &catalogue, &state, head.as_ref()) {
+                let last = match &head {
+                    Some(head) => head.sequence,
+                    None => self.highest_number().await?,
+                };
+                let last = last.max(ledger.published.as_ref().map_or(0, |published| published.sequence));
+                let publish = self.publish(ledger, &owner, last + 1, version, catalogue, &state);
+                head = Some(publish.await?);
+                report.read_back += 4;
+                report.is_new = true;
             }
-            report.sequence = seen;
-            report.is_new = is_published;
+            report.sequence = head.as_ref().map_or(0, |head| head.sequence);
             let now = self.target_now().await?;
             self.part_with(ledger, &items, &strays, now)?;
             break;
         }
         let now = self.target_now().await?;
         self.read_back_sample(ledger, now, &mut report).await?;
-        self.prune(ledger, now, &mut report).await?;
+        self.prune(ledger, head.as_ref(), now, &mut report).await?;
         self.note(ledger.rewrite())?;
         Ok(report)
     }
@@ -128,9 +140,28 @@ impl Pass<'_> {
         ))
     }
 
+    /// Returns the highest number that a head at the target ever had, as far as earlier ones are still there.
+    async fn highest_number(&self) -> Result<u64, OffsiteError> {
+        let listed = self.remote.list(HEADS).await?;
+        let stems = listed.iter().filter_map(|meta| formats::stem_of(HEADS, meta.location.as_ref()));
+        Ok(stems.filter_map(formats::number_of).max().unwrap_or_default())
+    }
+
     /// Learns from the catalogue at the target what is there, when this box does not know.
-    async fn learn(&self, ledger: &mut Ledger, head: &Head) -> Result<(), OffsiteError> {
-        let catalogue: Catalogue = fetch_named(self.remote, self.keys, &head.catalogue).await?;
+    async fn learn(
+        &self,
+        ledger: &mut Ledger,
+        head: &Head,
+        report: &mut MirrorReport,
+    ) -> Result<(), OffsiteError> {
+        let catalogue: Catalogue = match fetch_named(self.remote, self.keys, &head.catalogue).await {
+            Err(error) if error.is_about_the_object() => {
+                // Then all of it is sent again.
+                report.damaged.push(format!("{}: {error}", head.catalogue.object));
+                return Ok(());
+            }
+            other => other?,
+        };
         for entry in catalogue.entries {
             let held = Held {
                 object: entry.named.object,
@@ -293,27 +324,24 @@ impl Pass<'_> {
         is_stale || !is_there || !is_same
     }
 
-    /// Writes state, catalogue and head, and reads each back. Returns the number of the head.
+    /// Writes state, catalogue and head, and reads each back. `version` is that of the head it replaces. Returns the head.
     async fn publish(
         &self,
         ledger: &mut Ledger,
         owner: &Owner,
-        head: Option<(Head, UpdateVersion)>,
+        sequence: u64,
+        version: Option<UpdateVersion>,
         catalogue: Vec<u8>,
         state: &CopiedState,
-        report: &mut MirrorReport,
-    ) -> Result<u64, OffsiteError> {
-        let noted = ledger.published.as_ref().map_or(0, |published| published.sequence);
-        let sequence = head.as_ref().map_or(0, |(head, _)| head.sequence).max(noted) + 1;
+    ) -> Result<Head, OffsiteError> {
         let catalogue_digest = digest_of(&catalogue);
-        let folder = state.folder.clone();
+        let (folder, stem) = (state.folder.clone(), formats::new_stem(sequence));
         let state_named = self
-            .send_named(formats::state_name(sequence), Arc::new(move |to| tree::pack(&folder, to)))
+            .send_named(formats::object_of(STATES, &stem), Arc::new(move |to| tree::pack(&folder, to)))
             .await?;
         let catalogue_named = self
-            .send_named(formats::catalogue_name(sequence), Arc::new(move |to| to.write_all(&catalogue)))
+            .send_named(formats::object_of(CATALOGUES, &stem), Arc::new(move |to| to.write_all(&catalogue)))
             .await?;
-        report.read_back += 2;
         let new = Head {
             format: FORMAT,
             box_id: self.box_id.to_owned(),
@@ -335,9 +363,9 @@ impl Pass<'_> {
         };
         // Before it is written, so that this box knows its own head again after a crash.
         self.note(ledger.note_published(published.clone()))?;
-        let mode = match head {
+        let mode = match version {
             _ if !owner.replaces_conditionally => PutMode::Overwrite,
-            Some((_, version)) => PutMode::Update(version),
+            Some(version) => PutMode::Update(version),
             None => PutMode::Create,
         };
         let sealed = seal::seal_small(self.keys, &plain)?;
@@ -346,17 +374,21 @@ impl Pass<'_> {
             _ => {}
         }
         // What is there now decides, also when the answer to the write was lost.
-        let there = owner::read_head(self.remote, self.keys).await?;
-        if there.is_none_or(|(there, _)| there != new) {
+        let there = match owner::find_head(self.remote, self.keys).await? {
+            Some((head, _)) => Some(head?),
+            None => None,
+        };
+        if there.is_none_or(|there| there != new) {
             return Err(OffsiteError::refused(
                 "somebody else wrote a head to the target at the same time",
                 "was the data directory copied, or taken over elsewhere? `trackbed backup target show` says who owns it",
             ));
         }
-        report.read_back += 1;
+        // Only now: what lies there was the newest once. A pass that ends before writes another head.
+        self.send_named(formats::object_of(HEADS, &stem), Arc::new(move |to| to.write_all(&plain))).await?;
         let at = self.target_now().await?;
         self.note(ledger.note_published(Published { at, ..published }))?;
-        Ok(sequence)
+        Ok(new)
     }
 
     async fn send_named(&self, object: String, fill: Fill) -> Result<Named, OffsiteError> {
@@ -428,6 +460,19 @@ pub(crate) async fn fetch_named<T: serde::de::DeserializeOwned>(
     keys: &Keys,
     named: &Named,
 ) -> Result<T, OffsiteError> {
+    let (bytes, measured) = fetch_whole(remote, keys, &named.object).await?;
+    if measured.digest != named.digest {
+        return Err(OffsiteError::damaged(&named.object, "it is not what the head names"));
+    }
+    formats::decode(&named.object, &bytes)
+}
+
+/// Reads a document of ours into memory.
+pub(crate) async fn fetch_whole(
+    remote: &Remote,
+    keys: &Keys,
+    object: &str,
+) -> Result<(Vec<u8>, Measured), OffsiteError> {
     let sink = || {
         |from: &mut dyn io::Read| {
             let mut measure = Measure::new(Vec::new());
@@ -435,11 +480,7 @@ pub(crate) async fn fetch_named<T: serde::de::DeserializeOwned>(
             Ok(measure.finish())
         }
     };
-    let (bytes, measured) = remote.fetch(&named.object, keys, sink).await?;
-    if measured.digest != named.digest {
-        return Err(OffsiteError::damaged(&named.object, "it is not what the head names"));
-    }
-    formats::decode(&named.object, &bytes)
+    remote.fetch(object, keys, sink).await
 }
 
 /// Runs blocking work on a thread.

@@ -87,8 +87,14 @@ impl Offsite for Mirror {
         let _turn = self.turn.lock().await;
         let (remote, keys) = self.remote(target, Folder::MayBeMade)?;
         let remote = remote.impatient(CLAIM_LIMIT);
-        owner::claim(&remote, &keys, &self.data_dir, ownership, conditional, now).await?;
-        Ok(())
+        let claimed = owner::claim(&remote, &keys, &self.data_dir, ownership, conditional, now).await;
+        claimed.map(drop).map_err(|error| {
+            let hint = error.hint().unwrap_or_else(|| {
+                "the target was not set: check the address, and set it once more when its store answers"
+                    .into()
+            });
+            PortError { message: error.to_string(), hint: Some(hint) }
+        })
     }
 
     async fn missing(&self, target: &OffsiteTarget) -> Result<Missing, PortError> {

@@ -66,19 +66,26 @@ pub(crate) async fn read(remote: &Remote) -> Result<Option<(Owner, UpdateVersion
     Ok(Some((formats::decode(OWNER, &bytes)?, version)))
 }
 
-/// Reads the newest head; none when there is none yet.
-pub(crate) async fn read_head(
+/// Reads the newest head; none when there is none. The version is known also of one that cannot be used.
+pub(crate) async fn find_head(
     remote: &Remote,
     keys: &Keys,
-) -> Result<Option<(Head, UpdateVersion)>, OffsiteError> {
+) -> Result<Option<(Result<Head, OffsiteError>, UpdateVersion)>, OffsiteError> {
     let Some((bytes, version)) = remote.find(HEAD).await? else { return Ok(None) };
-    let plain = seal::open_small(keys, HEAD, &bytes)?;
-    Ok(Some((formats::decode(HEAD, &plain)?, version)))
+    let head = seal::open_small(keys, HEAD, &bytes).and_then(|plain| formats::decode(HEAD, &plain));
+    Ok(Some((head, version)))
 }
 
 /// Refuses unless the prefix belongs to this box and this key.
 pub(crate) async fn check(remote: &Remote, keys: &Keys, box_id: &str) -> Result<Owner, OffsiteError> {
-    let Some((owner, _)) = read(remote).await? else {
+    let found = read(remote).await.map_err(|error| match error.fault() {
+        Some(RemoteFault::Damaged) => OffsiteError::refused(
+            format!("nobody can say whose target it is: {error}"),
+            "if no other box writes there, `trackbed backup target set … --take-over` writes it anew",
+        ),
+        _ => error,
+    })?;
+    let Some((owner, _)) = found else {
         return Err(OffsiteError::refused(
             "the target belongs to nobody any more: `owner.json` is gone",
             "if the copies were removed on purpose, set the target again: `trackbed backup target set`",
@@ -122,15 +129,23 @@ pub(crate) async fn claim(
     conditional: Conditional,
     now: Timestamp,
 ) -> Result<String, OffsiteError> {
-    let found = read(remote).await?;
-    if let Some((owner, _)) = &found {
-        check_key(owner, keys)?;
-        let own = find_box(data_dir)?;
-        if ownership == Ownership::Respect {
-            return match own {
-                Some(box_id) if box_id == owner.box_id => Ok(box_id),
-                _ => Err(belongs_to_another(owner)),
-            };
+    let found = remote.find(OWNER).await?;
+    if let Some((bytes, _)) = &found {
+        match formats::decode::<Owner>(OWNER, bytes) {
+            // Whoever takes over need not know from whom.
+            Err(error) if ownership == Ownership::TakeOver && error.fault() == Some(RemoteFault::Damaged) => {
+            }
+            Err(error) => return Err(error),
+            Ok(owner) => {
+                check_key(&owner, keys)?;
+                let own = find_box(data_dir)?;
+                if ownership == Ownership::Respect {
+                    return match own {
+                        Some(box_id) if box_id == owner.box_id => Ok(box_id),
+                        _ => Err(belongs_to_another(&owner)),
+                    };
+                }
+            }
         }
     }
     let conditions = probe(remote).await?;

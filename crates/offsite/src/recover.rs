@@ -13,7 +13,8 @@ use trackbed_core::{Digest, Timestamp};
 use trackbed_stdx::files;
 
 use crate::error::OffsiteError;
-use crate::formats::{Catalogue, CatalogueEntry, Head, Kind, Named, OWNER, Owner};
+use crate::formats::{Catalogue, CatalogueEntry, Head, Kind, Named, OWNER};
+use crate::history::nothing;
 use crate::limits::Limits;
 use crate::mirror::{blocking, fetch_named};
 use crate::remote::Remote;
@@ -24,11 +25,21 @@ use crate::{owner, target, tree};
 /// The copies of a box, opened.
 #[derive(Debug)]
 pub struct Copies {
-    remote: Remote,
-    keys: Keys,
-    owner: Owner,
-    head: Head,
-    catalogue: Catalogue,
+    pub(crate) remote: Remote,
+    pub(crate) keys: Keys,
+    pub(crate) head: Head,
+    pub(crate) catalogue: Catalogue,
+}
+
+/// An object that cannot be had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lost {
+    /// What it should have become, relative to the data directory.
+    pub path: String,
+    /// Its name at the target.
+    pub object: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// How far a recovery is.
@@ -47,10 +58,10 @@ pub struct Progress {
 }
 
 impl Copies {
-    /// Reads whose copies they are and the newest head. Writes nothing.
+    /// Reads whose copies they are and the newest head, that one and no other. Writes nothing.
     ///
     /// # Errors
-    /// When there are none, the key does not fit, or the target cannot be read.
+    /// When there are none, the newest cannot be used, the key does not fit, or the target cannot be read.
     pub async fn open(
         target: &OffsiteTarget,
         data_dir: &Path,
@@ -62,29 +73,29 @@ impl Copies {
     }
 
     pub(crate) async fn of_store(remote: Remote, keys: Keys, url: &str) -> Result<Copies, OffsiteError> {
-        let nothing = |what: &str| {
-            OffsiteError::refused(
-                format!("there is nothing to recover at {url}: {what}"),
-                "check bucket and prefix; `trackbed backup target show` says them on the box that made the copies",
-            )
-        };
         let Some((owner, _)) = owner::read(&remote).await? else {
-            return Err(nothing(&format!("it has no {OWNER}")));
+            return Err(nothing(url, &format!("it has no {OWNER}")));
         };
         owner::check_key(&owner, &keys)?;
-        let Some((head, _)) = owner::read_head(&remote, &keys).await? else {
-            return Err(nothing("the first copy was not finished"));
+        let Some((head, _)) = owner::find_head(&remote, &keys).await? else {
+            return Err(nothing(url, "the first copy was not finished"));
         };
+        let head = head?;
         let catalogue = fetch_named(&remote, &keys, &head.catalogue).await?;
-        Ok(Copies { remote, keys, owner, head, catalogue })
+        Ok(Copies { remote, keys, head, catalogue })
     }
 
-    /// Returns the id of the box that the prefix belongs to.
+    /// Returns the id of the box that made them.
     pub fn box_id(&self) -> &str {
-        &self.owner.box_id
+        &self.head.box_id
     }
 
-    /// Returns the number of the newest head.
+    /// Returns who can open them: `age1…`. It is the same in all copies of a prefix, whichever boxes made them.
+    pub fn recipient(&self) -> String {
+        self.keys.recipient()
+    }
+
+    /// Returns the number of their head.
     pub fn sequence(&self) -> u64 {
         self.head.sequence
     }
@@ -94,26 +105,32 @@ impl Copies {
         self.head.at
     }
 
+    /// Returns the name of the object that holds the state.
+    pub fn state_object(&self) -> &str {
+        &self.head.state.object
+    }
+
     /// Returns where the data directory of the box was.
     pub fn data_dir(&self) -> &str {
         &self.head.data_dir
     }
 
-    /// Returns the paths of what [`Copies::fetch_all`] brings, relative to the data directory.
+    /// Returns the paths of what [`Copies::fetch`] brings, relative to the data directory.
     pub fn paths(&self) -> impl Iterator<Item = &str> {
         self.catalogue.entries.iter().map(|entry| entry.path.as_str())
     }
 
-    /// Brings those objects that `wanted` says into their places below a data directory, each verified.
+    /// Brings those objects that `wanted` says into their places below a data directory, each verified. Those that are
+    /// damaged or missing are left out and returned.
     ///
     /// # Errors
-    /// When an object is damaged or missing, the target cannot be read, or the disk refuses. What is in its place stays.
+    /// When the target cannot be read, or the disk refuses. What is in its place stays.
     pub async fn fetch(
         &self,
         data_dir: &Path,
         wanted: impl Fn(&str) -> bool,
         mut on_progress: impl FnMut(Progress),
-    ) -> Result<Progress, OffsiteError> {
+    ) -> Result<(Progress, Vec<Lost>), OffsiteError> {
         let entries: Vec<&CatalogueEntry> =
             self.catalogue.entries.iter().filter(|entry| wanted(&entry.path)).collect();
         let mut progress = Progress {
@@ -123,17 +140,26 @@ impl Copies {
         };
         on_progress(progress);
         // In the order in which they were sent: what refers to others comes after them.
-        let fetches: Vec<_> =
-            entries.into_iter().map(|entry| self.fetch_entry(data_dir, entry).boxed()).collect();
+        let fetch = |entry| async move { (entry, self.fetch_entry(data_dir, entry).await) };
+        let fetches: Vec<_> = entries.into_iter().map(|entry| fetch(entry).boxed()).collect();
         let mut fetches = stream::iter(fetches).buffered(self.remote.limits().objects_at_once);
-        while let Some(fetched) = fetches.next().await {
-            let (bytes, was_there) = fetched?;
+        let mut lost = Vec::new();
+        while let Some((entry, fetched)) = fetches.next().await {
+            let (bytes, was_there) = match fetched {
+                Err(error) if error.is_about_the_object() => {
+                    let object = entry.named.object.clone();
+                    let reason = error.fault_of_object(&object);
+                    lost.push(Lost { path: entry.path.clone(), object, reason });
+                    continue;
+                }
+                other => other?,
+            };
             progress.objects += 1;
             progress.bytes += bytes;
             progress.kept += u64::from(was_there);
             on_progress(progress);
         }
-        Ok(progress)
+        Ok((progress, lost))
     }
 
     /// Brings one object into its place. Returns its bytes, and whether it was there already.
@@ -187,14 +213,21 @@ impl Copies {
     /// Brings the state into a folder of its own: `state.db` and `key`. What was in the folder is replaced.
     ///
     /// # Errors
-    /// As [`Copies::fetch`].
-    pub async fn fetch_state(&self, folder: &Path) -> Result<(), OffsiteError> {
+    /// When the target cannot be read, or the disk refuses. A state that is damaged or missing is returned.
+    pub async fn fetch_state(&self, folder: &Path) -> Result<Option<Lost>, OffsiteError> {
         let entry = CatalogueEntry {
             path: folder.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             kind: Kind::Tree,
             named: self.head.state.clone(),
         };
-        self.fetch_entry(folder.parent().unwrap_or(folder), &entry).await.map(drop)
+        match self.fetch_entry(folder.parent().unwrap_or(folder), &entry).await {
+            Err(error) if error.is_about_the_object() => {
+                let (path, object) = (entry.path, entry.named.object);
+                let reason = error.fault_of_object(&object);
+                Ok(Some(Lost { path, object, reason }))
+            }
+            other => other.map(|_| None),
+        }
     }
 
     /// Makes the prefix the recovered box's: the one that made the copies refuses to go on, should it still live.

@@ -16,9 +16,10 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 use trackbed_stdx::backoff;
 
-use crate::error::{OffsiteError, RemoteFault, fault_of};
+use crate::error::{OffsiteError, RemoteFault};
 use crate::limits::Limits;
 use crate::pace::Pace;
+use crate::said::said;
 use crate::seal::{self, Arriving, Keys, Measured, OpenError};
 
 /// Most bytes of an object that is read into memory: owner and head are below one KiB.
@@ -82,7 +83,7 @@ impl Remote {
             if error.fault() != Some(RemoteFault::Passing) || Instant::now() + wait >= give_up {
                 return Err(error);
             }
-            tracing::debug!(%error, tries, "trying again");
+            tracing::info!(%error, "trying again");
             tokio::time::sleep(wait).await;
             tries += 1;
         }
@@ -237,7 +238,7 @@ impl Remote {
         let there = self.request(&attempt, self.limits.request, self.store.head(&place)).await?;
         if there.size != stored_bytes {
             let reason = format!("{stored_bytes} bytes were sent, and {} are there", there.size);
-            return Err(OffsiteError::Remote { attempt, reason, fault: RemoteFault::Passing });
+            return Err(OffsiteError::passing(attempt, reason));
         }
         Ok(Sent { measured, stored_bytes })
     }
@@ -315,7 +316,7 @@ impl Remote {
         drop(chunks);
         if came != whole {
             let reason = format!("{came} of {whole} bytes came");
-            return Err(OffsiteError::Remote { attempt, reason, fault: RemoteFault::Passing });
+            return Err(OffsiteError::passing(attempt, reason));
         }
         match opening.await {
             Ok(Ok(done)) => Ok(done),
@@ -336,14 +337,6 @@ fn path(name: &str) -> object_store::Result<ObjectPath> {
     Ok(ObjectPath::parse(name)?)
 }
 
-fn said(attempt: &str, error: &object_store::Error) -> OffsiteError {
-    OffsiteError::Remote { attempt: attempt.to_owned(), reason: error.to_string(), fault: fault_of(error) }
-}
-
 fn late(attempt: &str, limit: Duration) -> OffsiteError {
-    OffsiteError::Remote {
-        attempt: attempt.to_owned(),
-        reason: format!("the target gave no answer within {} s", limit.as_secs()),
-        fault: RemoteFault::Passing,
-    }
+    OffsiteError::passing(attempt, format!("the target gave no answer within {} s", limit.as_secs()))
 }

@@ -9,6 +9,7 @@ mod given;
 mod peer;
 mod pieces;
 mod recover;
+mod recover_tell;
 mod remote_drill;
 mod routes;
 mod serve;
@@ -16,6 +17,6 @@ mod serve;
 mod tests;
 
 pub use edge_keeper::reload_edge;
-pub use recover::{RecoverConfig, recover};
+pub use recover::{RecoverAt, RecoverConfig, list_copies, recover};
 pub use serve::{ServeConfig, serve};
-pub use trackbed_core::Secret;
+pub use trackbed_core::{Secret, Timestamp};

@@ -69,7 +69,10 @@ impl FromTarget {
                 .is_none_or(|packs| name.split_once('.').is_some_and(|(id, _)| packs.contains(id))),
             None => path.strip_prefix(&folder).is_some_and(|rest| rest.starts_with('.')),
         };
-        let fetched = copies.fetch(place, is_needed, |_| {}).await?;
+        let (fetched, lost) = copies.fetch(place, is_needed, |_| {}).await?;
+        if let Some(lost) = lost.into_iter().next() {
+            return Ok((fetched.bytes, ProofVerdict::Broken { reason: lost.reason }));
+        }
         let proof = LocalVolumes::new(place).prove(data).await?;
         Ok((fetched.bytes, proof.verdict))
     }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use trackbed_cli::{Invocation, RecoverArgs};
-use trackbed_server::{RecoverConfig, Secret, ServeConfig};
+use trackbed_server::{RecoverAt, RecoverConfig, Secret, ServeConfig, Timestamp};
 
 fn main() -> ExitCode {
     // The shim comes first, before anything is allocated or any thread runs: there is one for each instance.
@@ -74,11 +74,21 @@ fn recover(arguments: RecoverArgs) -> ExitCode {
             identity: Secret::new(key),
             bandwidth_bytes: arguments.bandwidth_bytes,
             take_over: arguments.take_over,
+            at: match arguments.at {
+                None => RecoverAt::Newest,
+                Some(trackbed_cli::RecoverAt::Number(number)) => RecoverAt::Number(number),
+                Some(trackbed_cli::RecoverAt::Time(at)) => RecoverAt::Time(Timestamp(at)),
+            },
         };
         let runtime = runtime.context("cannot start the runtime")?;
-        let recovered = runtime.block_on(trackbed_server::recover(config));
+        let done = match arguments.listing {
+            None => runtime.block_on(trackbed_server::recover(config)),
+            Some(listing) => runtime
+                .block_on(trackbed_server::list_copies(config))
+                .and_then(|copies| trackbed_cli::show_copies(&copies, listing)),
+        };
         runtime.shutdown_background();
-        recovered
+        done
     });
     report(recovered)
 }
@@ -148,7 +158,10 @@ fn start_log() {
     use tracing_subscriber::layer::SubscriberExt;
     use tracing_subscriber::util::SubscriberInitExt;
     let asked = std::env::var("TRACKBED_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
-    let targets = asked.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
+    // Each request to an object store that is tried again is no event; what became of it is.
+    let usual =
+        || Targets::new().with_default(LevelFilter::INFO).with_target("object_store", LevelFilter::WARN);
+    let targets = asked.unwrap_or_else(usual);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
     tracing_subscriber::registry().with(targets).with(lines).init();
 }

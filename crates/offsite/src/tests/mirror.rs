@@ -37,17 +37,25 @@ async fn a_change_of_the_state_alone_makes_a_new_head() {
 }
 
 #[tokio::test]
-async fn nothing_is_written_before_what_it_refers_to_and_the_head_comes_last() {
+async fn nothing_is_written_before_what_it_refers_to_and_the_heads_come_last() {
     let this = TestBox::new();
     this.claim().await.unwrap();
     this.pass().await.unwrap();
     let written = this.store.written.lock().unwrap().clone();
     let place = |name: &str| written.iter().position(|at| at.contains(name)).unwrap();
-    let order =
-        ["one.pack", "one.index", "rp_a.content.json", "rp_a.age", "states/", "catalogues/", "head.age"]
-            .map(place);
+    let order = [
+        "one.pack",
+        "one.index",
+        "rp_a.content.json",
+        "rp_a.age",
+        "states/",
+        "catalogues/",
+        "head.age",
+        "heads/",
+    ]
+    .map(place);
     assert!(order.is_sorted(), "{written:?}");
-    assert_eq!(order[6], written.len() - 1);
+    assert_eq!(order[7], written.len() - 1);
 }
 
 #[tokio::test]
@@ -189,4 +197,40 @@ async fn a_file_that_was_written_again_is_sent_beside_the_old_one() {
     assert_eq!(this.recovered().await, this.expected());
     let place = tempfile::tempdir().unwrap();
     old.fetch(place.path(), |_| true, |_| {}).await.expect("an older head finds all that it names");
+}
+
+#[tokio::test]
+async fn a_head_that_was_damaged_or_removed_is_written_anew() {
+    for spoil in [(|_| Vec::new()) as fn(Vec<u8>) -> Vec<u8>, |bytes| bytes[..bytes.len() / 2].to_vec()] {
+        for ledger_is_lost in [false, true] {
+            let this = TestBox::new();
+            this.claim().await.unwrap();
+            this.pass().await.unwrap();
+            this.spoil(&ObjectPath::from("head.age"), spoil).await;
+            if ledger_is_lost {
+                std::fs::remove_file(this.path().join("offsite/ledger")).unwrap();
+            }
+            let pass = this.pass().await.unwrap();
+            assert_eq!((pass.is_new, pass.sequence), (true, 2), "{pass:?}");
+            assert_eq!(this.recovered().await, this.expected());
+            let pass = this.pass().await.unwrap();
+            assert!(!pass.is_new && pass.damaged.is_empty(), "{pass:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_state_or_catalogue_that_was_removed_is_reported_and_written_anew() {
+    for folder in ["states", "catalogues"] {
+        let this = TestBox::new();
+        this.claim().await.unwrap();
+        this.pass().await.unwrap();
+        let name = this.object(&format!("{folder}/000000000001-")).await;
+        this.spoil(&name, |_| Vec::new()).await;
+        let pass = this.pass().await.unwrap();
+        assert_eq!(pass.damaged, [format!("{name}: is missing")]);
+        let pass = this.pass().await.unwrap();
+        assert!(pass.is_new && pass.damaged.is_empty(), "{pass:?}");
+        assert_eq!(this.recovered().await, this.expected());
+    }
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, reason = "a fixture needs no crash safety")]
 
 mod faults;
+mod history;
 mod mirror;
 mod owner;
 mod recover;
@@ -13,12 +14,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::TryStreamExt;
+use object_store::path::Path as ObjectPath;
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutPayload};
 use tempfile::TempDir;
 use trackbed_core::offsite::MirrorReport;
 use trackbed_core::ports::{Conditional, Ownership, PortError, StateCopy};
 use trackbed_core::{Secret, Timestamp};
 
 use crate::error::OffsiteError;
+use crate::history::History;
 use crate::limits::Limits;
 use crate::offsite::Mirror;
 use crate::owner as owning;
@@ -108,12 +113,37 @@ impl TestBox {
         Copies::of_store(self.remote(), self.keys.clone(), URL).await
     }
 
+    pub(crate) async fn history(&self) -> Result<History, OffsiteError> {
+        History::of_store(self.remote(), self.keys.clone(), URL).await
+    }
+
+    /// Returns the name of the one object in a folder of the target whose name begins so.
+    pub(crate) async fn object(&self, beginning: &str) -> ObjectPath {
+        let (folder, _) = beginning.rsplit_once('/').unwrap();
+        let listed: Vec<ObjectMeta> =
+            self.store.inner.list(Some(&ObjectPath::from(folder))).try_collect().await.unwrap();
+        let mut named = listed.into_iter().map(|meta| meta.location);
+        named.find(|name| name.as_ref().starts_with(beginning)).unwrap_or_else(|| panic!("{beginning}"))
+    }
+
+    /// Replaces an object at the target by what becomes of its bytes; nothing removes it.
+    pub(crate) async fn spoil(&self, name: &ObjectPath, change: impl FnOnce(Vec<u8>) -> Vec<u8>) {
+        let bytes = self.store.inner.get(name).await.unwrap().bytes().await.unwrap().to_vec();
+        let spoilt = change(bytes);
+        if spoilt.is_empty() {
+            self.store.inner.delete(name).await.unwrap();
+        } else {
+            self.store.inner.put(name, PutPayload::from(spoilt)).await.unwrap();
+        }
+    }
+
     /// Recovers into an empty place and returns the files that are there then, by path.
     pub(crate) async fn recovered(&self) -> BTreeMap<String, String> {
         let place = tempfile::tempdir().unwrap();
         let copies = self.open().await.unwrap();
-        copies.fetch(place.path(), |_| true, |_| {}).await.unwrap();
-        copies.fetch_state(&place.path().join("state")).await.unwrap();
+        let (_, lost) = copies.fetch(place.path(), |_| true, |_| {}).await.unwrap();
+        assert_eq!(lost, []);
+        assert_eq!(copies.fetch_state(&place.path().join("state")).await.unwrap(), None);
         files_below(place.path())
     }
 

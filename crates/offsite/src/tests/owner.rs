@@ -100,3 +100,17 @@ async fn a_claim_whose_answer_is_lost_is_a_claim() {
     this.pass().await.unwrap();
     assert_eq!(this.store.hits(), 1);
 }
+
+#[tokio::test]
+async fn who_owns_a_prefix_can_be_written_anew_when_nobody_can_read_it() {
+    let this = TestBox::new();
+    this.claim().await.unwrap();
+    this.pass().await.unwrap();
+    this.spoil(&"owner.json".into(), |bytes| bytes[..10].to_vec()).await;
+    let error = this.pass().await.unwrap_err();
+    assert!(refusal(&error).contains("--take-over"), "{error}");
+    assert!(this.claim().await.is_err(), "somebody else may own it");
+    this.claim_as(Ownership::TakeOver, Conditional::Required).await.unwrap();
+    this.pass().await.unwrap();
+    assert_eq!(this.recovered().await, this.expected());
+}
