@@ -102,6 +102,11 @@ impl World {
         self.lock().disk.broken.insert(point.clone());
     }
 
+    /// Takes [`World::break_point`] back.
+    pub fn mend_point(&self, point: &RestorePointId) {
+        self.lock().disk.broken.remove(point);
+    }
+
     /// Lets reading and writing all the data of a volume take so long.
     pub fn slow_data(&self, takes: Duration) {
         self.lock().disk.takes = Some(takes);

@@ -215,13 +215,13 @@ fn removed_for(volume: &Volume, now: Timestamp) -> Duration {
     volume.removed_at.map_or(Duration::ZERO, |at| now.since(at))
 }
 
-/// Returns the points of deployments that are under way or whose stages still lie there.
+/// Returns the points of deployments that are under way or whose stages still lie there, and those to which data is yet to
+/// go back.
 fn referred_points(db: &Db<'_>) -> Result<HashSet<RestorePointId>, StoreError> {
     let deployments = db.list_all_unfinished()?.into_iter().chain(db.list_with_stages()?);
-    Ok(deployments
-        .flat_map(|deployment| deployment.points().collect::<Vec<_>>())
-        .map(|wish| wish.point)
-        .collect())
+    let named = deployments.flat_map(|deployment| deployment.points().collect::<Vec<_>>());
+    let live = db.list_services()?.into_iter().filter_map(|service| service.live);
+    Ok(named.chain(live.flat_map(|live| live.unsettled)).map(|wish| wish.point).collect())
 }
 
 /// Returns the points that a rollback with data may want.

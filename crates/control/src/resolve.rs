@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use trackbed_core::deployment::{Adoption, DataWish, Deployment, DeploymentKind, DeploymentState};
 use trackbed_core::release::Release;
 use trackbed_core::restore_point::RestorePoint;
-use trackbed_core::service::Service;
+use trackbed_core::service::{Live, Service};
 use trackbed_core::volume::Volume;
 use trackbed_core::{Digest, Name, RestorePointId, Timestamp};
 use trackbed_store::{Db, StoreError};
@@ -63,6 +63,57 @@ macro_rules! allowed {
 }
 
 pub(crate) fn resolve(db: &Db<'_>, service: &Service, wish: DeploymentWish) -> Answer<Resolved> {
+    let is_restart = matches!(wish, DeploymentWish::Restart);
+    let mut wanted = allowed!(resolve_wish(db, service, wish)?);
+    let Some(live) = service.live.clone().filter(|live| !live.unsettled.is_empty()) else {
+        return Ok(Ok(wanted));
+    };
+    if is_restart {
+        // Asked for by name, and after the failure: the data as it is counts from now on.
+        let given_up = live.given_up.as_ref().map(|_| ACCEPTED.to_owned());
+        db.set_live(&service.id, &Live { unsettled: Vec::new(), given_up, ..live })?;
+    } else if wanted.kind == DeploymentKind::Restore {
+        // The owner named one volume; the others go back to where they could not be put.
+        let others = live.unsettled.into_iter();
+        let others: Vec<_> =
+            others.filter(|before| wanted.restore.iter().all(|wish| wish.volume != before.volume)).collect();
+        wanted.restore.extend(others);
+    } else if let Some((message, hint)) = refuse_unsettled(db, service, &wanted.restore)? {
+        return Ok(Err(conflict(message, &hint)));
+    }
+    Ok(Ok(wanted))
+}
+
+/// Why a release is not started by itself whose owner has taken the data as it is, until it has started once.
+const ACCEPTED: &str = "its data could not be put back after a deployment that failed; trackbed restart, asked for since, \
+                        takes the data as it is";
+
+/// Says why nothing is deployed on data that a failed deployment may have changed, and the ways out. None when all of it
+/// goes back with the wishes.
+pub(crate) fn refuse_unsettled(
+    db: &Db<'_>,
+    service: &Service,
+    wishes: &[DataWish],
+) -> Result<Option<(String, String)>, StoreError> {
+    let unsettled = service.live.iter().flat_map(|live| &live.unsettled);
+    let mut left = unsettled.filter(|before| wishes.iter().all(|wish| wish.volume != before.volume));
+    let Some(first) = left.next() else { return Ok(None) };
+    let volumes = db.list_volumes(&service.id)?;
+    let Some(volume) = volumes.iter().find(|volume| volume.id == first.volume) else { return Ok(None) };
+    let name = &volume.name;
+    Ok(Some((
+        format!(
+            "volume `{name}` holds what a failed deployment may have left, because its data could not be put back"
+        ),
+        format!(
+            "go back to the data from before: trackbed volume restore {name} --at {}, or to another restore point; \
+             or take the data as it is: trackbed restart",
+            first.point
+        ),
+    )))
+}
+
+fn resolve_wish(db: &Db<'_>, service: &Service, wish: DeploymentWish) -> Answer<Resolved> {
     let live = service.live.as_ref().map(|live| db.load_release(&live.release)).transpose()?;
     let live = live.ok_or_else(|| {
         let message = format!("service `{}` has no live release yet", service.name);

@@ -512,6 +512,18 @@ impl Deployment {
         std::iter::once(&self.id).chain(&self.aside).chain(rehearsed)
     }
 
+    /// Returns the volumes whose data it may have changed before it was live, each with the point that holds the data from
+    /// before: what undoing it has to put back. Under `overlap` that is nothing, because the old release wrote on.
+    pub fn may_have_changed(&self) -> impl Iterator<Item = DataWish> + '_ {
+        let is_held = self.handover == Some(Handover::Held);
+        let pinned = self.pins.iter().filter(move |pin| is_held && pin.capture.is_some());
+        let changed = pinned.filter(|pin| {
+            let is_swapped = self.restore.iter().any(|wish| wish.volume == pin.volume);
+            self.step >= Step::Start || is_swapped && self.step >= Step::Swap
+        });
+        changed.map(|pin| DataWish { volume: pin.volume.clone(), point: pin.point.clone() })
+    }
+
     /// Returns whether its handover is past the point from which the old release no longer serves: it has been told to
     /// stop, or is gone.
     pub fn has_touched_old(&self) -> bool {

@@ -3,6 +3,7 @@
 use trackbed_core::deployment::{DataWish, Deployment, DeploymentKind, Pin, Rehearsal, Step};
 use trackbed_core::ids::ID_BYTES;
 use trackbed_core::ports::{PointData, PortError, StrayFile};
+use trackbed_core::service::Service;
 use trackbed_core::settings::ServiceConfig;
 use trackbed_core::volume::Volume;
 use trackbed_core::{DeploymentId, InstanceId, RestorePointId};
@@ -10,7 +11,7 @@ use trackbed_stdx::random;
 
 use super::{StepError, failed};
 use crate::control::{Control, ControlError};
-use crate::resolve::refuse_broken;
+use crate::resolve::{refuse_broken, refuse_unsettled};
 
 /// Files that an adoption moves at most: beyond that it is a tree that the app should be told to keep elsewhere.
 const ADOPTED_MAX: usize = 10_000;
@@ -47,6 +48,19 @@ pub(super) fn data(wish: &DataWish) -> PointData {
 }
 
 impl Control {
+    /// Refuses a deployment that was asked for before it was known that data could not be put back, unless it puts that
+    /// data back itself.
+    pub(super) async fn refuse_unsettled_data(
+        &self,
+        service: &Service,
+        deployment: &Deployment,
+    ) -> Result<(), StepError> {
+        let (service, wishes) = (service.clone(), deployment.restore.clone());
+        let refusal = self.inner.store.with(move |db| refuse_unsettled(db, &service, &wishes)).await?;
+        let Some((message, hint)) = refusal else { return Ok(()) };
+        Err(failed(Step::Check, PortError::new(message).hint(hint), Vec::new()))
+    }
+
     /// Refuses a deployment whose wishes for data cannot be fulfilled.
     pub(super) async fn verify_wishes(
         &self,
