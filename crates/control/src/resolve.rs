@@ -170,16 +170,18 @@ fn resolve_wish(db: &Db<'_>, service: &Service, wish: DeploymentWish) -> Answer<
             let restore = vec![DataWish { volume: point.volume, point: point.id }];
             Resolved { restore, ..Resolved::known(DeploymentKind::Restore, live) }
         }
-        DeploymentWish::Adopt { path, volume } => {
+        DeploymentWish::Adopt { paths, volume } => {
             let live = allowed!(live);
             let volumes = db.list_volumes(&service.id)?;
-            let path = allowed!(adoptable(&path, &volumes));
+            let paths = paths.iter().map(|path| adoptable(path, &volumes)).collect::<Result<Vec<_>, _>>();
+            let paths = allowed!(paths.and_then(together));
             let volume = allowed!(choose_volume(service, &volumes, volume.as_ref())).id.clone();
-            if db.list_app_links(&service.id)?.iter().any(|link| link.at == path) {
+            let links = db.list_app_links(&service.id)?;
+            if let Some(path) = paths.iter().find(|path| links.iter().any(|link| link.at == **path)) {
                 let message = format!("{path} is adopted already");
                 return Ok(Err(ControlError::Conflict { message, hint: None }));
             }
-            let adopt = Some(Adoption { path, volume });
+            let adopt = Some(Adoption { paths, volume });
             Resolved { adopt, ..Resolved::known(DeploymentKind::Restart, live) }
         }
     }))
@@ -343,6 +345,34 @@ fn adoptable(path: &str, volumes: &[Volume]) -> Result<String, ControlError> {
         }
     }
     Ok(path)
+}
+
+/// Returns paths that can be adopted into one volume at once: none twice, none below another, no two of one name.
+fn together(mut paths: Vec<String>) -> Result<Vec<String>, ControlError> {
+    paths.sort();
+    paths.dedup();
+    for (index, path) in paths.iter().enumerate() {
+        for other in &paths[index + 1..] {
+            if other.strip_prefix(path.as_str()).is_some_and(|rest| rest.starts_with('/')) {
+                return Err(ControlError::Invalid(format!(
+                    "{other} lies in {path}, which is adopted as a whole"
+                )));
+            }
+            if base_name(path) == base_name(other) {
+                let message = format!("{path} and {other} would have the same name in the volume");
+                return Err(conflict(
+                    message,
+                    "adopt one of them, rename the other, or name another volume for it",
+                ));
+            }
+        }
+    }
+    Ok(paths)
+}
+
+/// Returns the last part of a path: the name that something adopted has in its volume.
+pub(crate) fn base_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
 }
 
 fn conflict(message: String, hint: &str) -> ControlError {

@@ -12,11 +12,12 @@ use tokio::time::Instant;
 use trackbed_core::deployment::{Deployment, DeploymentKind, EventKind, Failure, Step};
 use trackbed_core::ports::StrayFile;
 use trackbed_core::service::Service;
-use trackbed_core::{InstanceId, ServiceId};
+use trackbed_core::{InstanceId, Name, ServiceId};
 
 use crate::control::{Control, ControlError};
 use crate::deploy::StepError;
 use crate::keeping::{Strays, lock};
+use crate::requests::DeploymentWish;
 use crate::words;
 
 /// The flag of a deployment that may leave databases behind: a dotted key among its overrides, with the value `true`.
@@ -28,6 +29,8 @@ const LOOK: Duration = Duration::from_secs(60);
 const INTERVAL: Duration = Duration::from_secs(10 * 60);
 /// Files that are asked for; databases come first.
 const FILES: usize = 20;
+/// Files that are looked through for databases when all of them move in; databases come first.
+const ADOPTED_AT_ONCE: usize = 1000;
 /// Databases that are named in a message.
 const NAMED: usize = 3;
 
@@ -133,7 +136,7 @@ impl Control {
             DeploymentKind::Up | DeploymentKind::Redeploy | DeploymentKind::Restart => true,
             DeploymentKind::Rollback | DeploymentKind::Restore => false,
         };
-        // Of several, one is moved in at a time; what the others are left as is told when the old instance has ended.
+        // Whoever moves some of them in knows of the others; what they are left as is told when the old instance has ended.
         let is_allowed = deployment.adopt.is_some() || may_leave_data(&deployment.overrides);
         if has_volume && is_asked_for && !is_allowed {
             return Err(StepError::Failed(Box::new(Failure {
@@ -144,7 +147,7 @@ impl Control {
                 ),
                 hint: Some(format!(
                     "move it into a volume: {}; or leave it: --allow-data-outside",
-                    mend(&databases[0])
+                    mend_all(&databases)
                 )),
                 log_tail: Vec::new(),
             })));
@@ -193,6 +196,43 @@ impl Control {
         files
     }
 
+    /// Names the databases that an adoption of all of them is about.
+    ///
+    /// # Errors
+    /// When there is no such service, nothing of it runs, or it keeps none outside its volumes.
+    pub(crate) async fn name_databases_outside(
+        &self,
+        project: &Name,
+        service: &Name,
+        wish: DeploymentWish,
+    ) -> Result<DeploymentWish, ControlError> {
+        let volume = match wish {
+            DeploymentWish::Adopt { paths, volume } if paths.is_empty() => volume,
+            other => return Ok(other),
+        };
+        let service = self.service(project, service).await?;
+        let live = service.live.as_ref().and_then(|live| live.instance.clone());
+        let Some(instance) = live else {
+            return Err(ControlError::Conflict {
+                message: format!(
+                    "nothing of service `{}` runs that could keep data outside its volumes",
+                    service.name
+                ),
+                hint: Some("start the service first: trackbed restart".into()),
+            });
+        };
+        let mut files = self.inner.engine.stray_files(&instance, ADOPTED_AT_ONCE).await?;
+        files.retain(|file| file.is_database);
+        if files.is_empty() {
+            return Err(ControlError::Conflict {
+                message: format!("service `{}` keeps no database outside its volumes", service.name),
+                hint: Some("other files move by their path: trackbed volume adopt /app/uploads".into()),
+            });
+        }
+        let paths = files.into_iter().map(|file| file.path).collect();
+        Ok(DeploymentWish::Adopt { paths, volume })
+    }
+
     fn strays_seen(&self, service: &ServiceId, instance: &InstanceId) -> Vec<StrayFile> {
         let strays = lock(&self.inner.keeping.strays);
         let seen = strays.get(service).filter(|seen| seen.instance == *instance);
@@ -212,8 +252,10 @@ pub(crate) fn settings_among(overrides: &[(String, String)]) -> Vec<(String, Str
 
 fn is_adopted(deployment: &Deployment, file: &StrayFile) -> bool {
     deployment.adopt.as_ref().is_some_and(|adoption| {
-        let rest = file.path.strip_prefix(adoption.path.trim_end_matches('/'));
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        adoption.paths.iter().any(|path| {
+            let rest = file.path.strip_prefix(path.trim_end_matches('/'));
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        })
     })
 }
 
@@ -225,6 +267,13 @@ fn named(files: &[StrayFile]) -> String {
         names.push(format!("and {} more", files.len() - NAMED));
     }
     names.join(", ")
+}
+
+fn mend_all(files: &[StrayFile]) -> String {
+    match files {
+        [only] => mend(only),
+        _ => "trackbed volume adopt --all".to_owned(),
+    }
 }
 
 fn mend(file: &StrayFile) -> String {

@@ -152,6 +152,7 @@ impl Control {
         }
         refuse_two_writers(Step::Check, &release.config, !volumes.is_empty())?;
         self.refuse_unsettled_data(service, deployment).await?;
+        self.refuse_overfull(deployment, &volumes).await?;
         self.refuse_stray_data(service, deployment).await?;
         // Taken once: after a crash in a later step, `live` may already have changed.
         if deployment.instance.is_none() {

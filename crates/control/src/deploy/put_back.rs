@@ -110,11 +110,17 @@ impl Control {
             Err(StepError::Ours(error)) => return Err(error),
             Err(StepError::Failed(failure)) => failure.reason,
         };
-        let path = deployment.adopt.as_ref().map_or("", |adoption| adoption.path.as_str());
-        let (id, at) = (deployment.service.clone(), path.to_owned());
-        self.inner.store.with(move |db| db.remove_app_link(&id, &at)).await?;
-        let text =
-            format!("{path} stays outside the volumes, and the old release starts without it: {error}");
+        let paths = deployment.adopt.as_ref().map(|adoption| adoption.paths.clone()).unwrap_or_default();
+        let text = format!(
+            "{} stays outside the volumes, and the old release starts without it: {error}",
+            paths.join(", ")
+        );
+        let id = deployment.service.clone();
+        let forgotten = self
+            .inner
+            .store
+            .with(move |db| paths.iter().try_for_each(|path| db.remove_app_link(&id, path).map(drop)));
+        forgotten.await?;
         self.event(deployment, EventKind::Warning, &text).await
     }
 
