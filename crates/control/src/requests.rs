@@ -1,8 +1,6 @@
 //! What people ask for: stored at once, done by the workers.
 
-use trackbed_core::deployment::{
-    Deployment, DeploymentKind, DeploymentState, Event, EventKind, Step, Withdrawal,
-};
+use trackbed_core::deployment::{Deployment, DeploymentState, Event, EventKind, Step, Withdrawal};
 use trackbed_core::ids::ID_BYTES;
 use trackbed_core::plan::Plan;
 use trackbed_core::ports::{PlanRequest, Source};
@@ -94,14 +92,10 @@ impl Control {
                         None => return Ok(Err(no_service(&project, &service))),
                     },
                 };
-                let wanted = match resolve(db, &found, wish)? {
-                    Ok(wanted) => wanted,
-                    Err(refusal) => return Ok(Err(refusal)),
-                };
                 let ahead = db.list_unfinished(&found.id)?;
                 let moving = ahead.iter().find(|ahead| ahead.moves_data() && !is_over(ahead));
                 if let Some(moving) = moving
-                    && !matches!(wanted.kind, DeploymentKind::Up | DeploymentKind::Redeploy)
+                    && !matches!(wish, DeploymentWish::Up { .. } | DeploymentWish::Redeploy)
                 {
                     return Ok(Err(ControlError::Conflict {
                         message: format!(
@@ -111,6 +105,10 @@ impl Control {
                         hint: Some("ask again when it has ended (trackbed status), or end it: trackbed cancel".into()),
                     }));
                 }
+                let wanted = match resolve(db, &found, wish)? {
+                    Ok(wanted) => wanted,
+                    Err(refusal) => return Ok(Err(refusal)),
+                };
                 let deployment = Deployment {
                     id,
                     service: found.id.clone(),

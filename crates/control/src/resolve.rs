@@ -5,13 +5,15 @@ use std::fmt::Write as _;
 use trackbed_core::deployment::{Adoption, DataWish, Deployment, DeploymentKind, DeploymentState};
 use trackbed_core::release::Release;
 use trackbed_core::restore_point::RestorePoint;
-use trackbed_core::service::{Live, Service};
+use trackbed_core::service::Service;
 use trackbed_core::volume::Volume;
 use trackbed_core::{Digest, Name, RestorePointId, Timestamp};
 use trackbed_store::{Db, StoreError};
 
+use crate::adoptions::{adoptable, together};
 use crate::control::ControlError;
 use crate::requests::DeploymentWish;
+use crate::unsettled::settle;
 
 /// Deployments that are looked through.
 const NEWEST: u32 = 1000;
@@ -50,7 +52,7 @@ impl Resolved {
 }
 
 /// A question of the state that may be refused.
-type Answer<T> = Result<Result<T, ControlError>, StoreError>;
+pub(crate) type Answer<T> = Result<Result<T, ControlError>, StoreError>;
 
 /// Returns the value, or hands the refusal on.
 macro_rules! allowed {
@@ -65,52 +67,8 @@ macro_rules! allowed {
 pub(crate) fn resolve(db: &Db<'_>, service: &Service, wish: DeploymentWish) -> Answer<Resolved> {
     let is_restart = matches!(wish, DeploymentWish::Restart);
     let mut wanted = allowed!(resolve_wish(db, service, wish)?);
-    let Some(live) = service.live.clone().filter(|live| !live.unsettled.is_empty()) else {
-        return Ok(Ok(wanted));
-    };
-    if is_restart {
-        // Asked for by name, and after the failure: the data as it is counts from now on.
-        let given_up = live.given_up.as_ref().map(|_| ACCEPTED.to_owned());
-        db.set_live(&service.id, &Live { unsettled: Vec::new(), given_up, ..live })?;
-    } else if wanted.kind == DeploymentKind::Restore {
-        // The owner named one volume; the others go back to where they could not be put.
-        let others = live.unsettled.into_iter();
-        let others: Vec<_> =
-            others.filter(|before| wanted.restore.iter().all(|wish| wish.volume != before.volume)).collect();
-        wanted.restore.extend(others);
-    } else if let Some((message, hint)) = refuse_unsettled(db, service, &wanted.restore)? {
-        return Ok(Err(conflict(message, &hint)));
-    }
+    allowed!(settle(db, service, is_restart, &mut wanted)?);
     Ok(Ok(wanted))
-}
-
-/// Why a release is not started by itself whose owner has taken the data as it is, until it has started once.
-const ACCEPTED: &str = "its data could not be put back after a deployment that failed; trackbed restart, asked for since, \
-                        takes the data as it is";
-
-/// Says why nothing is deployed on data that a failed deployment may have changed, and the ways out. None when all of it
-/// goes back with the wishes.
-pub(crate) fn refuse_unsettled(
-    db: &Db<'_>,
-    service: &Service,
-    wishes: &[DataWish],
-) -> Result<Option<(String, String)>, StoreError> {
-    let unsettled = service.live.iter().flat_map(|live| &live.unsettled);
-    let mut left = unsettled.filter(|before| wishes.iter().all(|wish| wish.volume != before.volume));
-    let Some(first) = left.next() else { return Ok(None) };
-    let volumes = db.list_volumes(&service.id)?;
-    let Some(volume) = volumes.iter().find(|volume| volume.id == first.volume) else { return Ok(None) };
-    let name = &volume.name;
-    Ok(Some((
-        format!(
-            "volume `{name}` holds what a failed deployment may have left, because its data could not be put back"
-        ),
-        format!(
-            "go back to the data from before: trackbed volume restore {name} --at {}, or to another restore point; \
-             or take the data as it is: trackbed restart",
-            first.point
-        ),
-    )))
 }
 
 fn resolve_wish(db: &Db<'_>, service: &Service, wish: DeploymentWish) -> Answer<Resolved> {
@@ -322,59 +280,6 @@ fn data_of(db: &Db<'_>, service: &Service, live: &Release, wanted: &Release) -> 
     Ok(Ok(wishes))
 }
 
-/// Returns the path of what may be adopted, normalised.
-fn adoptable(path: &str, volumes: &[Volume]) -> Result<String, ControlError> {
-    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
-    let is_plain = parts.iter().all(|part| *part != "." && *part != ".." && !part.contains('\0'));
-    if !path.starts_with('/') || parts.first() != Some(&"app") || parts.len() < 2 || !is_plain {
-        let wanted = "an absolute path of a file or a directory below /app, as the app sees it";
-        return Err(ControlError::Invalid(format!("`{path}` cannot be adopted: it must be {wanted}")));
-    }
-    let path = format!("/{}", parts.join("/"));
-    let is_below = |path: &str, mount: &str| {
-        path.strip_prefix(mount).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
-    for volume in volumes {
-        if is_below(&path, volume.mount.as_str()) {
-            let message = format!("{path} lies in volume `{}` already", volume.name);
-            return Err(ControlError::Conflict { message, hint: None });
-        }
-        if is_below(volume.mount.as_str(), &path) {
-            let message = format!("volume `{}` is mounted inside {path}", volume.name);
-            return Err(conflict(message, "adopt the files beside the volume one by one"));
-        }
-    }
-    Ok(path)
-}
-
-/// Returns paths that can be adopted into one volume at once: none twice, none below another, no two of one name.
-fn together(mut paths: Vec<String>) -> Result<Vec<String>, ControlError> {
-    paths.sort();
-    paths.dedup();
-    for (index, path) in paths.iter().enumerate() {
-        for other in &paths[index + 1..] {
-            if other.strip_prefix(path.as_str()).is_some_and(|rest| rest.starts_with('/')) {
-                return Err(ControlError::Invalid(format!(
-                    "{other} lies in {path}, which is adopted as a whole"
-                )));
-            }
-            if base_name(path) == base_name(other) {
-                let message = format!("{path} and {other} would have the same name in the volume");
-                return Err(conflict(
-                    message,
-                    "adopt one of them, rename the other, or name another volume for it",
-                ));
-            }
-        }
-    }
-    Ok(paths)
-}
-
-/// Returns the last part of a path: the name that something adopted has in its volume.
-pub(crate) fn base_name(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or(path)
-}
-
-fn conflict(message: String, hint: &str) -> ControlError {
+pub(crate) fn conflict(message: String, hint: &str) -> ControlError {
     ControlError::Conflict { message, hint: Some(hint.to_owned()) }
 }

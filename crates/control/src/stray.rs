@@ -12,12 +12,11 @@ use tokio::time::Instant;
 use trackbed_core::deployment::{Deployment, DeploymentKind, EventKind, Failure, Step};
 use trackbed_core::ports::StrayFile;
 use trackbed_core::service::Service;
-use trackbed_core::{InstanceId, Name, ServiceId};
+use trackbed_core::{InstanceId, ServiceId};
 
 use crate::control::{Control, ControlError};
 use crate::deploy::StepError;
 use crate::keeping::{Strays, lock};
-use crate::requests::DeploymentWish;
 use crate::words;
 
 /// The flag of a deployment that may leave databases behind: a dotted key among its overrides, with the value `true`.
@@ -29,8 +28,6 @@ const LOOK: Duration = Duration::from_secs(60);
 const INTERVAL: Duration = Duration::from_secs(10 * 60);
 /// Files that are asked for; databases come first.
 const FILES: usize = 20;
-/// Files that are looked through for databases when all of them move in; databases come first.
-const ADOPTED_AT_ONCE: usize = 1000;
 /// Databases that are named in a message.
 const NAMED: usize = 3;
 
@@ -194,43 +191,6 @@ impl Control {
         };
         files.retain(|file| file.is_database && !is_adopted(deployment, file));
         files
-    }
-
-    /// Names the databases that an adoption of all of them is about.
-    ///
-    /// # Errors
-    /// When there is no such service, nothing of it runs, or it keeps none outside its volumes.
-    pub(crate) async fn name_databases_outside(
-        &self,
-        project: &Name,
-        service: &Name,
-        wish: DeploymentWish,
-    ) -> Result<DeploymentWish, ControlError> {
-        let volume = match wish {
-            DeploymentWish::Adopt { paths, volume } if paths.is_empty() => volume,
-            other => return Ok(other),
-        };
-        let service = self.service(project, service).await?;
-        let live = service.live.as_ref().and_then(|live| live.instance.clone());
-        let Some(instance) = live else {
-            return Err(ControlError::Conflict {
-                message: format!(
-                    "nothing of service `{}` runs that could keep data outside its volumes",
-                    service.name
-                ),
-                hint: Some("start the service first: trackbed restart".into()),
-            });
-        };
-        let mut files = self.inner.engine.stray_files(&instance, ADOPTED_AT_ONCE).await?;
-        files.retain(|file| file.is_database);
-        if files.is_empty() {
-            return Err(ControlError::Conflict {
-                message: format!("service `{}` keeps no database outside its volumes", service.name),
-                hint: Some("other files move by their path: trackbed volume adopt /app/uploads".into()),
-            });
-        }
-        let paths = files.into_iter().map(|file| file.path).collect();
-        Ok(DeploymentWish::Adopt { paths, volume })
     }
 
     fn strays_seen(&self, service: &ServiceId, instance: &InstanceId) -> Vec<StrayFile> {

@@ -15,8 +15,8 @@ use trackbed_core::volume::Volume;
 use super::hold::data_patience;
 use super::stage::volume_of;
 use super::{StepError, failed};
+use crate::adoptions::base_name;
 use crate::control::{Control, ControlError};
-use crate::resolve::base_name;
 use crate::words;
 
 impl Control {

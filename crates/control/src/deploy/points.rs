@@ -11,7 +11,8 @@ use trackbed_stdx::random;
 
 use super::{StepError, failed};
 use crate::control::{Control, ControlError};
-use crate::resolve::{refuse_broken, refuse_unsettled};
+use crate::resolve::refuse_broken;
+use crate::unsettled::refuse_unsettled;
 use crate::words;
 
 /// Files that an adoption moves at most: beyond that it is a tree that the app should be told to keep elsewhere.
