@@ -45,6 +45,10 @@ pub(crate) struct Disk {
     pub(crate) places: BTreeMap<String, Content>,
     pub(crate) points: BTreeMap<PointData, Content>,
     pub(crate) broken: BTreeSet<RestorePointId>,
+    /// Points of which nobody knows what they need.
+    pub(crate) unreadable: BTreeSet<RestorePointId>,
+    /// Points at which nobody can look.
+    pub(crate) baffling: BTreeSet<RestorePointId>,
     pub(crate) stages: BTreeMap<(VolumeId, DeploymentId), bool>,
     /// Sources that requests were sent to.
     pub(crate) served: BTreeSet<Digest>,
@@ -100,6 +104,21 @@ impl World {
     /// Lets the data of a point rot.
     pub fn break_point(&self, point: &RestorePointId) {
         self.lock().disk.broken.insert(point.clone());
+    }
+
+    /// Damages what a point is listed in, so that a collection cannot tell what it needs.
+    pub fn damage_manifest(&self, point: &RestorePointId) {
+        self.lock().disk.unreadable.insert(point.clone());
+    }
+
+    /// Lets every look at a point end without a verdict.
+    pub fn baffle_point(&self, point: &RestorePointId) {
+        self.lock().disk.baffling.insert(point.clone());
+    }
+
+    /// Takes [`World::break_point`] back.
+    pub fn mend_point(&self, point: &RestorePointId) {
+        self.lock().disk.broken.remove(point);
     }
 
     /// Lets reading and writing all the data of a volume take so long.

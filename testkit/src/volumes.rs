@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use tokio::time::sleep;
 use trackbed_core::ports::{
     AdoptedFile, CaptureOrder, Collected, Depth, DiskSpace, Freezer, PointData, PortError, Staged,
-    VolumePlace, Volumes,
+    Unreadable, VolumePlace, Volumes,
 };
 use trackbed_core::restore_point::{Capture, Consistency, Difference, Proof, ProofVerdict};
 use trackbed_core::volume::Volume;
@@ -200,6 +200,9 @@ impl FakeVolumes {
         let state = self.world.lock();
         let verdict = match state.disk.points.get(data) {
             None => return Err(PortError::new(format!("there is no restore point {}", data.point))),
+            Some(_) if state.disk.baffling.contains(&data.point) => {
+                return Err(PortError::new("the look ended by signal 11"));
+            }
             Some(_) if state.disk.broken.contains(&data.point) => {
                 ProofVerdict::Broken { reason: "a chunk is missing".into() }
             }
@@ -226,7 +229,10 @@ impl FakeVolumes {
         let before = state.disk.points.len();
         state.disk.points.retain(|data, _| keep.contains(data));
         let points = (before - state.disk.points.len()) as u64;
-        Collected { points, freed_bytes: points * WRITE_BYTES }
+        let kept = state.disk.points.keys().find(|data| state.disk.unreadable.contains(&data.point));
+        let unreadable =
+            kept.map(|data| Unreadable { data: data.clone(), reason: "its manifest is damaged".into() });
+        Collected { points, freed_bytes: points * WRITE_BYTES, unreadable }
     }
 }
 
@@ -301,6 +307,11 @@ impl Volumes for FakeVolumes {
 
     async fn erase(&self, volume: &Volume) -> Result<(), PortError> {
         self.faults.pass("volumes.erase", Err, || async { self.delete(volume) }).await
+    }
+
+    async fn used_bytes(&self, volume: &Volume) -> Result<u64, PortError> {
+        let look = || async { Ok(self.world.content(&volume.id).files() * WRITE_BYTES) };
+        self.faults.pass("volumes.used_bytes", Err, look).await
     }
 
     async fn space(&self) -> Result<DiskSpace, PortError> {

@@ -194,9 +194,9 @@ pub struct ReplacedData {
 /// What moves from outside into a volume.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Adoption {
-    /// Absolute path, as the app sees it.
-    pub path: String,
-    /// Name of the volume that takes it.
+    /// Absolute paths, as the app sees them.
+    pub paths: Vec<String>,
+    /// Name of the volume that takes them.
     pub volume: String,
 }
 

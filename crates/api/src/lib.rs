@@ -37,6 +37,7 @@
 //! | `GET …/volumes/{name}/points` | → list of [`RestorePoint`], newest first |
 //! | `GET …/volumes/{name}/difference?at=A` | → [`Difference`]: what a restore would change |
 //! | `POST …/volumes/{name}/restore` | [`RestoreRequest`] → 202 [`Deployment`] |
+//! | `DELETE …/volumes/{name}/points/{point}` | → [`RestorePoint`] that is gone |
 //! | `POST …/volumes/{name}/drills` | [`DrillRequest`] → [`RestorePoint`] with its new proof |
 //! | `POST …/volumes/{name}/queries` | [`QueryRequest`] → [`QueryResult`] |
 //! | `POST …/points` | [`SnapshotRequest`] → list of [`RestorePoint`] |

@@ -52,6 +52,9 @@ pub struct Proof {
     pub took_ms: u64,
     /// Whether every byte was there and every database was whole and held what it had held.
     pub proven: bool,
+    /// Whether nobody knows: each look at it failed for another reason than what it holds.
+    #[serde(default)]
+    pub undecided: bool,
     /// Databases that were looked into.
     #[serde(default)]
     pub databases: u64,
@@ -87,12 +90,13 @@ pub struct DrillRequest {
     pub point: Option<String>,
 }
 
-/// Asks that a file or folder which an app keeps outside its volumes moves into one.
+/// Asks that files or folders which an app keeps outside its volumes move into one, all at once.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct AdoptionRequest {
-    /// Absolute, as the app sees it, or relative to the app's folder.
-    pub path: String,
-    /// The volume that takes it; may be left out where the service has only one.
+    /// Absolute, as the app sees them, or relative to the app's folder; none means every database outside the volumes.
+    #[serde(default)]
+    pub paths: Vec<String>,
+    /// The volume that takes them; may be left out where the service has only one.
     #[serde(default)]
     pub volume: Option<String>,
 }

@@ -11,7 +11,8 @@ pub struct Service {
     pub project: String,
     /// Service name.
     pub service: String,
-    /// `new`, `starting`, `running`, `restarting`, `stopped` or `crashed`.
+    /// `new`, `starting`, `running`, `restarting`, `stopped`, `crashed`, or `blocked`: not started, because its data could
+    /// not be put back after a deployment that failed; `detail` names the ways out.
     pub state: String,
     /// One sentence about the state when it needs one: why it crashed, when it is tried again.
     pub detail: Option<String>,

@@ -132,6 +132,12 @@ impl VolumeClient<'_> {
         self.client.upload(request, &call, &sent).await
     }
 
+    /// Removes one of its restore points for good, and returns it.
+    pub async fn forget(&self, point: &str) -> Result<api::RestorePoint, ClientError> {
+        let path = format!("{}/points/{point}", self.path);
+        self.client.ask(Method::DELETE, &path, &serde_json::json!({}), CALL_DEADLINE).await
+    }
+
     /// Returns its restore points, newest first.
     pub async fn points(&self) -> Result<Vec<api::RestorePoint>, ClientError> {
         self.client.get(&format!("{}/points", self.path)).await

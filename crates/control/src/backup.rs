@@ -129,6 +129,30 @@ impl Control {
         service: &Name,
         volume: Option<Name>,
     ) -> Result<Vec<RestorePoint>, ControlError> {
+        self.take_points(project, service, volume, PointReason::Command).await
+    }
+
+    /// As [`Control::request_backup`], for somebody who looks into databases: such points are kept for an hour, and take no
+    /// place among those that their owner asked for.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub async fn request_look(
+        &self,
+        project: &Name,
+        service: &Name,
+        volume: Option<Name>,
+    ) -> Result<Vec<RestorePoint>, ControlError> {
+        self.take_points(project, service, volume, PointReason::Look).await
+    }
+
+    async fn take_points(
+        &self,
+        project: &Name,
+        service: &Name,
+        volume: Option<Name>,
+        reason: PointReason,
+    ) -> Result<Vec<RestorePoint>, ControlError> {
         let found = self.service(project, service).await?;
         let mut volumes = self.volumes(&found).await?;
         if let Some(name) = &volume {
@@ -141,7 +165,7 @@ impl Control {
             }));
         }
         let wishes: Vec<_> =
-            volumes.into_iter().map(|volume| Wish { volume, reason: PointReason::Command }).collect();
+            volumes.into_iter().map(|volume| Wish { volume, reason: reason.clone() }).collect();
         let (told, answer) = oneshot::channel();
         let (control, id) = (self.clone(), found.id.clone());
         let mut shutdown = self.inner.tasks.shutdown();
@@ -298,7 +322,10 @@ impl Control {
 fn served_by(point: &RestorePoint) -> &[Schedule] {
     match &point.reason {
         PointReason::Schedule { schedules } => schedules,
-        PointReason::Deployment { .. } | PointReason::Command | PointReason::BeforeRestore { .. } => &[],
+        PointReason::Deployment { .. }
+        | PointReason::Command
+        | PointReason::Look
+        | PointReason::BeforeRestore { .. } => &[],
     }
 }
 

@@ -235,6 +235,10 @@ impl Volumes for BoundedVolumes {
         bound(&format!("deleting volume `{}`", volume.name), DATA, self.0.erase(volume)).await
     }
 
+    async fn used_bytes(&self, volume: &Volume) -> Result<u64, PortError> {
+        bound(&format!("measuring volume `{}`", volume.name), FILES, self.0.used_bytes(volume)).await
+    }
+
     async fn space(&self) -> Result<DiskSpace, PortError> {
         bound("a look at the disk", CALL, self.0.space()).await
     }

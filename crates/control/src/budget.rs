@@ -13,9 +13,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use trackbed_core::deployment::{Deployment, DeploymentKind, DeploymentState, Step};
 use trackbed_core::image::Image;
-use trackbed_core::ports::{DiskSpace, LetGo};
+use trackbed_core::ports::{DiskSpace, LetGo, PortError};
 use trackbed_core::{DeploymentId, Digest, ReleaseId, Timestamp};
 use trackbed_store::{Db, StoreError};
 
@@ -117,8 +118,10 @@ impl Control {
     }
 
     async fn let_go_of_caches(&self) {
-        let Ok(_no_build) = self.inner.build_slots.try_acquire_many(self.slots()) else { return };
-        if let Err(error) = bound("removing caches", COLLECT_LIMIT, self.inner.builder.drop_caches()).await {
+        let Some(no_build) = self.no_build() else { return };
+        let builder = self.inner.builder.clone();
+        let dropped = self.holding(no_build, "removing caches", async move { builder.drop_caches().await });
+        if let Err(error) = dropped.await {
             tracing::warn!(%error, "the caches of builds could not be removed");
         }
     }
@@ -136,13 +139,36 @@ impl Control {
 
     /// Removes the layers and sources that nothing needs. None when something is being built: the next pass tries again.
     async fn collect_code(&self, past: Past) -> Result<Option<LetGo>, ControlError> {
-        // With all slots in hand no build begins, so none finds a layer that is about to go.
-        let Ok(_no_build) = self.inner.build_slots.try_acquire_many(self.slots()) else { return Ok(None) };
+        let Some(no_build) = self.no_build() else { return Ok(None) };
         let now = self.now();
         let kept = self.inner.store.with(move |db| keep_code(db, past, now)).await?;
         let Some(Kept { images, sources }) = kept else { return Ok(None) };
-        let collected = self.inner.builder.collect(&images, &sources);
-        Ok(Some(bound("removing layers and sources", COLLECT_LIMIT, collected).await?))
+        let builder = self.inner.builder.clone();
+        let collected = async move { builder.collect(&images, &sources).await };
+        Ok(Some(self.holding(no_build, "removing layers and sources", collected).await?))
+    }
+
+    /// Returns all slots of builds: with them in hand none begins, so none finds a layer that is about to go.
+    fn no_build(&self) -> Option<OwnedSemaphorePermit> {
+        self.inner.build_slots.clone().try_acquire_many_owned(self.slots()).ok()
+    }
+
+    /// Waits for something within [`COLLECT_LIMIT`]. What hangs is waited for no longer, but it keeps the slots until it
+    /// ends: it may go on removing, and a build that began meanwhile would lose what it has just found.
+    async fn holding<T: Send + 'static>(
+        &self,
+        no_build: OwnedSemaphorePermit,
+        what: &'static str,
+        work: impl Future<Output = Result<T, PortError>> + Send + 'static,
+    ) -> Result<T, PortError> {
+        let (told, answer) = oneshot::channel();
+        self.inner.tasks.spawn(what, async move {
+            let _no_build = no_build;
+            // Nobody may listen any more.
+            let _ = told.send(work.await);
+        });
+        let ended = || PortError::new(format!("{what} ended early"));
+        bound(what, COLLECT_LIMIT, async move { answer.await.unwrap_or_else(|_| Err(ended())) }).await
     }
 
     async fn let_go_of_logs(&self, past: Past) {

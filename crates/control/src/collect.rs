@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
-use trackbed_core::deployment::{Deployment, DeploymentState};
-use trackbed_core::ports::{Collected, PointData};
+use trackbed_core::deployment::{Deployment, DeploymentState, EventKind};
+use trackbed_core::ports::{Collected, PointData, Unreadable};
 use trackbed_core::volume::Volume;
 use trackbed_core::{ReleaseId, RestorePointId, Timestamp, VolumeId};
 use trackbed_store::{Db, StoreError};
@@ -85,8 +85,8 @@ impl Control {
         match self.collect_points().await {
             Ok(Some(collected)) => {
                 *passes = Passes { collected_at: Some(Instant::now()), owes_collection: false };
-                if collected != Collected::default() {
-                    let Collected { points, freed_bytes } = collected;
+                let Collected { points, freed_bytes, .. } = collected;
+                if points > 0 || freed_bytes > 0 {
                     tracing::info!(points, freed_bytes, "data of old restore points removed");
                 }
             }
@@ -143,7 +143,47 @@ impl Control {
                 Ok(keep.into_iter().collect::<Vec<_>>())
             })
             .await?;
-        Ok(Some(self.inner.volumes.collect(&keep).await?))
+        let collected = self.inner.volumes.collect(&keep).await?;
+        self.tell_unreadable(collected.unreadable.as_ref()).await?;
+        Ok(Some(collected))
+    }
+
+    /// Says once that a point cannot be read, so that no space is freed while it is kept, and keeps it for the status.
+    async fn tell_unreadable(&self, unreadable: Option<&Unreadable>) -> Result<(), ControlError> {
+        let Some(unreadable) = unreadable else {
+            *lock(&self.inner.keeping.unreadable) = None;
+            return Ok(());
+        };
+        if lock(&self.inner.keeping.unreadable).as_ref().is_some_and(|(data, _)| *data == unreadable.data) {
+            return Ok(());
+        }
+        let PointData { volume, point } = unreadable.data.clone();
+        let (name, told) = self
+            .inner
+            .store
+            .with(move |db| {
+                let Some(volume) = db.find_volume(&volume)? else { return Ok((None, None)) };
+                let newest = db.list_deployments(&volume.service, 1)?.into_iter().next();
+                let events = newest.as_ref().map(|newest| db.list_events(&newest.id, 0)).transpose()?;
+                Ok((Some(volume.name), newest.zip(events)))
+            })
+            .await?;
+        let name = name.map_or_else(|| unreadable.data.volume.to_string(), |name| name.to_string());
+        let text = format!(
+            "restore point {point} cannot be read, so no space of removed restore points is freed on this box while it is \
+             kept: {}; if it is not needed: trackbed volume forget {name} {point}",
+            unreadable.reason
+        );
+        tracing::error!(text);
+        // An earlier control plane may have said it.
+        if let Some((newest, events)) = told
+            && !events.iter().any(|event| event.message == text)
+        {
+            self.event(&newest, EventKind::Warning, &text).await?;
+        }
+        *lock(&self.inner.keeping.unreadable) = Some((unreadable.data.clone(), text));
+        self.announce();
+        Ok(())
     }
 
     /// Deletes the data of volumes that were removed long enough ago, and forgets those of which nothing is left. Returns
@@ -215,13 +255,13 @@ fn removed_for(volume: &Volume, now: Timestamp) -> Duration {
     volume.removed_at.map_or(Duration::ZERO, |at| now.since(at))
 }
 
-/// Returns the points of deployments that are under way or whose stages still lie there.
+/// Returns the points of deployments that are under way or whose stages still lie there, and those to which data is yet to
+/// go back.
 fn referred_points(db: &Db<'_>) -> Result<HashSet<RestorePointId>, StoreError> {
     let deployments = db.list_all_unfinished()?.into_iter().chain(db.list_with_stages()?);
-    Ok(deployments
-        .flat_map(|deployment| deployment.points().collect::<Vec<_>>())
-        .map(|wish| wish.point)
-        .collect())
+    let named = deployments.flat_map(|deployment| deployment.points().collect::<Vec<_>>());
+    let live = db.list_services()?.into_iter().filter_map(|service| service.live);
+    Ok(named.chain(live.flat_map(|live| live.unsettled)).map(|wish| wish.point).collect())
 }
 
 /// Returns the points that a rollback with data may want.

@@ -142,7 +142,7 @@ pub(crate) struct Inner {
     pub(crate) config: Config,
     pub(crate) tasks: Tasks,
     /// Builds that may begin.
-    pub(crate) build_slots: Semaphore,
+    pub(crate) build_slots: Arc<Semaphore>,
     /// Held while a route table is computed and applied, so that tables reach the edge in the order of the states.
     pub(crate) route_order: tokio::sync::Mutex<()>,
     pub(crate) routes_known: RoutesKnown,
@@ -162,7 +162,7 @@ pub(crate) struct Inner {
 impl Control {
     /// Puts the parts together. Nothing runs until [`Control::start`].
     pub fn new(parts: Parts, tasks: Tasks) -> Self {
-        let build_slots = Semaphore::new(parts.config.builds_at_once.max(1));
+        let build_slots = Arc::new(Semaphore::new(parts.config.builds_at_once.max(1)));
         Self {
             inner: Arc::new(Inner {
                 store: parts.store,

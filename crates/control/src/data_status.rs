@@ -55,8 +55,14 @@ impl Control {
             })
             .await?;
         let trouble = lock(&self.inner.keeping.troubles).get(&service.id).cloned();
+        let unreadable = lock(&self.inner.keeping.unreadable).clone();
         let status = volumes.into_iter().map(|(volume, points)| {
             let mut data = status_of(volume, &points, now);
+            if let Some((of, text)) = &unreadable
+                && of.volume == data.volume.id
+            {
+                data.warnings.insert(0, text.clone());
+            }
             if let Some(trouble) = &trouble {
                 let ago = spoken(now.since(trouble.at));
                 let text =
@@ -89,6 +95,7 @@ fn status_of(volume: Volume, points: &[RestorePoint], now: Timestamp) -> VolumeD
     let stored_bytes = points.iter().map(|point| point.capture.stored_bytes).sum();
     let mut warnings = Vec::new();
     warnings.extend(broken_among(points, last_proven.as_ref(), now));
+    warnings.extend(undecided_among(&volume, points));
     warnings.extend(is_late(&volume, last.as_ref(), now));
     warnings.extend(is_unproven(&volume, proven_age, now));
     warnings.extend(is_too_large(&volume, last.as_ref()));
@@ -99,7 +106,7 @@ fn broken_among(points: &[RestorePoint], proven: Option<&RestorePoint>, now: Tim
     let broken = points.iter().find(|point| point.is_broken())?;
     let reason = match broken.proof.as_ref().map(|proof| &proof.verdict) {
         Some(ProofVerdict::Broken { reason }) => reason.as_str(),
-        Some(ProofVerdict::Proven { .. }) | None => return None,
+        Some(ProofVerdict::Proven { .. } | ProofVerdict::Unknown { .. }) | None => return None,
     };
     let others = points.iter().filter(|point| point.is_broken()).count() - 1;
     let others = match others {
@@ -113,6 +120,23 @@ fn broken_among(points: &[RestorePoint], proven: Option<&RestorePoint>, now: Tim
         None => "none is proven; take one now: trackbed volume snapshot".to_owned(),
     };
     Some(format!("restore point {}{others} cannot be restored: {reason}; {way_out}", broken.id))
+}
+
+fn undecided_among(volume: &Volume, points: &[RestorePoint]) -> Option<String> {
+    let mut undecided = points.iter().filter(|point| point.is_undecided());
+    let first = undecided.next()?;
+    let Some(ProofVerdict::Unknown { reason }) = first.proof.as_ref().map(|proof| &proof.verdict) else {
+        return None;
+    };
+    let others = match undecided.count() {
+        0 => String::new(),
+        count => format!(" (and {count} more)"),
+    };
+    Some(format!(
+        "restore point {}{others} could not be proven restorable: {reason}; it is tried again every day, or now: \
+         trackbed volume verify {} {}",
+        first.id, volume.name, first.id
+    ))
 }
 
 fn is_late(volume: &Volume, last: Option<&RestorePoint>, now: Timestamp) -> Option<String> {

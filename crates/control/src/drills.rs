@@ -22,6 +22,10 @@ const NEWEST_AGAIN: Duration = Duration::from_secs(24 * 60 * 60);
 /// How often every other point is.
 const AGAIN: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
+/// How often a point is looked at in vain, with growing pauses of half an hour together, before the verdict is that it could
+/// not be proven. It is looked at again a day later.
+const TRIES: u32 = 5;
+
 /// Keeps a point from being removed for as long as it is being proven.
 struct Proving<'a>(&'a Control);
 
@@ -129,8 +133,15 @@ impl Control {
             Err(error) => {
                 tracing::warn!(point = %point.id, %error, "a restore point could not be proven; it is tried again");
                 let unprovable = &self.inner.keeping.unprovable;
-                note_trouble(unprovable, point.id.clone(), error.to_string(), self.now());
-                Ok(())
+                let tries = note_trouble(unprovable, point.id.clone(), error.to_string(), self.now());
+                // What an earlier drill found stays what is known.
+                if tries < TRIES || point.proof.is_some() && !point.is_undecided() {
+                    return Ok(());
+                }
+                lock(unprovable).remove(&point.id);
+                let reason = format!("{error} (tried {tries} times)");
+                let verdict = ProofVerdict::Unknown { reason };
+                self.store_proof(point, Proof { at: self.now(), verdict, took_ms: 0 }).await
             }
         }
     }
@@ -206,7 +217,8 @@ fn next_drill<'a>(points: &[&'a RestorePoint], now: Timestamp) -> Option<&'a Res
         if is_newest && age >= NEWEST_AGAIN {
             return Some(point);
         }
-        if age >= AGAIN && again.is_none_or(|(oldest, _)| age > oldest) {
+        let limit = if point.is_undecided() { NEWEST_AGAIN } else { AGAIN };
+        if age >= limit && again.is_none_or(|(oldest, _)| age > oldest) {
             again = Some((age, point));
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedMutexGuard, RwLock, RwLockReadGuard};
 use tokio::time::Instant;
-use trackbed_core::ports::StrayFile;
+use trackbed_core::ports::{PointData, StrayFile};
 use trackbed_core::{InstanceId, RestorePointId, ServiceId, Timestamp};
 use trackbed_stdx::backoff;
 
@@ -79,6 +79,8 @@ pub(crate) struct Keeping {
     pub(crate) troubles: Mutex<HashMap<ServiceId, Trouble>>,
     pub(crate) strays: Mutex<HashMap<ServiceId, Strays>>,
     pub(crate) clock: Mutex<ClockWatch>,
+    /// The point that keeps space from being freed, and what is said of it.
+    pub(crate) unreadable: Mutex<Option<(PointData, String)>>,
     /// What the disk of the box lacks, when it lacks something.
     pub(crate) disk: Mutex<Option<String>>,
 }
@@ -94,6 +96,7 @@ impl Default for Keeping {
             troubles: Mutex::default(),
             strays: Mutex::default(),
             clock: Mutex::new(ClockWatch { steady_since: None }),
+            unreadable: Mutex::default(),
             disk: Mutex::default(),
         }
     }
@@ -111,17 +114,19 @@ impl Trouble {
     }
 }
 
-/// Notes that something failed once more.
+/// Notes that something failed once more, and returns how often it has in a row.
 pub(crate) fn note_trouble<K: Eq + std::hash::Hash>(
     troubles: &Mutex<HashMap<K, Trouble>>,
     key: K,
     message: String,
     at: Timestamp,
-) {
+) -> u32 {
     let mut troubles = lock(troubles);
     let attempts = troubles.get(&key).map_or(0, |trouble| trouble.attempts);
     let not_before = Instant::now() + backoff::exponential(RETRY_FIRST, RETRY_CEILING, attempts);
-    troubles.insert(key, Trouble { message, at, attempts: attempts.saturating_add(1), not_before });
+    let attempts = attempts.saturating_add(1);
+    troubles.insert(key, Trouble { message, at, attempts, not_before });
+    attempts
 }
 
 impl Control {

@@ -5,6 +5,7 @@
 //! edge must know is computed from the stored state alone ([`routes`]), so a crash at any point is repaired by doing
 //! the same thing again.
 
+mod adoptions;
 mod backup;
 mod bounded;
 mod budget;
@@ -35,6 +36,7 @@ mod streams;
 mod supervise;
 mod sweep;
 mod ticks;
+mod unsettled;
 mod variables;
 mod volume_changes;
 mod volumes;

@@ -1,6 +1,6 @@
 //! What people ask for: stored at once, done by the workers.
 
-use trackbed_core::deployment::{Deployment, DeploymentState, Event, Step, Withdrawal};
+use trackbed_core::deployment::{Deployment, DeploymentState, Event, EventKind, Step, Withdrawal};
 use trackbed_core::ids::ID_BYTES;
 use trackbed_core::plan::Plan;
 use trackbed_core::ports::{PlanRequest, Source};
@@ -43,11 +43,11 @@ pub enum DeploymentWish {
         /// The point to go back to.
         at: PointAt,
     },
-    /// Move what the app keeps outside its volumes into one.
+    /// Move what the app keeps outside its volumes into one, all at once.
     Adopt {
-        /// Absolute path of the file or directory below `/app`, as the app sees it.
-        path: String,
-        /// The volume that takes it; none means the only one.
+        /// Absolute paths of files or directories below `/app`, as the app sees them; none means every database there.
+        paths: Vec<String>,
+        /// The volume that takes them; none means the only one.
         volume: Option<Name>,
     },
 }
@@ -72,6 +72,7 @@ impl Control {
         service: Name,
         wish: DeploymentWish,
     ) -> Result<Deployment, ControlError> {
+        let wish = self.name_databases_outside(&project, &service, wish).await?;
         let (domain, now) = (self.inner.config.domain.clone(), self.now());
         let id = DeploymentId::from_random(random::bytes::<ID_BYTES>());
         let outcome = self
@@ -91,6 +92,19 @@ impl Control {
                         None => return Ok(Err(no_service(&project, &service))),
                     },
                 };
+                let ahead = db.list_unfinished(&found.id)?;
+                let moving = ahead.iter().find(|ahead| ahead.moves_data() && !is_over(ahead));
+                if let Some(moving) = moving
+                    && !matches!(wish, DeploymentWish::Up { .. } | DeploymentWish::Redeploy)
+                {
+                    return Ok(Err(ControlError::Conflict {
+                        message: format!(
+                            "deployment {} of service `{}` is putting data in place, which decides what is live",
+                            moving.id, found.name
+                        ),
+                        hint: Some("ask again when it has ended (trackbed status), or end it: trackbed cancel".into()),
+                    }));
+                }
                 let wanted = match resolve(db, &found, wish)? {
                     Ok(wanted) => wanted,
                     Err(refusal) => return Ok(Err(refusal)),
@@ -131,9 +145,14 @@ impl Control {
                     finished_at: None,
                 };
                 db.add_deployment(&deployment)?;
-                // Of several that have not begun, only the newest is worth doing.
-                for waiting in db.list_unfinished(&deployment.service)? {
-                    if is_waiting(&waiting) && waiting.id != deployment.id {
+                if let Some(moving) = moving {
+                    let message = format!("waits for deployment {}, which puts data in place", moving.id);
+                    let (step, kind) = (deployment.step, EventKind::Note);
+                    db.add_event(&deployment.id, Event { sequence: 0, at: now, step, kind, message })?;
+                }
+                // Of several that have not begun, only the newest is worth doing; but data that was to go back goes back.
+                for waiting in ahead.iter().filter(|ahead| !ahead.moves_data()).cloned() {
+                    if is_waiting(&waiting) {
                         withdraw(db, waiting, Withdrawal::Superseded { by: deployment.id.clone() }, now)?;
                     }
                 }
@@ -252,6 +271,11 @@ impl Control {
         let overrides = settings_among(&overrides);
         Ok(self.inner.builder.plan(PlanRequest { source, overrides, stored: Vec::new(), variables }).await?)
     }
+}
+
+/// Returns whether a deployment that is not finished decides nothing any more: it is live, or is being undone.
+fn is_over(deployment: &Deployment) -> bool {
+    deployment.state.is_terminal() || deployment.is_given_up()
 }
 
 pub(crate) fn no_service(project: &Name, service: &Name) -> ControlError {

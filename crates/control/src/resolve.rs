@@ -10,8 +10,10 @@ use trackbed_core::volume::Volume;
 use trackbed_core::{Digest, Name, RestorePointId, Timestamp};
 use trackbed_store::{Db, StoreError};
 
+use crate::adoptions::{adoptable, together};
 use crate::control::ControlError;
 use crate::requests::DeploymentWish;
+use crate::unsettled::settle;
 
 /// Deployments that are looked through.
 const NEWEST: u32 = 1000;
@@ -50,7 +52,7 @@ impl Resolved {
 }
 
 /// A question of the state that may be refused.
-type Answer<T> = Result<Result<T, ControlError>, StoreError>;
+pub(crate) type Answer<T> = Result<Result<T, ControlError>, StoreError>;
 
 /// Returns the value, or hands the refusal on.
 macro_rules! allowed {
@@ -63,6 +65,13 @@ macro_rules! allowed {
 }
 
 pub(crate) fn resolve(db: &Db<'_>, service: &Service, wish: DeploymentWish) -> Answer<Resolved> {
+    let is_restart = matches!(wish, DeploymentWish::Restart);
+    let mut wanted = allowed!(resolve_wish(db, service, wish)?);
+    allowed!(settle(db, service, is_restart, &mut wanted)?);
+    Ok(Ok(wanted))
+}
+
+fn resolve_wish(db: &Db<'_>, service: &Service, wish: DeploymentWish) -> Answer<Resolved> {
     let live = service.live.as_ref().map(|live| db.load_release(&live.release)).transpose()?;
     let live = live.ok_or_else(|| {
         let message = format!("service `{}` has no live release yet", service.name);
@@ -119,16 +128,18 @@ pub(crate) fn resolve(db: &Db<'_>, service: &Service, wish: DeploymentWish) -> A
             let restore = vec![DataWish { volume: point.volume, point: point.id }];
             Resolved { restore, ..Resolved::known(DeploymentKind::Restore, live) }
         }
-        DeploymentWish::Adopt { path, volume } => {
+        DeploymentWish::Adopt { paths, volume } => {
             let live = allowed!(live);
             let volumes = db.list_volumes(&service.id)?;
-            let path = allowed!(adoptable(&path, &volumes));
+            let paths = paths.iter().map(|path| adoptable(path, &volumes)).collect::<Result<Vec<_>, _>>();
+            let paths = allowed!(paths.and_then(together));
             let volume = allowed!(choose_volume(service, &volumes, volume.as_ref())).id.clone();
-            if db.list_app_links(&service.id)?.iter().any(|link| link.at == path) {
+            let links = db.list_app_links(&service.id)?;
+            if let Some(path) = paths.iter().find(|path| links.iter().any(|link| link.at == **path)) {
                 let message = format!("{path} is adopted already");
                 return Ok(Err(ControlError::Conflict { message, hint: None }));
             }
-            let adopt = Some(Adoption { path, volume });
+            let adopt = Some(Adoption { paths, volume });
             Resolved { adopt, ..Resolved::known(DeploymentKind::Restart, live) }
         }
     }))
@@ -269,31 +280,6 @@ fn data_of(db: &Db<'_>, service: &Service, live: &Release, wanted: &Release) -> 
     Ok(Ok(wishes))
 }
 
-/// Returns the path of what may be adopted, normalised.
-fn adoptable(path: &str, volumes: &[Volume]) -> Result<String, ControlError> {
-    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
-    let is_plain = parts.iter().all(|part| *part != "." && *part != ".." && !part.contains('\0'));
-    if !path.starts_with('/') || parts.first() != Some(&"app") || parts.len() < 2 || !is_plain {
-        let wanted = "an absolute path of a file or a directory below /app, as the app sees it";
-        return Err(ControlError::Invalid(format!("`{path}` cannot be adopted: it must be {wanted}")));
-    }
-    let path = format!("/{}", parts.join("/"));
-    let is_below = |path: &str, mount: &str| {
-        path.strip_prefix(mount).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
-    for volume in volumes {
-        if is_below(&path, volume.mount.as_str()) {
-            let message = format!("{path} lies in volume `{}` already", volume.name);
-            return Err(ControlError::Conflict { message, hint: None });
-        }
-        if is_below(volume.mount.as_str(), &path) {
-            let message = format!("volume `{}` is mounted inside {path}", volume.name);
-            return Err(conflict(message, "adopt the files beside the volume one by one"));
-        }
-    }
-    Ok(path)
-}
-
-fn conflict(message: String, hint: &str) -> ControlError {
+pub(crate) fn conflict(message: String, hint: &str) -> ControlError {
     ControlError::Conflict { message, hint: Some(hint.to_owned()) }
 }

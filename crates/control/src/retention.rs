@@ -9,6 +9,7 @@
 //! | hourly, daily, weekly, monthly | for a day, 6, 30, 90 days, and at least the newest 24, 6, 4, 3 |
 //! | by a deployment | for 7 days, and longer while a rollback may want it (`collect.rs`) |
 //! | by a command | for 30 days, and at least the newest 3; or until it is removed by hand |
+//! | to look into databases | for an hour |
 //! | before a restore | for 7 days, and at least the newest one |
 //!
 //! What stays in any case: the newest point of a volume that is not broken, the newest proven one, one that is wanted,
@@ -25,7 +26,9 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const PIN_KEPT: Duration = DAY.saturating_mul(7);
 /// How long a point is kept that somebody asked for.
 const COMMAND_KEPT: Duration = DAY.saturating_mul(30);
-/// How many of those are kept at least.
+/// How long a point is kept that was taken to look into databases: while somebody asks it further questions.
+const LOOK_KEPT: Duration = Duration::from_secs(60 * 60);
+/// How many points that somebody asked for are kept at least.
 const COMMANDS_KEPT: usize = 3;
 /// How long the data is kept that a restore replaced.
 const REPLACED_KEPT: Duration = DAY.saturating_mul(7);
@@ -88,6 +91,7 @@ fn is_young(point: &RestorePoint, now: Timestamp) -> bool {
         }
         PointReason::Deployment { .. } => PIN_KEPT,
         PointReason::Command => COMMAND_KEPT,
+        PointReason::Look => LOOK_KEPT,
         PointReason::BeforeRestore { .. } => REPLACED_KEPT,
     };
     now.since(point.taken_at) < kept_for
@@ -117,6 +121,7 @@ impl Places<'_> {
                 has_place
             }
             PointReason::Deployment { .. } => false,
+            PointReason::Look => false,
             PointReason::Command => take_one(&mut self.commands, COMMANDS_KEPT),
             PointReason::BeforeRestore { .. } => take_one(&mut self.replaced, REPLACED_KEPT_LEAST),
         }

@@ -28,6 +28,8 @@ pub enum ServiceState {
     Stopped,
     /// It ended and is not started again.
     Crashed,
+    /// It is not started, because its data could not be put back after a deployment that failed.
+    Blocked,
 }
 
 /// How a service does.
@@ -219,6 +221,10 @@ fn state_of(service: &Service, instance: Option<&InstanceStatus>) -> ServiceStat
         instance.map(|instance| &instance.state),
         Some(InstanceState::Starting | InstanceState::Running)
     );
+    let is_blocked = service.live.as_ref().is_some_and(|live| !live.unsettled.is_empty());
+    if is_blocked && !runs {
+        return ServiceState::Blocked;
+    }
     if service.wanted == Wanted::Stopped && !runs {
         return ServiceState::Stopped;
     }
@@ -240,6 +246,8 @@ fn detail_of(
 ) -> Option<String> {
     let live = service.live.as_ref()?;
     let text = match (state, &live.given_up, instance.map(|instance| &instance.state)) {
+        // Its reason names the ways out.
+        (ServiceState::Blocked, Some(reason), _) => return Some(reason.clone()),
         (ServiceState::Crashed, Some(reason), _) => reason.clone(),
         (ServiceState::Restarting, _, Some(InstanceState::Ended { exit, .. })) => {
             format!("it {exit}, and is started again")

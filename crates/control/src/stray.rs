@@ -133,7 +133,7 @@ impl Control {
             DeploymentKind::Up | DeploymentKind::Redeploy | DeploymentKind::Restart => true,
             DeploymentKind::Rollback | DeploymentKind::Restore => false,
         };
-        // Of several, one is moved in at a time; what the others are left as is told when the old instance has ended.
+        // Whoever moves some of them in knows of the others; what they are left as is told when the old instance has ended.
         let is_allowed = deployment.adopt.is_some() || may_leave_data(&deployment.overrides);
         if has_volume && is_asked_for && !is_allowed {
             return Err(StepError::Failed(Box::new(Failure {
@@ -144,7 +144,7 @@ impl Control {
                 ),
                 hint: Some(format!(
                     "move it into a volume: {}; or leave it: --allow-data-outside",
-                    mend(&databases[0])
+                    mend_all(&databases)
                 )),
                 log_tail: Vec::new(),
             })));
@@ -212,8 +212,10 @@ pub(crate) fn settings_among(overrides: &[(String, String)]) -> Vec<(String, Str
 
 fn is_adopted(deployment: &Deployment, file: &StrayFile) -> bool {
     deployment.adopt.as_ref().is_some_and(|adoption| {
-        let rest = file.path.strip_prefix(adoption.path.trim_end_matches('/'));
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        adoption.paths.iter().any(|path| {
+            let rest = file.path.strip_prefix(path.trim_end_matches('/'));
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        })
     })
 }
 
@@ -225,6 +227,13 @@ fn named(files: &[StrayFile]) -> String {
         names.push(format!("and {} more", files.len() - NAMED));
     }
     names.join(", ")
+}
+
+fn mend_all(files: &[StrayFile]) -> String {
+    match files {
+        [only] => mend(only),
+        _ => "trackbed volume adopt --all".to_owned(),
+    }
 }
 
 fn mend(file: &StrayFile) -> String {

@@ -163,6 +163,11 @@ impl Control {
                 .list_all_unfinished()?
                 .iter()
                 .any(|deployment| deployment.points().any(|wish| wish.point == wanted));
+            let live = db.load_service(&owner)?.live;
+            let is_way_out = live.iter().flat_map(|live| &live.unsettled).any(|wish| wish.point == wanted);
+            if is_way_out {
+                return Ok(Removal::Refused("it holds the data from before a deployment that failed"));
+            }
             if is_referred || proving.as_ref() == Some(&wanted) {
                 return Ok(Removal::Refused(
                     "something is being done with it; try again when that has ended",

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::image::Image;
 use crate::plan::Plan;
@@ -394,13 +394,28 @@ pub struct PutBack {
     pub place: Option<String>,
 }
 
-/// A file that an app keeps outside its volumes and that is to move into one.
+/// Files that an app keeps outside its volumes and that are to move into one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Adoption {
-    /// Absolute path below `/app`, as the app sees it.
-    pub path: String,
-    /// The volume that takes it.
+    /// Absolute paths of files or directories below `/app`, as the app sees them; none lies below another.
+    #[serde(alias = "path", deserialize_with = "one_or_more")]
+    pub paths: Vec<String>,
+    /// The volume that takes them.
     pub volume: VolumeId,
+}
+
+/// Deployments that were stored when only one path could be adopted have it as a text.
+fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Paths {
+        One(String),
+        More(Vec<String>),
+    }
+    Ok(match Paths::deserialize(deserializer)? {
+        Paths::One(path) => vec![path],
+        Paths::More(paths) => paths,
+    })
 }
 
 /// A deployment.
@@ -512,6 +527,24 @@ impl Deployment {
         std::iter::once(&self.id).chain(&self.aside).chain(rehearsed)
     }
 
+    /// Returns whether it puts other data in place: a restore, a rollback with data, an adoption. A newer deployment waits
+    /// behind such a one, because nobody who asks for code says that data shall not go back.
+    pub fn moves_data(&self) -> bool {
+        !self.restore.is_empty() || self.adopt.is_some()
+    }
+
+    /// Returns the volumes whose data it may have changed before it was live, each with the point that holds the data from
+    /// before: what undoing it has to put back. Under `overlap` that is nothing, because the old release wrote on.
+    pub fn may_have_changed(&self) -> impl Iterator<Item = DataWish> + '_ {
+        let is_held = self.handover == Some(Handover::Held);
+        let pinned = self.pins.iter().filter(move |pin| is_held && pin.capture.is_some());
+        let changed = pinned.filter(|pin| {
+            let is_swapped = self.restore.iter().any(|wish| wish.volume == pin.volume);
+            self.step >= Step::Start || is_swapped && self.step >= Step::Swap
+        });
+        changed.map(|pin| DataWish { volume: pin.volume.clone(), point: pin.point.clone() })
+    }
+
     /// Returns whether its handover is past the point from which the old release no longer serves: it has been told to
     /// stop, or is gone.
     pub fn has_touched_old(&self) -> bool {
@@ -524,6 +557,16 @@ impl Deployment {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_adoption_of_before_there_could_be_several_is_read() {
+        let volume = VolumeId::from_random([7; crate::ids::ID_BYTES]);
+        let old = format!(r#"{{"path":"/app/a.db","volume":"{volume}"}}"#);
+        let read: Adoption = serde_json::from_str(&old).unwrap();
+        assert_eq!(read, Adoption { paths: vec!["/app/a.db".into()], volume });
+        let again: Adoption = serde_json::from_str(&serde_json::to_string(&read).unwrap()).unwrap();
+        assert_eq!(again, read);
+    }
 
     #[test]
     fn a_pause_is_told_in_one_sentence() {

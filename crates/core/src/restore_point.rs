@@ -88,6 +88,8 @@ pub enum PointReason {
     },
     /// Somebody asked for it.
     Command,
+    /// Somebody looks into its databases; kept for a short time.
+    Look,
     /// The data that a restore replaced.
     BeforeRestore {
         /// The deployment that restored.
@@ -173,6 +175,11 @@ pub enum ProofVerdict {
         /// Their rows.
         rows: u64,
     },
+    /// Nobody knows: each try to look at it failed, such as by a database on which the looking itself ends.
+    Unknown {
+        /// What ended the last try.
+        reason: String,
+    },
     /// It cannot be restored as it was.
     Broken {
         /// What is wrong, with path or chunk.
@@ -216,7 +223,12 @@ impl RestorePoint {
 
     /// Returns whether its last proof found it broken.
     pub fn is_broken(&self) -> bool {
-        self.proof.as_ref().is_some_and(|proof| !proof.is_proven())
+        self.proof.as_ref().is_some_and(|proof| matches!(proof.verdict, ProofVerdict::Broken { .. }))
+    }
+
+    /// Returns whether its last proof came to no verdict.
+    pub fn is_undecided(&self) -> bool {
+        self.proof.as_ref().is_some_and(|proof| matches!(proof.verdict, ProofVerdict::Unknown { .. }))
     }
 }
 

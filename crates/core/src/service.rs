@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::deployment::DataWish;
 use crate::{EnvironmentId, Host, InstanceId, Name, ProjectId, ReleaseId, ServiceId, Timestamp};
 
 /// What the owner wants of a service.
@@ -34,6 +35,11 @@ pub struct Live {
     /// milliseconds; zero once it is healthy.
     #[serde(default)]
     pub waited_ms: u64,
+    /// Volumes whose data a failed deployment may have changed and that could not be put back, each with the point that
+    /// holds its data from before. While there are any the release is given up, and nothing starts on that data but what
+    /// its owner asks for by name.
+    #[serde(default)]
+    pub unsettled: Vec<DataWish>,
 }
 
 impl Live {
@@ -47,6 +53,7 @@ impl Live {
             given_up: None,
             start_took_ms: None,
             waited_ms: 0,
+            unsettled: Vec::new(),
         }
     }
 }

@@ -78,7 +78,8 @@ pub struct Volume {
     pub created_at: Timestamp,
     /// When backups are taken by themselves. Empty means never.
     pub schedules: Vec<Schedule>,
-    /// Warn, and refuse deployments, above this many bytes; none means no limit of its own.
+    /// Warn, and refuse what is pushed or adopted, above this many bytes on disk; none means no limit of its own. What brings
+    /// an earlier state back, or starts the live release again, is never refused for it.
     pub limit_bytes: Option<u64>,
     /// When its owner removed it; its data is kept for [`Volume::KEPT_AFTER_REMOVAL`] and can be had back until then.
     pub removed_at: Option<Timestamp>,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{get, patch, post, put};
+use axum::routing::{delete, get, patch, post, put};
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use trackbed_control::Control;
@@ -66,6 +66,7 @@ fn router(api: Api) -> Router {
         .route("/volumes/{name}/file", get(files::get).put(files::put).layer(DefaultBodyLimit::disable()))
         .route("/volumes/{name}/usage", get(files::measure))
         .route("/volumes/{name}/points", get(points::list))
+        .route("/volumes/{name}/points/{point}", delete(points::forget))
         .route("/volumes/{name}/difference", get(points::difference))
         .route("/volumes/{name}/restore", post(points::restore))
         .route("/volumes/{name}/drills", post(points::drill))

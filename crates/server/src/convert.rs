@@ -184,6 +184,7 @@ pub(crate) fn service(control: &Control, status: ServiceStatus, around: Around) 
             ServiceState::Restarting => "restarting",
             ServiceState::Stopped => "stopped",
             ServiceState::Crashed => "crashed",
+            ServiceState::Blocked => "blocked",
         }
         .into(),
         detail: status.detail,

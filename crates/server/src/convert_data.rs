@@ -20,6 +20,7 @@ pub(crate) fn point(point: RestorePoint, volume: String, release: Option<String>
             ("schedule", None, words.collect())
         }
         PointReason::Command => ("command", None, Vec::new()),
+        PointReason::Look => ("look", None, Vec::new()),
         PointReason::BeforeRestore { deployment } => {
             ("before-restore", Some(deployment.to_string()), Vec::new())
         }
@@ -51,11 +52,26 @@ fn proof(proof: Proof) -> wire::Proof {
     let (at, took_ms) = (proof.at.0, proof.took_ms);
     match proof.verdict {
         ProofVerdict::Proven { databases, rows } => {
-            wire::Proof { at, took_ms, proven: true, databases, rows, reason: None }
+            wire::Proof { at, took_ms, proven: true, undecided: false, databases, rows, reason: None }
         }
-        ProofVerdict::Broken { reason } => {
-            wire::Proof { at, took_ms, proven: false, databases: 0, rows: 0, reason: Some(reason) }
-        }
+        ProofVerdict::Unknown { reason } => wire::Proof {
+            at,
+            took_ms,
+            proven: false,
+            undecided: true,
+            databases: 0,
+            rows: 0,
+            reason: Some(reason),
+        },
+        ProofVerdict::Broken { reason } => wire::Proof {
+            at,
+            took_ms,
+            proven: false,
+            undecided: false,
+            databases: 0,
+            rows: 0,
+            reason: Some(reason),
+        },
     }
 }
 
@@ -121,7 +137,7 @@ pub(crate) fn data_of(deployment: &Deployment, name_of: impl Fn(&VolumeId) -> St
         adopts: deployment
             .adopt
             .as_ref()
-            .map(|adopt| wire::Adoption { path: adopt.path.clone(), volume: name_of(&adopt.volume) }),
+            .map(|adopt| wire::Adoption { paths: adopt.paths.clone(), volume: name_of(&adopt.volume) }),
     }
 }
 

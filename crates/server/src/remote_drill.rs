@@ -45,7 +45,7 @@ impl RemoteDrill for FromTarget {
         let (fetched_bytes, verdict) = self.prove(&copies, &data, &place.0).await?;
         let broken = match verdict {
             ProofVerdict::Proven { .. } => None,
-            ProofVerdict::Broken { reason } => Some(reason),
+            ProofVerdict::Broken { reason } | ProofVerdict::Unknown { reason } => Some(reason),
         };
         Ok(Some(OffsiteDrill { at: now, point: data.point.to_string(), broken, fetched_bytes }))
     }

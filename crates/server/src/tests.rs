@@ -267,7 +267,7 @@ async fn what_names_no_point_to_go_back_to_is_refused() {
     let restore = wire::RestoreRequest { at: "proven".into() };
     assert!(refused(found.data().restore(&restore).await).1.contains("no live release yet"));
     assert!(refused(found.web().preview_rollback(None).await).1.contains("no live release yet"));
-    let adopt = wire::AdoptionRequest { path: "/etc/passwd".into(), volume: None };
+    let adopt = wire::AdoptionRequest { paths: vec!["/etc/passwd".into()], volume: None };
     refused(found.web().adopt(&adopt).await);
     found.end().await;
 }

@@ -88,6 +88,15 @@ impl Volumes for LocalVolumes {
         self.erase_volume(volume).await
     }
 
+    async fn used_bytes(&self, volume: &Volume) -> Result<u64, PortError> {
+        let folder = self.place(&volume.id).directory;
+        let measured = tokio::task::spawn_blocking(move || crate::browse::usage(&folder)).await;
+        let measured = measured.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        measured.map(|usage| usage.used_bytes).map_err(|error| {
+            PortError::new(format!("what volume `{}` uses is not known: {error}", volume.name))
+        })
+    }
+
     async fn space(&self) -> Result<DiskSpace, PortError> {
         let root = self.root().to_owned();
         let asked = tokio::task::spawn_blocking(move || crate::space::space(&root)).await;

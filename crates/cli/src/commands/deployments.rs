@@ -68,7 +68,12 @@ fn note(deployment: &Deployment) -> String {
     notes.extend(
         deployment.restores.iter().map(|restored| format!("{} back to {}", restored.volume, restored.point)),
     );
-    notes.extend(deployment.adopts.as_ref().map(|adopts| format!("{} into {}", adopts.path, adopts.volume)));
+    notes.extend(
+        deployment
+            .adopts
+            .as_ref()
+            .map(|adopts| format!("{} into {}", adopts.paths.join(", "), adopts.volume)),
+    );
     // Where it is kept is told by the deployment itself.
     let undone = deployment.data_undone.as_ref().map(|undone| headline(undone));
     notes.extend(undone.map(|undone| undone.split(": ").next().unwrap_or_default().to_owned()));

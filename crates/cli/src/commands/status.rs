@@ -60,7 +60,7 @@ pub(crate) async fn run(session: &Session, args: &Args) -> Result<u8> {
     for (place, service) in services.iter().enumerate() {
         let ink = match service.state.as_str() {
             "running" => Ink::Good,
-            "crashed" => Ink::Bad,
+            "crashed" | "blocked" => Ink::Bad,
             "restarting" => Ink::Odd,
             _ => Ink::Dim,
         };
@@ -141,7 +141,7 @@ fn service_lines(service: &Service, now: i64) -> Vec<String> {
     let mut lines = vec![service.url.clone()];
     lines.extend(service.detail.clone());
     // The figures of an instance that ended say nothing.
-    let runs = !matches!(service.state.as_str(), "stopped" | "crashed");
+    let runs = !matches!(service.state.as_str(), "stopped" | "crashed" | "blocked");
     if let Some(instance) = service.instance.as_ref().filter(|_| runs) {
         let up = span(now - instance.started_at).unwrap_or_else(|| "a moment".to_owned());
         let port = instance.port.map(|port| format!("port {port}, ")).unwrap_or_default();

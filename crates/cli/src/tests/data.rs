@@ -358,13 +358,33 @@ async fn a_removed_volume_names_the_way_back() {
 async fn adopting_is_a_deployment_to_follow() {
     let fake = web(|line, asked| match line {
         "POST /adoptions" => {
-            assert_eq!(asked.json(), json!({ "path": "/app/app.db", "volume": "data" }));
+            assert_eq!(asked.json(), json!({ "paths": ["/app/app.db", "jobs.db"], "volume": "data" }));
             Some((202, deployment("restart", "queued").to_string()))
         }
         _ => followed(line, "restart"),
     });
-    let ran = fake.run(&["volume", "adopt", "/app/app.db", "--volume", "data", "-s", "web"]).await;
+    let ran = fake.run(&["volume", "adopt", "/app/app.db", "jobs.db", "--volume", "data", "-s", "web"]).await;
     assert_eq!(ran.code, 0, "{}", ran.talk);
+}
+
+#[tokio::test]
+async fn all_databases_are_adopted_by_one_word_and_a_word_is_needed() {
+    let fake = web(|line, asked| match line {
+        "POST /adoptions" => {
+            assert_eq!(asked.json(), json!({ "paths": [], "volume": null }));
+            Some((202, deployment("restart", "queued").to_string()))
+        }
+        _ => followed(line, "restart"),
+    });
+    assert_eq!(fake.run(&["volume", "adopt", "--all", "-s", "web"]).await.code, 0);
+    assert_eq!(fake.run(&["volume", "adopt", "-s", "web"]).await.code, 2);
+}
+
+#[tokio::test]
+async fn a_restore_point_is_removed_once_that_is_agreed() {
+    let fake = web(|line, _| (line == "DELETE /volumes/data/points/rp_1").then(|| ok(&point("rp_1"))));
+    let ran = fake.run(&["volume", "forget", "data", "rp_1", "-y", "-s", "web"]).await;
+    assert_eq!((ran.code, ran.talk.as_str()), (0, "restore point rp_1 of volume data is removed\n"));
 }
 
 #[tokio::test]

@@ -6,15 +6,19 @@ use trackbed_core::deployment::{Deployment, Failure, Step};
 use trackbed_core::settings::ServiceConfig;
 use trackbed_store::StoreError;
 
-use super::hold::data_patience;
+use super::hold::pinned_bytes;
 use crate::control::Control;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
 /// How long undoing may take besides the grace of the old release, which may be just ending, and besides putting data
-/// back: ending two instances.
+/// back: ending two instances, and trying again what fails.
 /// What is left then is the sweeper's.
 const UNDO: Duration = Duration::from_secs(4 * 60);
+/// What putting data back may take at least, as long as it gets on: comparing, reading a point, and writing it.
+const PUT_BACK: Duration = Duration::from_secs(10 * 60);
+/// How fast the slowest disk is on which it is not given up. An attempt has half of the time.
+const PUT_BACK_BYTES_PER_SECOND: u64 = 5_000_000;
 
 /// What a step may take beyond what the service's own settings ask for.
 struct Limit {
@@ -94,7 +98,7 @@ impl Control {
     pub(super) async fn time_limit(&self, deployment: &Deployment) -> Result<Duration, StoreError> {
         let Limit { own, asked, .. } = limit_of(deployment.step);
         let (own, asked) = match deployment.is_given_up() {
-            true => (UNDO.saturating_add(data_patience(deployment)), Asked::Grace),
+            true => (UNDO.saturating_add(put_back_limit(deployment)), Asked::Grace),
             false => (own, asked),
         };
         let release = match asked {
@@ -105,6 +109,20 @@ impl Control {
         let Some(release) = release else { return Ok(own) };
         let config = self.inner.store.with(move |db| db.load_release(&release)).await?.config;
         Ok(own.saturating_add(asked_by(&config, asked)))
+    }
+}
+
+/// How long undoing is tried again when it fails, out of its whole limit: a disk that is full or a point that is broken
+/// does not mend itself, while what is slow may go on.
+pub(super) fn retries_of_undo(deployment: &Deployment, limit: Duration) -> Duration {
+    limit.saturating_sub(put_back_limit(deployment))
+}
+
+/// How long putting the data of a deployment back may take, by the size of the data. Nothing runs meanwhile.
+fn put_back_limit(deployment: &Deployment) -> Duration {
+    match deployment.may_have_changed().next() {
+        Some(_) => PUT_BACK + Duration::from_secs(pinned_bytes(deployment) / PUT_BACK_BYTES_PER_SECOND),
+        None => Duration::ZERO,
     }
 }
 

@@ -24,7 +24,7 @@ const START_PATIENCE: Duration = Duration::from_secs(30);
 const LEAVE_LIMIT: Duration = Duration::from_secs(2);
 /// What putting data back takes at least, in the eyes of those who wait.
 const DATA_PATIENCE: Duration = Duration::from_secs(10);
-/// And at most: beyond that the old release serves with what is there.
+/// And at most: who waits longer is told that the service is not ready, and asks again.
 const DATA_PATIENCE_MAX: Duration = Duration::from_secs(10 * 60);
 /// Reading a restore point and writing it to a slow disk.
 const DATA_BYTES_PER_SECOND: u64 = 40_000_000;
@@ -50,14 +50,18 @@ pub(crate) fn waited_at_most(stop_grace: Duration, window: Duration, data: Durat
     FINISH_LIMIT + stop_grace + window + UNDO_GRACE + data
 }
 
-/// How long putting the data of a deployment back may take: callers wait for it, so it is bounded whatever the size.
+/// How long callers wait while the data of a deployment is put back. It goes on after that; see `deadlines.rs`.
 pub(crate) fn data_patience(deployment: &Deployment) -> Duration {
     if deployment.pins.is_empty() {
         return Duration::ZERO;
     }
-    let bytes: u64 = deployment.pins.iter().filter_map(|pin| Some(pin.capture.as_ref()?.bytes)).sum();
-    let by_size = Duration::from_secs(bytes / DATA_BYTES_PER_SECOND);
+    let by_size = Duration::from_secs(pinned_bytes(deployment) / DATA_BYTES_PER_SECOND);
     (DATA_PATIENCE + by_size).min(DATA_PATIENCE_MAX)
+}
+
+/// The size of the data that a deployment has pinned, in bytes.
+pub(super) fn pinned_bytes(deployment: &Deployment) -> u64 {
+    deployment.pins.iter().filter_map(|pin| Some(pin.capture.as_ref()?.bytes)).sum()
 }
 
 /// How long callers are held for a start of the live release.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
-use trackbed_core::deployment::{Adoption, Deployment, EventKind, Failure, Step};
+use trackbed_core::deployment::{Deployment, EventKind, Failure, Step};
 use trackbed_core::instance::AppLink;
 use trackbed_core::ports::{AdoptedFile, CaptureOrder, Freezer, PortError, StrayFile};
 use trackbed_core::restore_point::{Capture, PointReason, RestorePoint};
@@ -15,6 +15,7 @@ use trackbed_core::volume::Volume;
 use super::hold::data_patience;
 use super::stage::volume_of;
 use super::{StepError, failed};
+use crate::adoptions::base_name;
 use crate::control::{Control, ControlError};
 use crate::words;
 
@@ -171,38 +172,33 @@ impl Control {
         let Some(volume) = volumes.iter().find(|volume| volume.id == adoption.volume) else {
             return Err(fail(PortError::new(format!("volume {} is no longer there", adoption.volume))));
         };
-        let files = self.adopted_files(deployment, stage).await?;
-        let size = files.iter().map(|file| file.size_bytes).sum();
-        let count = files.len() as u64;
-        let files: Vec<_> = files.into_iter().map(|file| adopted(adoption, file)).collect();
-        self.inner.volumes.adopt(volume, &files).await.map_err(fail)?;
-        let link = AppLink {
-            at: adoption.path.clone(),
-            to: format!("{}/{}", volume.mount, base_name(&adoption.path)),
-        };
-        let text = format!(
-            "{} is adopted into volume {}: {}, {}; the app finds it at {} through a link to {}",
-            adoption.path,
-            volume.name,
-            words::count(count, "file"),
-            words::bytes(size),
-            link.at,
-            link.to
-        );
-        let id = deployment.service.clone();
-        self.inner.store.with(move |db| db.set_app_link(&id, &link)).await?;
-        Ok(self.event(deployment, EventKind::Note, &text).await?)
+        let by_path = self.adopted_files(deployment, stage).await?;
+        // All of them or none.
+        let adopted = by_path.iter().flat_map(|(path, files)| files.iter().map(|file| adopted(path, file)));
+        let adopted: Vec<_> = adopted.collect();
+        self.inner.volumes.adopt(volume, &adopted).await.map_err(fail)?;
+        for (path, files) in by_path {
+            let link = AppLink { at: path.clone(), to: format!("{}/{}", volume.mount, base_name(&path)) };
+            let text = format!(
+                "{path} is adopted into volume {}: {}, {}; the app finds it at {} through a link to {}",
+                volume.name,
+                words::count(files.len() as u64, "file"),
+                words::bytes(files.iter().map(|file| file.size_bytes).sum()),
+                link.at,
+                link.to
+            );
+            let id = deployment.service.clone();
+            self.inner.store.with(move |db| db.set_app_link(&id, &link)).await?;
+            self.event(deployment, EventKind::Note, &text).await?;
+        }
+        Ok(())
     }
 }
 
-fn base_name(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or(path)
-}
-
 /// What stands at `/app/x/ba.db` goes to `ba.db` in the volume, and what lies below it to below that.
-fn adopted(adoption: &Adoption, file: StrayFile) -> AdoptedFile {
-    let rest = file.path.strip_prefix(&adoption.path).unwrap_or_default();
-    AdoptedFile { from: file.host_path, to: format!("{}{rest}", base_name(&adoption.path)) }
+fn adopted(path: &str, file: &StrayFile) -> AdoptedFile {
+    let rest = file.path.strip_prefix(path).unwrap_or_default();
+    AdoptedFile { from: file.host_path.clone(), to: format!("{}{rest}", base_name(path)) }
 }
 
 fn window_went_to_the_pin(deployment: &Deployment) -> StepError {

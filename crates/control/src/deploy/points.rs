@@ -3,6 +3,7 @@
 use trackbed_core::deployment::{DataWish, Deployment, DeploymentKind, Pin, Rehearsal, Step};
 use trackbed_core::ids::ID_BYTES;
 use trackbed_core::ports::{PointData, PortError, StrayFile};
+use trackbed_core::service::Service;
 use trackbed_core::settings::ServiceConfig;
 use trackbed_core::volume::Volume;
 use trackbed_core::{DeploymentId, InstanceId, RestorePointId};
@@ -11,6 +12,8 @@ use trackbed_stdx::random;
 use super::{StepError, failed};
 use crate::control::{Control, ControlError};
 use crate::resolve::refuse_broken;
+use crate::unsettled::refuse_unsettled;
+use crate::words;
 
 /// Files that an adoption moves at most: beyond that it is a tree that the app should be told to keep elsewhere.
 const ADOPTED_MAX: usize = 10_000;
@@ -47,6 +50,52 @@ pub(super) fn data(wish: &DataWish) -> PointData {
 }
 
 impl Control {
+    /// Refuses what is pushed or adopted while a volume is over its owner's limit. An earlier release, earlier data, and the
+    /// live release once more bring nothing new, and may be what helps.
+    pub(super) async fn refuse_overfull(
+        &self,
+        deployment: &Deployment,
+        volumes: &[Volume],
+    ) -> Result<(), StepError> {
+        let is_pushed = matches!(deployment.kind, DeploymentKind::Up | DeploymentKind::Redeploy);
+        if !is_pushed && deployment.adopt.is_none() {
+            return Ok(());
+        }
+        for volume in volumes {
+            let Some(limit) = volume.limit_bytes else { continue };
+            let used = self.inner.volumes.used_bytes(volume).await;
+            let used = used.map_err(|error| failed(Step::Check, error, Vec::new()))?;
+            if used <= limit {
+                continue;
+            }
+            let name = &volume.name;
+            let error = PortError::new(format!(
+                "volume `{name}` uses {}, more than its limit of {}",
+                words::bytes(used),
+                words::bytes(limit)
+            ));
+            let hint = format!(
+                "raise the limit: trackbed volume limit {name} SIZE; or remove what is no longer needed \
+                 (trackbed volume usage {name}); rollback, restore and restart are not refused"
+            );
+            return Err(failed(Step::Check, error.hint(hint), Vec::new()));
+        }
+        Ok(())
+    }
+
+    /// Refuses a deployment that was asked for before it was known that data could not be put back, unless it puts that
+    /// data back itself.
+    pub(super) async fn refuse_unsettled_data(
+        &self,
+        service: &Service,
+        deployment: &Deployment,
+    ) -> Result<(), StepError> {
+        let (service, wishes) = (service.clone(), deployment.restore.clone());
+        let refusal = self.inner.store.with(move |db| refuse_unsettled(db, &service, &wishes)).await?;
+        let Some((message, hint)) = refusal else { return Ok(()) };
+        Err(failed(Step::Check, PortError::new(message).hint(hint), Vec::new()))
+    }
+
     /// Refuses a deployment whose wishes for data cannot be fulfilled.
     pub(super) async fn verify_wishes(
         &self,
@@ -82,37 +131,38 @@ impl Control {
         Ok(())
     }
 
-    /// Returns the files that an adoption moves, as the release that wrote them left them: the one that is named with
-    /// its journals, or all below a directory.
+    /// Returns the files that an adoption moves, by path, as the release that wrote them left them: the one that is named
+    /// with its journals, or all below a directory.
     pub(super) async fn adopted_files(
         &self,
         deployment: &Deployment,
         stage: Step,
-    ) -> Result<Vec<StrayFile>, StepError> {
+    ) -> Result<Vec<(String, Vec<StrayFile>)>, StepError> {
         let Some(adoption) = &deployment.adopt else { return Ok(Vec::new()) };
-        let path = &adoption.path;
         let Some(old) = &deployment.old_instance else {
-            let error = PortError::new(format!("nothing runs that could have written {path}"));
+            let paths = adoption.paths.join(", ");
+            let error = PortError::new(format!("nothing runs that could have written {paths}"));
             return Err(failed(stage, error.hint("start the service first: trackbed restart"), Vec::new()));
         };
         let files = self.inner.engine.stray_files(old, ADOPTED_MAX).await;
-        let mut files = files.map_err(|error| failed(stage, error, Vec::new()))?;
+        let files = files.map_err(|error| failed(stage, error, Vec::new()))?;
         if files.len() >= ADOPTED_MAX {
             let error =
                 PortError::new(format!("the app keeps more than {ADOPTED_MAX} files outside its volumes"));
             let hint = "let it keep them in the volume: change the path in its settings";
             return Err(failed(stage, error.hint(hint), Vec::new()));
         }
-        files.retain(|file| is_part_of(&file.path, path));
-        if files.iter().any(|file| !is_journal_of(&file.path, path)) {
-            return Ok(files);
+        let mut by_path = Vec::new();
+        for path in &adoption.paths {
+            let parts: Vec<_> = files.iter().filter(|file| is_part_of(&file.path, path)).cloned().collect();
+            if parts.iter().all(|file| is_journal_of(&file.path, path)) {
+                let error = PortError::new(format!("the app has written nothing at {path}"));
+                let hint = "`trackbed volume list` names what lies outside the volumes";
+                return Err(failed(stage, error.hint(hint), Vec::new()));
+            }
+            by_path.push((path.clone(), parts));
         }
-        let error = PortError::new(format!("the app has written nothing at {path}"));
-        Err(failed(
-            stage,
-            error.hint("`trackbed volume list` names what lies outside the volumes"),
-            Vec::new(),
-        ))
+        Ok(by_path)
     }
 }
 

@@ -151,6 +151,8 @@ impl Control {
             return Err(failed(Step::Check, error.hint(hint), Vec::new()));
         }
         refuse_two_writers(Step::Check, &release.config, !volumes.is_empty())?;
+        self.refuse_unsettled_data(service, deployment).await?;
+        self.refuse_overfull(deployment, &volumes).await?;
         self.refuse_stray_data(service, deployment).await?;
         // Taken once: after a crash in a later step, `live` may already have changed.
         if deployment.instance.is_none() {

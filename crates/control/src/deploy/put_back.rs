@@ -1,28 +1,48 @@
 //! Putting the data back when a deployment is undone: after the new instance is gone, and before the old release starts.
 //! Repeating it is fine, also after a crash in the middle.
 
-use trackbed_core::deployment::{Deployment, EventKind, Pin, PutBack, Step};
-use trackbed_core::ports::{Depth, PointData};
+use trackbed_core::VolumeId;
+use trackbed_core::deployment::{DataWish, Deployment, EventKind, PutBack, Step};
+use trackbed_core::ports::{Depth, PortError};
 use trackbed_core::restore_point::Difference;
+use trackbed_core::service::Live;
 use trackbed_core::settings::Handover;
 use trackbed_core::volume::Volume;
 
 use super::StepError;
+use super::points::data;
 use crate::control::{Control, ControlError};
 use crate::words;
 
 impl Control {
-    /// Ends what a deployment has made of data, and puts the data back as it was before it.
-    pub(super) async fn put_data_back(&self, deployment: &mut Deployment) -> Result<(), ControlError> {
+    /// Ends what a deployment has made of data, and puts the data back as it was before it. `settled` collects the volumes
+    /// that are as they were, also when it fails for others.
+    pub(super) async fn put_data_back(
+        &self,
+        deployment: &mut Deployment,
+        settled: &mut Vec<VolumeId>,
+    ) -> Result<(), ControlError> {
         let service = self.load_service(deployment).await?;
         let volumes = self.volumes(&service).await?;
-        if deployment.handover == Some(Handover::Held) && deployment.step >= Step::Swap {
-            for volume in &volumes {
-                match deployment.restore.iter().any(|wish| wish.volume == volume.id) {
-                    true => self.inner.volumes.swap_back(volume, &deployment.id).await?,
-                    false => self.put_pin_back(deployment, volume).await?,
+        let changed: Vec<DataWish> = deployment.may_have_changed().collect();
+        let mut refused = None;
+        for before in &changed {
+            // One that was removed meanwhile is nobody's, and keeps what it has.
+            let Some(volume) = volumes.iter().find(|volume| volume.id == before.volume) else { continue };
+            let is_swapped = deployment.restore.iter().any(|wish| wish.volume == volume.id);
+            let put_back = match is_swapped {
+                true => {
+                    self.inner.volumes.swap_back(volume, &deployment.id).await.map_err(ControlError::from)
                 }
+                false => self.put_pin_back(deployment, volume, before).await,
+            };
+            match put_back {
+                Ok(()) => settled.push(volume.id.clone()),
+                Err(error) => refused = refused.or(Some(of_volume(volume, error))),
             }
+        }
+        if let Some(error) = refused {
+            return Err(error);
         }
         self.keep_adopted(deployment, &volumes).await?;
         self.tell_of_data(deployment, &volumes).await?;
@@ -38,10 +58,14 @@ impl Control {
     }
 
     /// Puts the pin of a volume in its place when the failed release has changed anything.
-    async fn put_pin_back(&self, deployment: &mut Deployment, volume: &Volume) -> Result<(), ControlError> {
-        let pin = deployment.pins.iter().find(|pin| pin.volume == volume.id && pin.capture.is_some());
-        let (Some(Pin { point, .. }), Some(aside)) = (pin, deployment.aside.clone()) else { return Ok(()) };
-        let point = PointData { volume: volume.id.clone(), point: point.clone() };
+    async fn put_pin_back(
+        &self,
+        deployment: &mut Deployment,
+        volume: &Volume,
+        before: &DataWish,
+    ) -> Result<(), ControlError> {
+        let Some(aside) = deployment.aside.clone() else { return Ok(()) };
+        let point = data(before);
         let known = deployment.put_back.iter().find(|known| known.volume == volume.id).cloned();
         let mut known = match known {
             Some(known) => known,
@@ -86,11 +110,17 @@ impl Control {
             Err(StepError::Ours(error)) => return Err(error),
             Err(StepError::Failed(failure)) => failure.reason,
         };
-        let path = deployment.adopt.as_ref().map_or("", |adoption| adoption.path.as_str());
-        let (id, at) = (deployment.service.clone(), path.to_owned());
-        self.inner.store.with(move |db| db.remove_app_link(&id, &at)).await?;
-        let text =
-            format!("{path} stays outside the volumes, and the old release starts without it: {error}");
+        let paths = deployment.adopt.as_ref().map(|adoption| adoption.paths.clone()).unwrap_or_default();
+        let text = format!(
+            "{} stays outside the volumes, and the old release starts without it: {error}",
+            paths.join(", ")
+        );
+        let id = deployment.service.clone();
+        let forgotten = self
+            .inner
+            .store
+            .with(move |db| paths.iter().try_for_each(|path| db.remove_app_link(&id, path).map(drop)));
+        forgotten.await?;
         self.event(deployment, EventKind::Warning, &text).await
     }
 
@@ -140,30 +170,59 @@ impl Control {
         self.save(deployment).await
     }
 
-    /// Says that the data could not be put back in time, and how the owner does it.
-    pub(super) async fn warn_of_data(&self, deployment: &mut Deployment) -> Result<(), ControlError> {
-        let may_differ = deployment.handover == Some(Handover::Held) && deployment.step >= Step::Swap;
-        if !may_differ || deployment.data_undone.is_some() {
-            return Ok(());
-        }
-        let pins: Vec<_> = deployment.pins.iter().filter(|pin| pin.capture.is_some()).collect();
-        if pins.is_empty() {
-            return Ok(());
-        }
+    /// Says that data could not be put back, that nothing is started on it therefore, and every way out.
+    pub(super) async fn data_refusal(
+        &self,
+        deployment: &Deployment,
+        live: Option<&Live>,
+        unsettled: &[DataWish],
+        why: &str,
+    ) -> Result<String, ControlError> {
+        let service = self.load_service(deployment).await?;
+        let volumes = self.volumes(&service).await?;
         let failed = self.label_of(deployment).await?;
-        let points: Vec<_> =
-            pins.iter().map(|pin| format!("trackbed volume restore --at {}", pin.point)).collect();
-        let text = format!(
-            "the data could not be put back, so the old release finds what {failed} may have left; the data as it was before is kept: {}",
-            points.join(", ")
-        );
-        self.event(deployment, EventKind::Warning, &text).await?;
-        deployment.data_undone = Some(text);
-        self.save(deployment).await
+        let mut names = Vec::new();
+        let mut ways = Vec::new();
+        for before in unsettled {
+            let Some(volume) = volumes.iter().find(|volume| volume.id == before.volume) else { continue };
+            names.push(volume.name.to_string());
+            ways.push(match live {
+                Some(_) => format!("trackbed volume restore {} --at {}", volume.name, before.point),
+                None => before.point.to_string(),
+            });
+        }
+        let first = names.first().cloned().unwrap_or_default();
+        let (names, ways) = (names.join(", "), ways.join(", "));
+        let said =
+            format!("the data of volume {names} could not be put back as it was before {failed} ({why})");
+        let Some(live) = live else {
+            return Ok(format!(
+                "{said}: the next deployment finds what {failed} may have left; the data from before is kept as restore \
+                 point {ways}"
+            ));
+        };
+        let release = live.release.clone();
+        let old = self.inner.store.with(move |db| db.load_release(&release)).await?.label();
+        Ok(format!(
+            "{said}, so {old} is not started on what {failed} may have left. To go back to the data from before: {ways}; \
+             to another restore point: trackbed volume points {first}; to start {old} on the data as it is now: \
+             trackbed restart"
+        ))
     }
 
     async fn label_of(&self, deployment: &Deployment) -> Result<String, ControlError> {
         let Some(release) = deployment.release.clone() else { return Ok("the new release".into()) };
         Ok(self.inner.store.with(move |db| db.load_release(&release)).await?.label())
+    }
+}
+
+/// Names the volume whose data could not be put back.
+fn of_volume(volume: &Volume, error: ControlError) -> ControlError {
+    match error {
+        ControlError::Port(error) => {
+            let named = PortError::new(format!("volume {}: {}", volume.name, error.message));
+            PortError { hint: error.hint, ..named }.into()
+        }
+        other => other,
     }
 }

@@ -4,7 +4,7 @@
 //! release. While the old release is stopping, nobody can unsay that: the step is finished first. And once it is
 //! stopped, a newer deployment that has yet to be built waits a moment for the health of this one: going back means a
 //! start of the old release now and another handover after the build, while callers are parked; see
-//! docs/decisions/0006.
+//! docs/decisions/0006. One that puts data in place is not superseded at all: the newer one waits behind it.
 
 use std::time::Duration;
 
@@ -105,7 +105,7 @@ impl Control {
         if deployment.state == DeploymentState::Success {
             return Ok(None);
         }
-        let id = deployment.id.clone();
+        let (id, moves_data) = (deployment.id.clone(), deployment.moves_data());
         self.inner
             .store
             .with(move |db| {
@@ -114,6 +114,9 @@ impl Control {
                 }
                 if db.was_stopped_after(&id)? {
                     return Ok(Some(Recall::Stopped));
+                }
+                if moves_data {
+                    return Ok(None);
                 }
                 Ok(db.find_newer(&id)?.map(|newer| Recall::Superseded {
                     must_build: matches!(newer.kind, DeploymentKind::Up | DeploymentKind::Redeploy),

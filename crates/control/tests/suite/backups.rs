@@ -5,6 +5,7 @@ use std::time::Duration;
 use trackbed_control::DeploymentWish;
 use trackbed_core::deployment::Step;
 use trackbed_core::restore_point::{PointReason, Schedule};
+use trackbed_testkit::faults::{Call, Fault, Mode};
 use trackbed_testkit::{App, clock};
 
 use crate::data_rig::{DAY_MS, HOUR_MS, MINUTE};
@@ -185,5 +186,34 @@ fn captures_of_a_service_take_turns_with_its_deployments() {
         rig.finish(&id).await;
         rig.wish("web", DeploymentWish::Restart).await.unwrap();
         rig.settle().await;
+    });
+}
+
+#[test]
+fn an_app_that_did_not_come_to_its_stop_in_time_is_asked_once_more() {
+    on_paused_time(async {
+        let rig = Rig::with_data().await;
+        // Longer than another capture would be waited for.
+        rig.faults.arm(Fault { call: Call { name: "engine.freeze", number: 1 }, mode: Mode::Hang });
+        let taken = rig.control.request_backup(&name("web"), &name("web"), None).await.unwrap();
+        assert!(rig.faults.has_struck() && rig.times_frozen() == 1);
+        assert_eq!(taken.len(), 1);
+    });
+}
+
+#[test]
+fn a_point_for_a_look_into_databases_goes_after_an_hour_and_one_that_was_asked_for_stays() {
+    on_paused_time(async {
+        let mut rig = Rig::with_data().await;
+        let asked = rig.snapshot().await;
+        let looks = rig.control.request_look(&name("web"), &name("web"), None).await.unwrap();
+        assert_eq!(looks[0].reason, PointReason::Look);
+        rig.snapshot().await;
+        rig.age_point(&looks[0].id, 2 * HOUR_MS).await;
+        rig.age_point(&asked.id, 2 * HOUR_MS).await;
+        // The clock is believed after an hour.
+        rig.pass_time(75 * MINUTE).await;
+        let left: Vec<_> = rig.all_points().await.into_iter().map(|point| point.id).collect();
+        assert!(left.contains(&asked.id) && !left.contains(&looks[0].id), "{left:?}");
     });
 }

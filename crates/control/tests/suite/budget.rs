@@ -5,6 +5,7 @@ use std::time::Duration;
 use trackbed_control::DeploymentWish;
 use trackbed_core::Digest;
 use trackbed_core::deployment::{DeploymentState, Step};
+use trackbed_testkit::faults::{Call, Fault, Mode};
 use trackbed_testkit::{App, Happening};
 
 use crate::data_rig::MINUTE;
@@ -93,6 +94,25 @@ fn nothing_of_the_code_goes_while_something_is_built() {
         assert!(rig.kept_code().is_empty() && !rig.dropped_caches());
         rig.pass_time(20 * MINUTE).await;
         assert!(!rig.kept_code().is_empty() && rig.dropped_caches());
+        assert_eq!(rig.finish(&id).await.state, DeploymentState::Success);
+    });
+}
+
+#[test]
+fn a_build_never_begins_beside_a_removal_of_code_that_hangs() {
+    on_paused_time(async {
+        let mut rig = Rig::with_data().await;
+        rig.faults.arm(Fault { call: Call { name: "builder.collect", number: 1 }, mode: Mode::Hang });
+        rig.until("a removal", async |rig| rig.faults.has_struck()).await;
+        // Longer than the removal is waited for.
+        rig.pass_time(20 * MINUTE).await;
+        let id = rig.up(&App::new("two").with_volume()).await;
+        rig.reach(&id, Step::Build).await;
+        rig.pass_time(10 * MINUTE).await;
+        let deployment = rig.control.deployment(&id).await.unwrap();
+        assert_eq!((deployment.step, deployment.image), (Step::Build, None), "it waits for its slot");
+        // Another control plane knows of no removal: whatever hung has ended with the last one.
+        rig.crash().await;
         assert_eq!(rig.finish(&id).await.state, DeploymentState::Success);
     });
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use trackbed_control::{ControlError, DeploymentWish, PointAt};
 use trackbed_core::RestorePointId;
-use trackbed_core::deployment::{Deployment, DeploymentKind, DeploymentState, EventKind, Step};
+use trackbed_core::deployment::{Deployment, DeploymentKind, DeploymentState, Step};
 use trackbed_core::ports::StrayFile;
 use trackbed_core::restore_point::{PointReason, Proof, ProofVerdict};
 use trackbed_core::route::UpstreamState;
@@ -271,7 +271,7 @@ fn stray(path: &str) -> StrayFile {
 }
 
 fn adopt(path: &str) -> DeploymentWish {
-    DeploymentWish::Adopt { path: path.into(), volume: None }
+    DeploymentWish::Adopt { paths: vec![path.into()], volume: None }
 }
 
 #[tokio::test(start_paused = true)]
@@ -296,6 +296,31 @@ async fn what_is_adopted_moves_into_the_volume_and_every_later_instance_finds_it
     assert_eq!((links[0].at.as_str(), links[0].to.as_str()), ("/app/ba.db", "/data/ba.db"));
     let (message, _) = refused(rig.wish("web", adopt("/app/ba.db")).await);
     assert!(message.contains("adopted already"), "{message}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn several_databases_are_adopted_in_one_restart_by_their_paths_or_all_of_them() {
+    for paths in [vec!["/app/ba.db".to_owned(), "/app/db/jobs.db".to_owned()], Vec::new()] {
+        let mut rig = Rig::new().await;
+        let mut untidy = app("one");
+        untidy.strays = vec![stray("/app/ba.db"), stray("/app/db/jobs.db"), stray("/app/cache/x.bin")];
+        rig.deploy_well(&untidy).await;
+        let wish = rig.wish("web", DeploymentWish::Adopt { paths, volume: None }).await.unwrap();
+        let adopted = rig.finish(&wish.id).await;
+        assert_eq!(adopted.state, DeploymentState::Success, "{:?}", adopted.failure);
+        let content = rig.world.content(&volume(&rig).await.id);
+        assert_eq!(content.adopted.keys().collect::<Vec<_>>(), ["ba.db", "jobs.db"]);
+        let (_, instance) = rig.live().await;
+        assert_eq!(rig.world.instance(&instance).unwrap().spec.links.len(), 2);
+        rig.settle().await;
+    }
+    let mut rig = Rig::new().await;
+    rig.deploy_well(&app("one")).await;
+    let all = || DeploymentWish::Adopt { paths: Vec::new(), volume: None };
+    assert!(refused(rig.wish("web", all()).await).0.contains("keeps no database outside its volumes"));
+    let same =
+        DeploymentWish::Adopt { paths: vec!["/app/a/x.db".into(), "/app/b/x.db".into()], volume: None };
+    assert!(refused(rig.wish("web", same).await).0.contains("the same name in the volume"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -338,7 +363,7 @@ fn rehearsing(name: &str) -> App {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rehearsal_runs_on_a_copy_without_network_and_its_time_is_written_down() {
+async fn a_rehearsal_runs_on_a_copy_without_network_and_how_long_it_took_is_written_down() {
     let mut rig = Rig::new().await;
     rig.deploy_well(&app("one")).await;
     let id = rig.up(&rehearsing("two")).await;
@@ -349,8 +374,8 @@ async fn a_rehearsal_runs_on_a_copy_without_network_and_its_time_is_written_down
     assert!(matches!(rig.upstream().await, UpstreamState::Serving { .. }), "the old release serves");
     let deployment = rig.finish(&id).await;
     assert_eq!(deployment.state, DeploymentState::Success, "{:?}", deployment.failure);
-    assert!(deployment.rehearsal_took_ms.unwrap() >= 60);
-    assert!(said(&rig, &deployment, "rehearsal: v2 was healthy after 0.0").await);
+    assert!(deployment.rehearsal_took_ms.is_some());
+    assert!(said(&rig, &deployment, "rehearsal: v2 was healthy after ").await);
     assert_eq!(writers(&rig).await, ["one", "two"], "what the trial wrote is gone");
     rig.settle().await;
     assert!(rig.world.stages().is_empty());
@@ -441,14 +466,56 @@ async fn a_pin_that_hangs_costs_callers_no_more_than_their_window() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_volume_over_its_limit_is_a_warning() {
+async fn a_volume_over_its_limit_refuses_what_is_pushed_and_nothing_that_goes_back() {
     let mut rig = Rig::new().await;
     rig.deploy_well(&app("one")).await;
+    let second = rig.deploy_well(&app("two")).await;
+    let (_, old) = rig.live().await;
     rig.limit_volume(&volume(&rig).await.id, 500).await;
-    let deployment = rig.deploy_well(&app("two")).await;
-    let events = rig.events(&deployment.id).await;
-    let warned = events.iter().find(|event| event.kind == EventKind::Warning).unwrap();
-    assert!(warned.message.contains("holds 1.0 kB, more than its limit of 500 B"), "{}", warned.message);
+    let (stage, reason, hint) = failure(&rig.deploy(&app("three")).await);
+    assert_eq!(
+        (stage, reason.as_str()),
+        (Step::Check, "volume `data` uses 2.0 kB, more than its limit of 500 B")
+    );
+    assert!(hint.contains("trackbed volume limit data SIZE"), "{hint}");
+    assert_eq!(rig.live().await.1, old, "never touched");
+    let back = DeploymentWish::Rollback { version: None, with_data: false };
+    for wish in [DeploymentWish::Restart, back, restore(&second.pins[0].point)] {
+        let asked = rig.wish("web", wish).await.unwrap();
+        let ended = rig.finish(&asked.id).await;
+        assert_eq!(ended.state, DeploymentState::Success, "{:?}", ended.failure);
+        assert!(said(&rig, &ended, "more than its limit of 500 B").await, "the pin warns");
+    }
+    rig.settle().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_push_waits_behind_a_restore_that_waits_or_runs_and_supersedes_none() {
+    for reached in [None, Some(Step::Stage), Some(Step::Health)] {
+        let mut rig = Rig::new().await;
+        rig.deploy_well(&app("one")).await;
+        let mut slow = app("two");
+        slow.listens_after = Some(Duration::from_secs(5));
+        let second = rig.deploy_well(&slow).await;
+        rig.world.slow_data(Duration::from_secs(20));
+        let wish = rig.wish("web", restore(&second.pins[0].point)).await.unwrap();
+        if let Some(step) = reached {
+            rig.reach(&wish.id, step).await;
+        }
+        let push = rig.up(&app("three")).await;
+        let events = rig.events(&push).await;
+        assert!(events[0].message.contains(&format!("waits for deployment {}", wish.id)), "{events:?}");
+        let (message, hint) = refused(rig.wish("web", DeploymentWish::Restart).await);
+        assert!(
+            message.contains("is putting data in place") && hint.contains("trackbed cancel"),
+            "{message}"
+        );
+        let restored = rig.finish(&wish.id).await;
+        assert_eq!(restored.state, DeploymentState::Success, "at {reached:?}: {:?}", restored.failure);
+        assert_eq!(rig.finish(&push).await.state, DeploymentState::Success);
+        assert_eq!(writers(&rig).await, ["one", "two", "three"]);
+        rig.settle().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

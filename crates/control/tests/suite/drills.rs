@@ -121,3 +121,41 @@ fn a_proof_that_is_overdue_is_a_warning() {
         assert!(warnings.contains(&"no restore point is proven restorable".to_owned()), "{warnings:?}");
     });
 }
+
+#[test]
+fn a_point_on_which_every_look_ends_gets_a_verdict_a_warning_and_keeps_no_other_waiting() {
+    on_paused_time(async {
+        let mut rig = Rig::with_data().await;
+        rig.pass_time(2 * MINUTE).await;
+        let bad = rig.snapshot().await;
+        rig.world.baffle_point(&bad.id);
+        let good = rig.snapshot().await;
+        rig.pass_time(3 * MINUTE).await;
+        assert_eq!(rig.data().await.last_proven.unwrap().id, good.id, "it does not wait for the other");
+        rig.pass_time(60 * MINUTE).await;
+        let points = rig.all_points().await;
+        let found = points.iter().find(|point| point.id == bad.id).unwrap();
+        assert!(found.is_undecided() && !found.is_broken() && !found.is_proven(), "{:?}", found.proof);
+        let warnings = rig.data().await.warnings;
+        let said =
+            format!("restore point {} could not be proven restorable: the look ended by signal 11", bad.id);
+        assert!(warnings.iter().any(|text| text.contains(&said)), "{warnings:?}");
+        assert!(warnings.iter().any(|text| text.contains("trackbed volume verify data rp_")), "{warnings:?}");
+    });
+}
+
+#[test]
+fn a_look_that_fails_later_does_not_unsay_that_a_point_was_proven() {
+    on_paused_time(async {
+        let mut rig = Rig::with_data().await;
+        let point = rig.snapshot().await;
+        rig.pass_time(2 * MINUTE).await;
+        rig.world.baffle_point(&point.id);
+        rig.sleep_through(25 * HOUR_MS).await;
+        rig.faults.hang(Some("volumes.capture"));
+        rig.pass_time(120 * MINUTE).await;
+        let points = rig.all_points().await;
+        assert!(points.iter().find(|other| other.id == point.id).unwrap().is_proven());
+        rig.faults.hang(None);
+    });
+}

@@ -256,7 +256,7 @@ fn an_adoption_survives_every_fault() {
         size_bytes: 4096,
         is_database: true,
     }];
-    let ask = Ask::Wish(DeploymentWish::Adopt { path: "/app/ba.db".into(), volume: None });
+    let ask = Ask::Wish(DeploymentWish::Adopt { paths: vec!["/app/ba.db".into()], volume: None });
     Scenario { before: vec![untidy], ask, outcome: Some(DeploymentState::Success) }.survive_everything();
 }
 

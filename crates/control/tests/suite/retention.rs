@@ -267,3 +267,29 @@ fn what_was_set_aside_goes_two_days_after_its_deployment() {
         assert!(rig.world.stages().is_empty(), "{:?}", rig.world.stages());
     });
 }
+
+#[test]
+fn a_point_that_keeps_space_from_being_freed_is_told_once_and_stays_a_warning_until_it_goes() {
+    on_paused_time(async {
+        let mut rig = Rig::with_data().await;
+        let bad = rig.snapshot().await;
+        rig.snapshot().await;
+        rig.world.damage_manifest(&bad.id);
+        let said = format!("restore point {} cannot be read, so no space", bad.id);
+        let told = async |rig: &Rig| {
+            let newest = rig.control.deployments(&rig.service().await, 1).await.unwrap().remove(0);
+            rig.events(&newest.id).await.iter().filter(|event| event.message.contains(&said)).count()
+        };
+        rig.pass_time(13 * 60 * MINUTE).await;
+        assert_eq!(told(&rig).await, 1);
+        rig.crash().await;
+        rig.pass_time(13 * 60 * MINUTE).await;
+        assert_eq!(told(&rig).await, 1, "not again by another control plane");
+        let warnings = rig.warnings().await;
+        let way_out = format!("trackbed volume forget data {}", bad.id);
+        assert!(warnings.iter().any(|text| text.contains(&said) && text.contains(&way_out)), "{warnings:?}");
+        rig.control.remove_restore_point(&rig.service().await, &bad.id).await.unwrap();
+        rig.pass_time(13 * 60 * MINUTE).await;
+        assert!(!rig.warnings().await.iter().any(|text| text.contains(&said)));
+    });
+}

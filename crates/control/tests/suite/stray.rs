@@ -87,7 +87,7 @@ fn of_two_databases_one_can_be_adopted_and_the_place_of_the_other_is_told() {
             is_database: true,
         });
         rig.deploy_well(&app).await;
-        let wish = DeploymentWish::Adopt { path: "/app/ba.db".into(), volume: None };
+        let wish = DeploymentWish::Adopt { paths: vec!["/app/ba.db".into()], volume: None };
         let id = rig.wish("web", wish).await.unwrap().id;
         let adopted = rig.finish(&id).await;
         assert_eq!(adopted.state, DeploymentState::Success, "{:?}", adopted.failure);

@@ -20,8 +20,8 @@ mod volumes;
 
 pub use offsite::{Conditional, Offsite, Ownership, StateCopy};
 pub use volumes::{
-    AdoptedFile, CaptureOrder, Collected, Depth, DiskSpace, Freezer, Frozen, PointData, Staged, VolumePlace,
-    Volumes,
+    AdoptedFile, CaptureOrder, Collected, Depth, DiskSpace, Freezer, Frozen, PointData, Staged, Unreadable,
+    VolumePlace, Volumes,
 };
 
 /// An error from the outside, in words for the owner of the service.

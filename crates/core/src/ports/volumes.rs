@@ -97,13 +97,24 @@ pub struct DiskSpace {
     pub free_bytes: u64,
 }
 
+/// A point that is kept and of which nobody knows what it needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Which.
+    pub data: PointData,
+    /// What is damaged.
+    pub reason: String,
+}
+
 /// What a collection freed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Collected {
     /// Points that were removed.
     pub points: u64,
     /// Bytes on disk that were freed.
     pub freed_bytes: u64,
+    /// The first point that cannot be read. While it is kept, nothing that points use is removed, because it might need it.
+    pub unreadable: Option<Unreadable>,
 }
 
 /// Volumes on disk. Every method that changes something may be repeated, also after a crash in the middle.
@@ -205,6 +216,12 @@ pub trait Volumes: Send + Sync {
     /// # Errors
     /// When the volume is not marked as removed, somebody holds it, or the disk refuses.
     async fn erase(&self, volume: &Volume) -> Result<(), PortError>;
+
+    /// Returns what a volume uses on disk now, in bytes. Files come and go meanwhile.
+    ///
+    /// # Errors
+    /// When the disk does not say.
+    async fn used_bytes(&self, volume: &Volume) -> Result<u64, PortError>;
 
     /// Returns the room on the disk that volumes lie on.
     ///

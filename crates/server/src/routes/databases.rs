@@ -33,7 +33,7 @@ pub(crate) async fn list(
     if volumes.is_empty() {
         return Ok(Json(list));
     }
-    for point in api.control.request_backup(&project, &name, None).await? {
+    for point in api.control.request_look(&project, &name, None).await? {
         let Some(volume) = volumes.iter().find(|volume| volume.id == point.volume) else { continue };
         let found = api.volumes.databases(&data(&point)).await.map_err(ApiError::source)?;
         let one = |found| convert_data::database(found, &point, volume.name.to_string());
@@ -56,7 +56,7 @@ pub(crate) async fn query(
     let (service, volume) = find(&api, &project, &service, &name).await?;
     let point = match &request.point {
         Some(id) => known(&api, &volume, id).await?,
-        None => fresh(&api, &project.parse()?, &service, &volume).await?,
+        None => fresh(&api, &project.parse()?, &service, &volume, request.write).await?,
     };
     let began = Instant::now();
     let (database, sql, limits) = (&request.database, &request.sql, QueryLimits::default());
@@ -92,8 +92,14 @@ async fn fresh(
     project: &Name,
     service: &Service,
     volume: &Volume,
+    write: bool,
 ) -> Result<RestorePoint, ApiError> {
-    let points = api.control.request_backup(project, &service.name, Some(volume.name.clone())).await?;
+    let (name, wanted) = (&service.name, Some(volume.name.clone()));
+    let points = match write {
+        // It is the way back from what is about to be written.
+        true => api.control.request_backup(project, name, wanted).await?,
+        false => api.control.request_look(project, name, wanted).await?,
+    };
     points.into_iter().next().ok_or_else(|| ApiError::invalid("no restore point was taken"))
 }
 

@@ -27,6 +27,23 @@ pub(crate) async fn list(
     Ok(Json(to_wire(&api, &service, points).await?))
 }
 
+pub(crate) async fn forget(
+    State(api): State<Api>,
+    Path((project, service, name, point)): Path<(String, String, String, String)>,
+) -> Result<Json<wire::RestorePoint>, ApiError> {
+    let (service, volume) = find(&api, &project, &service, &name).await?;
+    let id = point.parse()?;
+    let points = api.control.restore_points(&volume).await?;
+    let found: Vec<_> = points.into_iter().filter(|known| known.id == id).collect();
+    let mut told = to_wire(&api, &service, found).await?;
+    let told = told.pop().ok_or_else(|| {
+        let message = format!("volume `{name}` has no restore point `{point}`");
+        ApiError::new(wire::ErrorCode::NotFound, message, None)
+    })?;
+    api.control.remove_restore_point(&service, &id).await?;
+    Ok(Json(told))
+}
+
 pub(crate) async fn take(
     State(api): State<Api>,
     Path((project, service)): Path<(String, String)>,
@@ -69,12 +86,13 @@ pub(crate) async fn adopt(
     Path((project, service)): Path<(String, String)>,
     Given(request): Given<wire::AdoptionRequest>,
 ) -> Result<(StatusCode, Json<wire::Deployment>), ApiError> {
-    let path = match request.path.starts_with('/') {
-        true => request.path,
-        false => format!("/app/{}", request.path.trim_start_matches("./")),
+    let absolute = |path: String| match path.starts_with('/') {
+        true => path,
+        false => format!("/app/{}", path.trim_start_matches("./")),
     };
+    let paths = request.paths.into_iter().map(absolute).collect();
     let volume = request.volume.map(|volume| volume.parse()).transpose()?;
-    let wish = DeploymentWish::Adopt { path, volume };
+    let wish = DeploymentWish::Adopt { paths, volume };
     let asked = api.control.request_deployment(project.parse()?, service.parse()?, wish).await?;
     Ok((StatusCode::ACCEPTED, Json(deployments::to_wire(&api, &asked).await?)))
 }

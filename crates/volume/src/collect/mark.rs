@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use trackbed_core::VolumeId;
+use trackbed_core::ports::PointData;
 
 use super::list;
 use crate::capture::remembered;
@@ -21,30 +22,36 @@ impl<'a> Marker<'a> {
     /// Marks all that is needed.
     ///
     /// # Errors
-    /// When a manifest or a node cannot be read: then nobody knows what it needs, and nothing may be removed.
+    /// When a manifest or a node cannot be read: then nobody knows what it needs, and nothing may be removed. With it, the
+    /// point whose it is.
     pub(super) fn mark(
         store: &SnapshotStore,
         reader: &'a ChunkReader,
         ahead: &[VolumeId],
-    ) -> Result<IdSet, StoreError> {
+    ) -> Result<IdSet, (Option<PointData>, StoreError)> {
         let mut marker = Self { reader, needed: IdSet::default(), nodes: HashSet::new() };
-        for data in list(store)? {
-            for entry in store.manifest(&data)?.into_iter().flat_map(|manifest| manifest.entries) {
-                if let Kind::File(file) = entry.kind {
-                    marker.file(&file)?;
-                }
-            }
+        for data in list(store).map_err(|error| (None, error))? {
+            marker.point(store, &data).map_err(|error| (Some(data), error))?;
         }
         for volume in ahead {
             for file in remembered(store, volume) {
                 // A cache: what it names may be gone.
                 match marker.file(&file) {
-                    Err(error) if !error.is_damage() => return Err(error),
+                    Err(error) if !error.is_damage() => return Err((None, error)),
                     Ok(()) | Err(_) => {}
                 }
             }
         }
         Ok(marker.needed)
+    }
+
+    fn point(&mut self, store: &SnapshotStore, data: &PointData) -> Result<(), StoreError> {
+        for entry in store.manifest(data)?.into_iter().flat_map(|manifest| manifest.entries) {
+            if let Kind::File(file) = entry.kind {
+                self.file(&file)?;
+            }
+        }
+        Ok(())
     }
 
     fn file(&mut self, file: &FileContent) -> Result<(), StoreError> {

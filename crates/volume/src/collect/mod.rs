@@ -67,6 +67,7 @@ pub(crate) async fn collect(volumes: &LocalVolumes, keep: &[PointData]) -> Resul
         collected.freed_bytes += freed_bytes;
         plan = rest;
         if plan.is_done() {
+            collected.unreadable = plan.unreadable;
             return Ok(collected);
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use trackbed_core::VolumeId;
+use trackbed_core::ports::Unreadable;
 use trackbed_stdx::files;
 
 use super::mark::Marker;
@@ -24,6 +25,8 @@ const STEP_BYTES: u64 = 32 * 1024 * 1024;
 pub(super) struct Plan {
     store: Option<(SnapshotStore, ChunkReader)>,
     epoch: u64,
+    /// Why there is nothing to do, when a point that is kept cannot be read.
+    pub(super) unreadable: Option<Unreadable>,
     /// Packs with what is needed of them.
     todo: Vec<Old>,
 }
@@ -44,11 +47,16 @@ impl Plan {
         let reader = store.reader()?;
         let needed = match Marker::mark(store, &reader, ahead) {
             Ok(needed) => needed,
-            Err(error) if error.is_damage() => {
-                tracing::warn!(%error, "no pack is removed, because a restore point that is kept cannot be read");
-                return Ok(Self { store: Some((store.clone(), reader)), epoch, todo: Vec::new() });
+            Err((Some(data), error)) if error.is_damage() => {
+                let unreadable = Some(Unreadable { data, reason: error.to_string() });
+                return Ok(Self {
+                    store: Some((store.clone(), reader)),
+                    epoch,
+                    unreadable,
+                    todo: Vec::new(),
+                });
             }
-            Err(error) => return Err(error),
+            Err((_, error)) => return Err(error),
         };
         let catalogue = reader.catalogue();
         let old = |pack: &crate::chunk_store::Pack| Old {
@@ -86,7 +94,7 @@ impl Plan {
                 }));
             }
         }
-        Ok(Self { store: Some((store.clone(), reader)), epoch, todo })
+        Ok(Self { store: Some((store.clone(), reader)), epoch, unreadable: None, todo })
     }
 
     /// Returns what it is true for; none before it is made.

@@ -181,9 +181,10 @@ async fn a_damaged_index_a_lost_pack_and_a_damaged_manifest_are_named_and_mended
         let error = rig.try_read(&old).unwrap_err();
         assert!(error.contains(old.point.as_str()) && error.contains("damaged"), "{error}");
         // It is not known what it needs, so nothing is removed while it is kept.
-        rig.collect(&[&old]).await;
+        let unreadable = rig.collect(&[&old]).await.unreadable.unwrap();
+        assert!(unreadable.data == old && unreadable.reason.contains("damaged"), "{unreadable:?}");
         assert_eq!(rig.stored("packs", ".index").len(), 1);
-        rig.collect(&[]).await;
+        assert_eq!(rig.collect(&[]).await.unreadable, None);
         assert_eq!(rig.pack_bytes(), 0);
     }
 }

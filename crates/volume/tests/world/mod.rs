@@ -116,14 +116,14 @@ impl World {
 pub fn proven(proof: &Proof) -> (u64, u64) {
     match &proof.verdict {
         ProofVerdict::Proven { databases, rows } => (*databases, *rows),
-        ProofVerdict::Broken { reason } => panic!("broken: {reason}"),
+        ProofVerdict::Broken { reason } | ProofVerdict::Unknown { reason } => panic!("broken: {reason}"),
     }
 }
 
 pub fn broken(proof: &Proof) -> String {
     match &proof.verdict {
         ProofVerdict::Broken { reason } => reason.clone(),
-        ProofVerdict::Proven { .. } => panic!("it is proven"),
+        other @ (ProofVerdict::Proven { .. } | ProofVerdict::Unknown { .. }) => panic!("{other:?}"),
     }
 }
 

@@ -44,6 +44,8 @@ enum Verb {
     Restore(restore::Restore),
     /// Prove now that a restore point can be restored
     Verify(points::Verify),
+    /// Remove a restore point for good
+    Forget(points::Forget),
     /// Say when restore points are taken by themselves
     Schedule(life::Schedule),
     /// Say how much a volume may hold
@@ -71,6 +73,7 @@ pub(crate) async fn run(session: &Session, args: Args) -> Result<u8> {
         Verb::Points(args) => points::points(session, &args).await,
         Verb::Restore(args) => restore::restore(session, args).await,
         Verb::Verify(args) => points::verify(session, args).await,
+        Verb::Forget(args) => points::forget(session, &args).await,
         Verb::Schedule(args) => life::schedule(session, args).await,
         Verb::Limit(args) => life::limit(session, &args).await,
         Verb::Adopt(args) => restore::adopt(session, args).await,

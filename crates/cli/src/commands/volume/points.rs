@@ -49,6 +49,26 @@ pub(super) struct Verify {
     target: Target,
 }
 
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  trackbed volume forget data rp_…\n\n\
+                        The last good restore point of a volume stays, and so does one that something needs.")]
+pub(super) struct Forget {
+    /// Name of the volume
+    #[arg(value_parser = parse_name)]
+    name: String,
+    /// The restore point
+    #[arg(value_parser = parse_point)]
+    point: String,
+    /// Do not ask
+    #[arg(long, short)]
+    yes: bool,
+    /// Print a JSON object
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    target: Target,
+}
+
 fn parse_point(text: &str) -> Result<String, String> {
     match text.starts_with("rp_") {
         true => Ok(text.to_owned()),
@@ -147,6 +167,7 @@ fn why(point: &RestorePoint) -> String {
         "before-restore" => format!("replaced by {deployment}"),
         "schedule" if !point.schedules.is_empty() => point.schedules.join(","),
         "command" => "asked for".to_owned(),
+        "look" => "for trackbed db".to_owned(),
         other => other.to_owned(),
     }
 }
@@ -154,9 +175,26 @@ fn why(point: &RestorePoint) -> String {
 fn proven(proof: &Proof, now: i64) -> String {
     match (proof.proven, &proof.reason) {
         (true, _) => ago(now, proof.at),
+        (false, Some(reason)) if proof.undecided => format!("could not be proven: {}", plain(reason)),
         (false, Some(reason)) => format!("BROKEN: {}", plain(reason)),
         (false, None) => "BROKEN".to_owned(),
     }
+}
+
+pub(super) async fn forget(session: &Session, args: &Forget) -> Result<u8> {
+    let client = session.client();
+    let names = args.target.find(session, &client).await?;
+    let question =
+        format!("remove restore point {} of volume {} of {names} for good?", args.point, args.name);
+    if !session.agrees(args.yes, &question)? {
+        return Ok(1);
+    }
+    let gone = names.of(&client).volume(&args.name).forget(&args.point).await?;
+    if args.json {
+        session.output.json_pretty(&gone)?;
+    }
+    session.output.talk(format!("restore point {} of volume {} is removed", gone.id, args.name));
+    Ok(0)
 }
 
 pub(super) async fn verify(session: &Session, args: Verify) -> Result<u8> {
@@ -174,9 +212,11 @@ pub(super) async fn verify(session: &Session, args: Verify) -> Result<u8> {
         return Ok(u8::from(broken));
     }
     let Some(proof) = point.proof.as_ref().filter(|proof| proof.proven) else {
+        let undecided = point.proof.as_ref().is_some_and(|proof| proof.undecided);
         let reason =
             point.proof.and_then(|proof| proof.reason).unwrap_or_else(|| "it was not looked at".to_owned());
-        let message = format!("restore point {} cannot be restored as it was: {}", point.id, plain(&reason));
+        let verdict = if undecided { "could not be proven" } else { "cannot be restored as it was" };
+        let message = format!("restore point {} {verdict}: {}", point.id, plain(&reason));
         let hint = format!("`trackbed volume points {}` lists the others", args.name);
         return Err(Refusal::with_hint(message, hint));
     };

@@ -49,13 +49,17 @@ pub(super) struct Restore {
 }
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  trackbed volume adopt /app/app.db --volume data\n\n\
-                        The file moves into the volume while the app stands still, and the app finds it by a link \
-                        where it was.")]
+#[command(after_help = "Examples:\n  trackbed volume adopt /app/app.db --volume data\n  \
+                        trackbed volume adopt /app/app.db /app/jobs.db\n  trackbed volume adopt --all\n\n\
+                        All of it moves into the volume in one restart, and the app finds it by links where it was.")]
 pub(super) struct Adopt {
-    /// The file or folder, as the app sees it, such as /app/app.db
-    path: String,
-    /// The volume that takes it [default: the only one]
+    /// Files or folders, as the app sees them, such as /app/app.db
+    #[arg(required_unless_present = "all", value_name = "PATH")]
+    paths: Vec<String>,
+    /// Every database that the app keeps outside its volumes
+    #[arg(long, conflicts_with = "paths")]
+    all: bool,
+    /// The volume that takes them [default: the only one]
     #[arg(long, value_name = "NAME", value_parser = parse_name)]
     volume: Option<String>,
     #[command(flatten)]
@@ -102,7 +106,8 @@ pub(super) async fn restore(session: &Session, args: Restore) -> Result<u8> {
 pub(super) async fn adopt(session: &Session, args: Adopt) -> Result<u8> {
     let client = session.client();
     let names = args.target.find(session, &client).await?;
-    let request = AdoptionRequest { path: args.path, volume: args.volume };
+    // No path at all means every database.
+    let request = AdoptionRequest { paths: args.paths, volume: args.volume };
     let asked = names.of(&client).adopt(&request).await;
     deploy::see_through(session, &client, &names, args.follow, asked).await
 }
