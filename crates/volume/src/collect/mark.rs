@@ -28,16 +28,16 @@ impl<'a> Marker<'a> {
         store: &SnapshotStore,
         reader: &'a ChunkReader,
         ahead: &[VolumeId],
-    ) -> Result<IdSet, (Option<PointData>, StoreError)> {
+    ) -> Result<IdSet, (Option<PointData>, Box<StoreError>)> {
         let mut marker = Self { reader, needed: IdSet::default(), nodes: HashSet::new() };
-        for data in list(store).map_err(|error| (None, error))? {
-            marker.point(store, &data).map_err(|error| (Some(data), error))?;
+        for data in list(store).map_err(|error| (None, Box::new(error)))? {
+            marker.point(store, &data).map_err(|error| (Some(data), Box::new(error)))?;
         }
         for volume in ahead {
             for file in remembered(store, volume) {
                 // A cache: what it names may be gone.
                 match marker.file(&file) {
-                    Err(error) if !error.is_damage() => return Err((None, error)),
+                    Err(error) if !error.is_damage() => return Err((None, Box::new(error))),
                     Ok(()) | Err(_) => {}
                 }
             }

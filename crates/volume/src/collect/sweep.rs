@@ -56,7 +56,7 @@ impl Plan {
                     todo: Vec::new(),
                 });
             }
-            Err((_, error)) => return Err(error),
+            Err((_, error)) => return Err(*error),
         };
         let catalogue = reader.catalogue();
         let old = |pack: &crate::chunk_store::Pack| Old {
