@@ -199,7 +199,7 @@ fn the_age_of_the_distribution_opens_every_object_with_the_exported_key() {
         if entry["kind"] == "file" {
             assert!(plain == std::fs::read(here).unwrap(), "{object}");
         } else if path.starts_with("sources/") {
-            assert!(listed(&there.join(object)).lines().any(|line| line == "main.py"), "{object}");
+            assert!(listed(&there.join(object)).lines().any(|line| line == "app.py"), "{object}");
         }
     }
     assert!(entries.iter().any(|entry| entry["kind"] == "file") && entries.len() > 4, "{catalogue:#}");

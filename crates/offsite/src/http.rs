@@ -103,7 +103,11 @@ impl Failed {
 
 /// Says what to do about an error of TLS.
 fn advice(error: &(dyn Error + 'static)) -> Option<&'static str> {
-    let inner = error.downcast_ref::<io::Error>()?.get_ref()?;
+    // One is wrapped into another, and what is within one is not its source.
+    let mut inner: &(dyn Error + 'static) = error;
+    while let Some(within) = inner.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        inner = within;
+    }
     Some(match inner.downcast_ref::<rustls::Error>()? {
         rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
             "this machine does not trust who signed the certificate of the endpoint: if it is an authority of your own, \

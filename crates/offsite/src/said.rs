@@ -102,8 +102,8 @@ fn fault_of(error: &StoreError) -> RemoteFault {
 mod tests {
     use super::*;
 
-    fn of(error: StoreError) -> (String, Option<RemoteFault>, String) {
-        let error = said("read owner.json", &error);
+    fn of(error: &StoreError) -> (String, Option<RemoteFault>, String) {
+        let error = said("read owner.json", error);
         (error.to_string(), error.fault(), error.hint().unwrap_or_default())
     }
 
@@ -119,20 +119,20 @@ mod tests {
     fn a_refusal_says_the_code_and_what_to_do_and_no_xml() {
         let denied =
             |code| StoreError::PermissionDenied { path: "owner.json".into(), source: answer(code).into() };
-        let (text, fault, hint) = of(denied("InvalidAccessKeyId"));
+        let (text, fault, hint) = of(&denied("InvalidAccessKeyId"));
         assert_eq!(
             text,
             "cannot read owner.json: the store answers InvalidAccessKeyId: It is so (GET http://s3/b/owner.json)"
         );
         assert!(fault == Some(RemoteFault::Denied) && hint.contains("AWS_ACCESS_KEY_ID"), "{hint}");
-        assert!(of(denied("RequestTimeTooSkewed")).2.contains("clock"));
+        assert!(of(&denied("RequestTimeTooSkewed")).2.contains("clock"));
     }
 
     #[test]
     fn a_bucket_that_is_not_there_is_no_object_that_is_not_there() {
         let missing = |code| StoreError::NotFound { path: "owner.json".into(), source: answer(code).into() };
-        assert_eq!(of(missing("NoSuchKey")).1, Some(RemoteFault::Missing));
-        let (_, fault, hint) = of(missing("NoSuchBucket"));
+        assert_eq!(of(&missing("NoSuchKey")).1, Some(RemoteFault::Missing));
+        let (_, fault, hint) = of(&missing("NoSuchBucket"));
         assert!(fault == Some(RemoteFault::Denied) && hint.contains("make the bucket"), "{hint}");
     }
 
@@ -140,10 +140,10 @@ mod tests {
     fn what_may_pass_says_no_more_than_it_knows() {
         let text = "Error performing GET http://s3/b in 1s, after 3 retries, max_retries: 3, retry_timeout: 60s  - HTTP error: \
                     client error (Connect): dns error";
-        let (told, fault, hint) = of(StoreError::Generic { store: "S3", source: text.into() });
+        let (told, fault, hint) = of(&StoreError::Generic { store: "S3", source: text.into() });
         assert_eq!(told, "cannot read owner.json: client error (Connect): dns error (GET http://s3/b)");
         assert_eq!((fault, hint.as_str()), (Some(RemoteFault::Passing), ""));
-        let (told, ..) = of(StoreError::Generic { store: "S3", source: "status 500".into() });
+        let (told, ..) = of(&StoreError::Generic { store: "S3", source: "status 500".into() });
         assert_eq!(told, "cannot read owner.json: Generic S3 error: status 500");
     }
 }
