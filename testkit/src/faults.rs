@@ -88,7 +88,7 @@ pub const CALLS: [&str; 31] = [
 pub const KEEPERS_CALLS: [&str; 3] = ["builder.collect", "builder.drop_caches", "volumes.space"];
 
 /// Calls without an effect.
-const READS: [&str; 16] = [
+const READS: [&str; 17] = [
     "edge.probe",
     "edge.stats",
     "engine.address",
@@ -99,6 +99,7 @@ const READS: [&str; 16] = [
     "engine.logs",
     "engine.stats",
     "engine.stray_files",
+    "builder.check",
     "builder.plan",
     "builder.preflight",
     "builder.suspects",

@@ -46,6 +46,7 @@
 
 mod backup;
 mod boxes;
+mod check;
 mod databases;
 mod deployments;
 mod errors;
@@ -57,6 +58,7 @@ mod volumes;
 
 pub use backup::{Backup, BackupKey, BackupTarget, BackupTargetRequest};
 pub use boxes::{BoxInfo, EdgeInfo, IsolationInfo, StopBox};
+pub use check::{CheckReport, CheckRule, Finding};
 pub use databases::{Database, QueryRequest, QueryResult, Table};
 pub use deployments::{
     Adoption, Deployment, DeploymentRequest, Event, EventPage, Failure, Pause, Pin, Plan, PlanRequest,

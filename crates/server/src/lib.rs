@@ -1,6 +1,7 @@
 //! `trackbed serve`: wires all parts together and answers the API. The only room that knows every other one.
 
 mod api;
+mod check;
 mod convert;
 mod convert_data;
 mod edge_keeper;
@@ -15,6 +16,7 @@ mod serve;
 #[cfg(test)]
 mod tests;
 
+pub use check::{CheckConfig, check};
 pub use edge_keeper::reload_edge;
 pub use recover::{RecoverConfig, recover};
 pub use serve::{ServeConfig, serve};
