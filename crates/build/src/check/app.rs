@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use crate::check::code::Code;
 use crate::check::lex::{Kind, Language};
 use crate::check::python::{self, Statement};
+use crate::check::reads::{Read, reads};
 use crate::check::tree::{Tree, is_of_app, join};
 use crate::python::command::{self, Ask};
 
@@ -57,6 +58,7 @@ impl Facts {
 pub(crate) struct Unit {
     pub(crate) code: Code,
     pub(crate) statements: Vec<Statement>,
+    pub(crate) reads: Vec<Read>,
 }
 
 /// The app.
@@ -65,7 +67,9 @@ pub(crate) struct App<'a> {
     pub(crate) facts: &'a Facts,
     /// The code that the start command leads to; all that looks like the app's where that cannot be told.
     pub(crate) units: Vec<Unit>,
-    /// The simple commands of the start command.
+    /// The start command, or the script of package.json behind it.
+    command: String,
+    /// The simple commands of that.
     pub(crate) asks: Vec<Ask>,
     /// Files that the start command runs as scripts, so that what they do as the main program is done.
     pub(crate) scripts: Vec<String>,
@@ -74,8 +78,9 @@ pub(crate) struct App<'a> {
 impl<'a> App<'a> {
     /// Reads the code.
     pub(crate) fn read(tree: &'a Tree, facts: &'a Facts) -> Self {
-        let asks = facts.start.as_ref().map(|(command, _)| command::read(command)).unwrap_or_default();
-        let mut app = Self { tree, facts, units: Vec::new(), asks, scripts: Vec::new() };
+        let command = facts.start.as_ref().map(|(command, _)| by_script(tree, command)).unwrap_or_default();
+        let asks = command::read(&command);
+        let mut app = Self { tree, facts, units: Vec::new(), command, asks, scripts: Vec::new() };
         let Some(language) = app.language() else { return app };
         let mut seen = BTreeSet::new();
         let mut todo: VecDeque<String> = app.entries(language).into();
@@ -135,7 +140,8 @@ impl<'a> App<'a> {
             Language::Python => python::statements(&code),
             Language::Script | Language::Go | Language::Rust => Vec::new(),
         };
-        Some(Unit { code, statements })
+        let reads = reads(&code);
+        Some(Unit { code, statements, reads })
     }
 
     /// Finds the files that the start command names.
@@ -173,8 +179,7 @@ impl<'a> App<'a> {
         if !["node", "bun", "tsx", "ts-node", "deno"].contains(&ask.program.as_str()) {
             return None;
         }
-        let (command, _) = self.facts.start.as_ref()?;
-        let words = command.split_whitespace().map(|word| word.trim_matches(['\'', '"']));
+        let words = self.command.split_whitespace().map(|word| word.trim_matches(['\'', '"']));
         let mut files =
             words.filter(|word| Language::of(word) == Some(Language::Script) && !word.starts_with('-'));
         files.find(|word| join(&ask.folder, word).is_some_and(|path| self.tree.has(&path))).map(str::to_owned)
@@ -270,4 +275,25 @@ impl<'a> App<'a> {
         }
         found
     }
+}
+
+/// Follows `npm start` and `npm run x` to the command behind it.
+fn by_script(tree: &Tree, command: &str) -> String {
+    /// Most scripts that call another.
+    const SCRIPTS_MAX: usize = 4;
+    let mut command = command.to_owned();
+    for _ in 0..SCRIPTS_MAX {
+        let words: Vec<&str> = command.split_whitespace().collect();
+        let name = match words[..] {
+            ["npm" | "yarn" | "pnpm" | "bun", "run", name, ..] => name,
+            ["npm" | "yarn" | "pnpm", name, ..] if !name.starts_with('-') => name,
+            _ => break,
+        };
+        let package =
+            tree.read("package.json").and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok());
+        let script = package.as_ref().and_then(|package| package["scripts"][name].as_str());
+        let Some(script) = script else { break };
+        command = script.to_owned();
+    }
+    command
 }

@@ -1,6 +1,7 @@
 //! A file of code as tokens, and the few shapes that rules look for in it: calls with their arguments, dotted names,
 //! constants, reads of the environment, and what stands under a condition.
 
+use std::cell::Cell;
 use std::ops::Range;
 
 use crate::check::lex::{self, Kind, Language, Token};
@@ -14,7 +15,12 @@ pub(crate) struct Code {
     /// The brace that is open at each token.
     braces: Vec<Option<usize>>,
     text: String,
+    /// Tokens that may still be gone through by looks that begin anew each time: a file made to be slow ends them.
+    budget: Cell<usize>,
 }
+
+/// What such looks of one file may cost: well below a second.
+const BUDGET: usize = 50_000_000;
 
 /// An argument of a call: its name when it is given by name, and its tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +62,7 @@ impl Code {
     /// Splits a file.
     pub(crate) fn new(path: String, text: String, language: Language) -> Self {
         let tokens = lex::tokens(&text, language);
-        let mut code = Self { path, language, tokens, braces: Vec::new(), text };
+        let mut code = Self { path, language, tokens, braces: Vec::new(), text, budget: Cell::new(BUDGET) };
         let mut open = Vec::new();
         code.braces = (0..code.tokens.len())
             .map(|at| {
@@ -204,8 +210,10 @@ impl Code {
         if matches!(before, "def" | "class" | "fn" | "func" | "function") {
             return None;
         }
+        let end = self.close(at + 1);
+        self.pay(end - at)?;
         let path = self.dotted(at);
-        Some(Call { path, at, arguments: self.items(at + 1), end: self.close(at + 1) })
+        Some(Call { path, at, arguments: self.items(at + 1), end })
     }
 
     /// Returns every call of one of these names, by the last part.
@@ -244,8 +252,14 @@ impl Code {
         names.any(|at| self.word(at) == module)
     }
 
+    fn pay(&self, tokens: usize) -> Option<()> {
+        self.budget.set(self.budget.get().checked_sub(tokens)?);
+        Some(())
+    }
+
     /// Finds the only value that a name is given at the left edge of the file, as tokens.
     pub(crate) fn constant(&self, name: &str) -> Option<Range<usize>> {
+        self.pay(self.tokens.len())?;
         let mut found = None;
         for at in 0..self.tokens.len() {
             if !self.is_name(at) || self.word(at) != name {

@@ -159,8 +159,12 @@ fn value(words: &[Option<String>], options: &[&str]) -> Option<Option<String>> {
             .map(|rest| Some(rest.to_owned()))
             .or(found);
     }
-    // `--bind=0.0.0.0:$PORT` is a word that only a shell knows as a whole.
-    found.or_else(|| words.iter().any(Option::is_none).then_some(None))
+    // `--bind=0.0.0.0:$PORT` is a word that only a shell knows as a whole; the value of another option is none of ours.
+    let is_value = |at: usize| {
+        at.checked_sub(1).is_some_and(|at| words[at].as_deref().is_some_and(|word| word.starts_with('-')))
+    };
+    let is_open = words.iter().enumerate().any(|(at, word)| word.is_none() && !is_value(at));
+    found.or_else(|| is_open.then_some(None))
 }
 
 /// Returns whether a configuration of gunicorn may say where it binds.

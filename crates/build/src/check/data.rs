@@ -7,7 +7,6 @@ use crate::check::code::Call;
 use crate::check::lex::{Kind, Language};
 use crate::check::places::{Named, absolute, is_outside, named, path_of_url};
 use crate::check::python::{Runs, runs, statement_of};
-use crate::check::reads::reads;
 use crate::check::settings;
 
 /// Calls that open a store, the module that must be imported, and the argument that names it.
@@ -116,7 +115,7 @@ fn url_at(app: &App<'_>, unit: &Unit, at: usize, fields: &[settings::Field]) -> 
             Some(here) => (unit.statements[here].tokens.start, unit.statements[here].tokens.end),
             None => (at.saturating_sub(24), at + 1),
         };
-        let before = reads(code).into_iter().filter(|read| (begin..end).contains(&read.at) && read.at < at);
+        let before = unit.reads.iter().filter(|read| (begin..end).contains(&read.at) && read.at < at);
         variable = before.last().map(|read| read.name.clone());
     }
     let named = Named { path, written, variable };
@@ -172,6 +171,14 @@ fn opened_at(app: &App<'_>, unit: &Unit, opener: &Opener, call: &Call) -> Option
         }
         (Language::Python, _) => true,
     };
+    // One that is only searched was made beforehand, and may come with the source.
+    let is_filled = || {
+        let fills = ["add_documents", "add_texts", "from_documents", "aadd_documents"];
+        app.units.iter().any(|unit| fills.iter().any(|name| unit.code.has_name(name)))
+    };
+    if opener.call == "Chroma" && !is_filled() {
+        return None;
+    }
     let argument = match opener.argument {
         Argument::Nth(number) => call.nth(number),
         Argument::Named(name) => call.named(name),

@@ -7,7 +7,6 @@ use trackbed_core::finding::{Finding, Level, Rule};
 use crate::check::app::{App, Unit};
 use crate::check::code::Call;
 use crate::check::lex::{Kind, Language};
-use crate::check::reads::reads;
 
 /// What a call says about where it listens.
 #[derive(Debug, Default)]
@@ -19,7 +18,7 @@ struct Listens {
 /// Looks. An app that reads `PORT` anywhere has thought of it, and what else it listens on is its own matter.
 pub(crate) fn find(app: &App<'_>, found: &mut Vec<Finding>) {
     let reads_port = app.units.iter().any(|unit| {
-        reads(&unit.code).iter().any(|read| read.name == "PORT")
+        unit.reads.iter().any(|read| read.name == "PORT")
             || unit.code.has_name("PORT") && unit.code.has_name("env")
             || (0..unit.code.tokens.len()).any(|at| unit.code.quoted(at) == Some("PORT"))
     });

@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::check::app::{App, Facts, Unit};
 use crate::check::code::Code;
 use crate::check::lex::Language;
-use crate::check::reads::{Read, reads};
+use crate::check::reads::Read;
 use crate::check::tree::join;
 
 /// Most names followed from one to the next.
@@ -74,8 +74,7 @@ pub(crate) fn is_outside(facts: &Facts, path: &str) -> bool {
 
 /// Finds the path that an expression comes to, when that can be told.
 pub(crate) fn named(app: &App<'_>, unit: &Unit, tokens: Range<usize>) -> Option<Named> {
-    let known = reads(&unit.code);
-    follow(app, &unit.code, &known, tokens, 0)
+    follow(app, &unit.code, &unit.reads, tokens, 0)
 }
 
 fn follow(app: &App<'_>, code: &Code, known: &[Read], tokens: Range<usize>, depth: usize) -> Option<Named> {

@@ -96,12 +96,18 @@ fn refusal(folder: &Path, error: &PortError, has_start: bool) -> Finding {
     let line = file.and_then(|_| parts.next()?.parse().ok());
     Finding {
         rule: if is_start { Rule::StartMissing } else { Rule::PlanRefused },
-        level: Level::Error,
+        // What this machine lacks, another may have.
+        level: if first.contains("not on this box") { Level::Note } else { Level::Error },
         file: file.map(str::to_owned),
         line,
         what: first.trim_end_matches(':').to_owned(),
         why: "a deploy is refused".to_owned(),
         mend: match &error.hint {
+            Some(_) if is_start => {
+                "put startCommand under deploy in railway.json, a line `web: …` in a Procfile, or say it \
+                                    by trackbed up --start"
+                    .to_owned()
+            }
             Some(hint) => hint.split('\n').map(str::trim).collect::<Vec<_>>().join(" "),
             None => "`trackbed plan` says more".to_owned(),
         },

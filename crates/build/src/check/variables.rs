@@ -9,7 +9,7 @@ use crate::check::app::{App, Unit};
 use crate::check::code::Code;
 use crate::check::lex::Language;
 use crate::check::python::{Runs, block, runs};
-use crate::check::reads::{Read, reads};
+use crate::check::reads::Read;
 
 /// Names that a note lists.
 const NAMED_MAX: usize = 8;
@@ -18,12 +18,12 @@ const NAMED_MAX: usize = 8;
 pub(crate) fn find(app: &App<'_>, found: &mut Vec<Finding>) {
     let mut told = BTreeSet::new();
     for unit in &app.units {
-        let reads = reads(&unit.code);
+        let reads = &unit.reads;
         let required = match unit.code.language {
-            Language::Python => python(unit, &reads),
-            Language::Script => script(unit, &reads),
-            Language::Go => go(unit, &reads),
-            Language::Rust => rust(unit, &reads),
+            Language::Python => python(unit, reads),
+            Language::Script => script(unit, reads),
+            Language::Go => go(unit, reads),
+            Language::Rust => rust(unit, reads),
         };
         let is_certain = matches!(unit.code.language, Language::Python | Language::Script);
         for read in required {
@@ -147,6 +147,9 @@ fn refused_names(unit: &Unit) -> BTreeSet<&str> {
 
 fn script<'a>(unit: &Unit, reads: &'a [Read]) -> Vec<&'a Read> {
     let code = &unit.code;
+    if reads.is_empty() {
+        return Vec::new();
+    }
     let mut required = Vec::new();
     for at in (0..code.tokens.len()).filter(|at| code.word(*at) == "if" && code.is_sign(at + 1, "(")) {
         let (condition, end) = (at + 2..code.close(at + 1) - 1, code.close(at + 1));
@@ -213,9 +216,9 @@ fn listed(app: &App<'_>, found: &[Finding]) -> Option<Finding> {
     let read: BTreeSet<String> = app
         .units
         .iter()
-        .flat_map(|unit| reads(&unit.code))
+        .flat_map(|unit| &unit.reads)
         .filter(|read| read.default.is_none())
-        .map(|read| read.name)
+        .map(|read| read.name.clone())
         .collect();
     let mut first = None;
     let mut names = Vec::new();
