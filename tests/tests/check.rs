@@ -7,7 +7,8 @@ use std::path::Path;
 use serde_json::Value;
 use trackbed_tests::{App, TestBox, User};
 
-const BAD: &str = "import sqlite3\nfrom fastapi import FastAPI\napp = FastAPI()\ndb = sqlite3.connect('store.db')\n";
+const BAD: &str =
+    "import sqlite3\nfrom fastapi import FastAPI\napp = FastAPI()\ndb = sqlite3.connect('store.db')\n";
 
 fn write(folder: &Path, name: &str, bytes: &[u8]) {
     let path = folder.join(name);
@@ -36,14 +37,24 @@ fn a_folder_is_looked_at_without_a_box() {
     let app = bad_app();
     let said = town.trackbed(&["check", text(app.path())]);
     assert_eq!(said.code, 1, "{}{}", said.stdout, said.stderr);
-    for part in ["main.py:4: error: ", "[data-outside-volume]", "mend: ", "trackbed.toml:2: warning: ", "[port-fixed]"] {
+    for part in [
+        "main.py:4: error: ",
+        "[data-outside-volume]",
+        "mend: ",
+        "trackbed.toml:2: warning: ",
+        "[port-fixed]",
+    ] {
         assert!(said.stdout.contains(part), "{part} is not in:\n{}", said.stdout);
     }
     assert!(said.stderr.contains("1 error, 1 warning"), "{}", said.stderr);
     assert!(!town.data_dir().join("state.db").exists(), "a box was started");
 
-    let json: Value = serde_json::from_str(&town.trackbed(&["check", text(app.path()), "--json"]).stdout).unwrap();
-    assert_eq!((&json["findings"][0]["rule"], &json["findings"][0]["line"]), (&"data-outside-volume".into(), &4.into()));
+    let json: Value =
+        serde_json::from_str(&town.trackbed(&["check", text(app.path()), "--json"]).stdout).unwrap();
+    assert_eq!(
+        (&json["findings"][0]["rule"], &json["findings"][0]["line"]),
+        (&"data-outside-volume".into(), &4.into())
+    );
 
     // With warnings only, it is a matter of taste.
     write(app.path(), "main.py", b"from fastapi import FastAPI\napp = FastAPI()\n");
@@ -113,11 +124,16 @@ fn a_deploy_tells_what_was_found_and_goes_on() {
     let town = TestBox::start();
     let app = App::plain("hello");
     let file = app.path().join("app.py");
-    let code = std::fs::read_to_string(&file).unwrap() + "\nSTORE = os.environ.get('STORE_URL', 'sqlite:///store.db')\n";
+    let code = std::fs::read_to_string(&file).unwrap()
+        + "\nSTORE = os.environ.get('STORE_URL', 'sqlite:///store.db')\n";
     write(&app.path(), "app.py", code.as_bytes());
     let up = town.up(&app.path(), &[]);
     assert_eq!(up.code, 0, "{:?}", up.last);
-    assert!(up.warnings().contains("`sqlite:///store.db` is /app/store.db, because STORE_URL is not set"), "{}", up.warnings());
+    assert!(
+        up.warnings().contains("`sqlite:///store.db` is /app/store.db, because STORE_URL is not set"),
+        "{}",
+        up.warnings()
+    );
     // What the box knows counts for the folder, too.
     town.trackbed(&["variables", "set", "--service", "hello", "STORE_URL=sqlite:////tmp/store.db"]);
     let said = town.trackbed(&["check", "--service", "hello", text(&app.path())]);
