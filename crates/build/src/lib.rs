@@ -28,4 +28,4 @@ mod toolchain;
 mod tools;
 
 pub use builder::{Config, LocalBuilder};
-pub use check::{LocalCheck, check_folder};
+pub use check::{Lent, LocalCheck, check_folder};

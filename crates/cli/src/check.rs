@@ -45,6 +45,9 @@ pub(crate) struct Args {
     sarif: bool,
 }
 
+/// Variables with their values, and mounts of volumes.
+pub type Lent = (Vec<(String, String)>, Vec<String>);
+
 /// A look that somebody wants.
 pub struct CheckCommand {
     pub(crate) data_dir: Option<PathBuf>,
@@ -58,7 +61,7 @@ pub struct CheckWish {
     /// Its files that would be deployed, relative to it.
     pub files: Vec<PathBuf>,
     /// Variables with their values, and mounts of volumes, when a box that runs knows the service.
-    pub service: Option<(Vec<(String, String)>, Vec<String>)>,
+    pub service: Option<Lent>,
     /// Where the box of this user keeps its data.
     pub data_dir: PathBuf,
 }
@@ -113,11 +116,7 @@ async fn check(
 }
 
 /// What a box knows of the service. That none runs, or does not know it, is no failure.
-async fn known(
-    session: &Session,
-    args: &Args,
-    folder: &std::path::Path,
-) -> Option<(Vec<(String, String)>, Vec<String>)> {
+async fn known(session: &Session, args: &Args, folder: &std::path::Path) -> Option<Lent> {
     let names = Target { service: args.service.clone(), project: args.project.clone() }.named(folder).ok()?;
     let client = session.client();
     let service = names.of(&client).show().await.ok()?;

@@ -28,7 +28,7 @@ mod upload;
 mod walk;
 
 pub use args::{Command, Invocation, RecoverArgs, ServeArgs, parse};
-pub use check::{CheckCommand, CheckWish};
+pub use check::{CheckCommand, CheckWish, Lent};
 
 use std::process::ExitCode;
 

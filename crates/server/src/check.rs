@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use trackbed_api::{CheckReport, CheckRule, Finding};
-use trackbed_build::{LocalCheck, check_folder};
+use trackbed_build::{Lent, LocalCheck, check_folder};
 use trackbed_core::finding::Rule;
 
 /// What is looked at.
@@ -14,7 +14,7 @@ pub struct CheckConfig {
     /// Its files that would be deployed, relative to it.
     pub files: Vec<PathBuf>,
     /// Variables with their values, and mounts of volumes, of the service when a box knows it.
-    pub service: Option<(Vec<(String, String)>, Vec<String>)>,
+    pub service: Option<Lent>,
     /// Where the box of this user keeps its data, whether there is one or not.
     pub data_dir: PathBuf,
     /// The environment of the process.

@@ -88,7 +88,7 @@ impl<'a> App<'a> {
             if !seen.insert(path.clone()) {
                 continue;
             }
-            let Some(unit) = app.unit(path, language) else { continue };
+            let Some(unit) = app.unit(&path, language) else { continue };
             todo.extend(app.leads_to(&unit).into_iter().filter(|path| !seen.contains(path)));
             app.units.push(unit);
         }
@@ -96,7 +96,7 @@ impl<'a> App<'a> {
             let names = tree.names().filter(|name| Language::of(name) == Some(language) && is_of_app(name));
             // What is drawn in a browser reads no environment of the box.
             let names = names.filter(|name| !name.ends_with("sx"));
-            app.units = names.filter_map(|name| app.unit(name.to_owned(), language)).collect();
+            app.units = names.filter_map(|name| app.unit(name, language)).collect();
         }
         app
     }
@@ -128,8 +128,8 @@ impl<'a> App<'a> {
             .map(|(_, language)| language)
     }
 
-    fn unit(&self, path: String, language: Language) -> Option<Unit> {
-        let mut code = Code::new(path.clone(), self.tree.read(&path)?, language);
+    fn unit(&self, path: &str, language: Language) -> Option<Unit> {
+        let mut code = Code::new(path.to_owned(), self.tree.read(path)?, language);
         if language == Language::Rust {
             let tests = (0..code.tokens.len()).find(|at| {
                 code.word(*at) == "cfg" && code.word(at + 2) == "test" && code.word(at + 5) == "mod"

@@ -116,7 +116,7 @@ fn url_at(app: &App<'_>, unit: &Unit, at: usize, fields: &[settings::Field]) -> 
             None => (at.saturating_sub(24), at + 1),
         };
         let before = unit.reads.iter().filter(|read| (begin..end).contains(&read.at) && read.at < at);
-        variable = before.last().map(|read| read.name.clone());
+        variable = before.max_by_key(|read| read.at).map(|read| read.name.clone());
     }
     let named = Named { path, written, variable };
     let is_chosen = code.language == Language::Python && runs(code, &unit.statements, at) == Runs::Perhaps;

@@ -12,6 +12,9 @@ use crate::planner::{self, Outcome};
 use crate::python::interpreters::Interpreters;
 use crate::toolchain::HostPrograms;
 
+/// Variables with their values, and mounts of volumes.
+pub type Lent = (Vec<(String, String)>, Vec<String>);
+
 /// What is looked at, and with what.
 #[derive(Debug, Clone, Default)]
 pub struct LocalCheck {
@@ -21,7 +24,7 @@ pub struct LocalCheck {
     pub files: Vec<PathBuf>,
     /// Names and values of the variables of the service, and the mounts of its volumes, when a box knows it. A value may be
     /// empty where it is secret.
-    pub service: Option<(Vec<(String, String)>, Vec<String>)>,
+    pub service: Option<Lent>,
     /// The environment of the process: where to look for interpreters.
     pub environment: Vec<(String, String)>,
     /// Where a box of this user would keep what it fetched: interpreters below it count.

@@ -29,7 +29,7 @@ use trackbed_core::finding::{Finding, Findings, Level, Rule};
 use app::{App, Facts};
 use tree::Tree;
 
-pub use local::{LocalCheck, check_folder};
+pub use local::{Lent, LocalCheck, check_folder};
 pub(crate) use service::{Known, facts};
 
 /// Most findings of one rule; more would not be read.

@@ -176,8 +176,7 @@ fn fields_of(class: &Class<'_>, made: &[Call]) -> Vec<Field> {
                 (None, Some(equals)) => code.word(equals + 1) != ".",
             };
             let is_optional = says("Optional") || says("None");
-            let is_required =
-                !has_default && !(is_optional && !is_new) && !given.contains(&name) && !unpacked;
+            let is_required = !has_default && (is_new || !is_optional) && !given.contains(&name) && !unpacked;
             let alias = field.as_ref().and_then(|field| {
                 ["validation_alias", "alias", "env"].iter().find_map(|key| field.named(key))
             });
