@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use trackbed_core::finding::Finding;
 use trackbed_core::instance::Exit;
 use trackbed_core::plan::Warning;
 use trackbed_core::ports::{PortError, Preflight, StrayFile};
@@ -41,6 +42,8 @@ pub struct App {
     pub plan_error: Option<PortError>,
     /// What the plan warns of.
     pub warnings: Vec<Warning>,
+    /// What a look at its source finds.
+    pub findings: Vec<Finding>,
     /// What a look at its image before it is started comes to.
     pub preflight: Preflight,
     /// How long its build takes.
@@ -78,6 +81,7 @@ impl App {
             name: name.to_owned(),
             plan_error: None,
             warnings: Vec::new(),
+            findings: Vec::new(),
             preflight: Preflight::Passed { found: "it is a fake".into(), warnings: Vec::new() },
             build_takes: Duration::from_millis(100),
             build_error: None,

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use trackbed_core::finding::Findings;
 use trackbed_core::image::Image;
 use trackbed_core::instance::LogStream;
 use trackbed_core::plan::Plan;
 use trackbed_core::ports::{
-    BuildLog, BuildRequest, Builder, LetGo, PlanRequest, PortError, Preflight, PreflightRequest, Source,
-    Suspect,
+    BuildLog, BuildRequest, Builder, CheckRequest, LetGo, PlanRequest, PortError, Preflight,
+    PreflightRequest, Source, Suspect,
 };
 use trackbed_core::route::StreamFault;
 use trackbed_core::{Digest, Timestamp};
@@ -82,6 +83,14 @@ impl FakeBuilder {
 impl Builder for FakeBuilder {
     async fn plan(&self, request: PlanRequest) -> Result<Plan, PortError> {
         self.faults.pass("builder.plan", Err, || self.make_plan(&request)).await
+    }
+
+    async fn check(&self, request: CheckRequest) -> Result<Findings, PortError> {
+        let look = || async {
+            let list = self.app(&request.source)?.findings;
+            Ok(Findings { files_read: list.len(), list })
+        };
+        self.faults.pass("builder.check", Err, look).await
     }
 
     async fn preflight(&self, request: PreflightRequest) -> Preflight {

@@ -91,7 +91,7 @@ pub const KEEPERS_CALLS: [&str; 3] = ["builder.collect", "builder.drop_caches", 
 const RARE_CALLS: [&str; 2] = ["engine.exec", "volumes.used_bytes"];
 
 /// Calls without an effect.
-const READS: [&str; 16] = [
+const READS: [&str; 17] = [
     "edge.probe",
     "edge.stats",
     "engine.address",
@@ -102,6 +102,7 @@ const READS: [&str; 16] = [
     "engine.logs",
     "engine.stats",
     "engine.stray_files",
+    "builder.check",
     "builder.plan",
     "builder.preflight",
     "builder.suspects",

@@ -47,6 +47,7 @@
 
 mod backup;
 mod boxes;
+mod check;
 mod databases;
 mod deployments;
 mod errors;
@@ -58,6 +59,7 @@ mod volumes;
 
 pub use backup::{Backup, BackupCopy, BackupKey, BackupTarget, BackupTargetRequest};
 pub use boxes::{BoxInfo, EdgeInfo, IsolationInfo, StopBox};
+pub use check::{CheckReport, CheckRule, Finding};
 pub use databases::{Database, QueryRequest, QueryResult, Table};
 pub use deployments::{
     Adoption, Deployment, DeploymentRequest, Event, EventPage, Failure, Pause, Pin, Plan, PlanRequest,

@@ -5,17 +5,19 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use trackbed_core::finding::Findings;
 use trackbed_core::image::{Image, Layer};
 use trackbed_core::instance::LogStream;
 use trackbed_core::plan::Plan;
 use trackbed_core::ports::{
-    BuildLog, BuildRequest, Builder, JobRunner, LetGo, PlanRequest, PortError, Preflight, PreflightRequest,
-    Source, Suspect,
+    BuildLog, BuildRequest, Builder, CheckRequest, JobRunner, LetGo, PlanRequest, PortError, Preflight,
+    PreflightRequest, Source, Suspect,
 };
 use trackbed_core::route::StreamFault;
 use trackbed_core::{Digest, Timestamp};
 use trackbed_stdx::clock;
 
+use crate::check::{self, Known};
 use crate::collect;
 use crate::host::Host;
 use crate::layers::{self, Layers};
@@ -129,6 +131,22 @@ impl Builder for LocalBuilder {
                 Outcome::Ready(plan) => Ok(*plan),
                 Outcome::NoPython { error, .. } => Err(error),
             }
+        })
+        .await
+    }
+
+    async fn check(&self, request: CheckRequest) -> Result<Findings, PortError> {
+        blocking(move || {
+            let variables = request.variables.into_iter().map(|(name, value)| (name, value.into_exposed()));
+            let known = Known {
+                is_service: true,
+                variables: variables.collect(),
+                mounts: request.mounts.iter().map(ToString::to_string).collect(),
+            };
+            let folder = &request.source.path;
+            let has = |name: &str| folder.join(name).is_file();
+            let (facts, _) = check::facts(folder, Ok(&request.plan), &known, &has);
+            Ok(check::look(folder, None, &facts, None))
         })
         .await
     }

@@ -2,9 +2,10 @@
 //!
 //! Read in this order: [`source`] (what arrives), `config` (what files and flags ask for), `planner` (what is decided),
 //! `provider` (what one is; `python`, `node`, `go`, `rust`, `shell` are), `steps` (what most of them build by), `builder`
-//! (the port), `layers` and `job` (disk and sandbox).
+//! (the port), `check` (what is wrong already), `layers` and `job` (disk and sandbox).
 
 mod builder;
+mod check;
 mod collect;
 mod config;
 mod go;
@@ -27,3 +28,4 @@ mod toolchain;
 mod tools;
 
 pub use builder::{Config, LocalBuilder};
+pub use check::{Lent, LocalCheck, check_folder};

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
+use crate::check::{self, CheckCommand};
 use crate::commands::{
     backup, cancel, completions, db, deployments, down, install, logs, open, plan, redeploy, restart,
     rollback, run, status, up, variables, volume,
@@ -18,6 +19,8 @@ use crate::store_options::{self, parse_bandwidth, parse_option};
 pub enum Invocation {
     /// A command that talks to a box: give it to [`crate::execute`].
     Command(Command),
+    /// Look at a folder: give it to [`crate::execute_check`].
+    Check(CheckCommand),
     /// Be the box.
     Serve(ServeArgs),
     /// Become the box that its copies were made of.
@@ -107,6 +110,7 @@ pub(crate) fn parse_from(
             let args = ServeArgs { data_dir, listen, domain, trusted_proxies, isolation, edge_unit };
             Ok(Invocation::Serve(args))
         }
+        Typed::Check(args) => Ok(Invocation::Check(CheckCommand { data_dir: line.data_dir, args })),
         Typed::Recover(recover) => {
             let data_dir = home::data_dir(line.data_dir).map_err(|error| {
                 clap::Error::raw(ErrorKind::MissingRequiredArgument, format!("{error}\n"))
@@ -151,6 +155,7 @@ pub(crate) struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Typed {
+    Check(check::Args),
     Serve(Serve),
     Recover(Recover),
     #[command(flatten)]

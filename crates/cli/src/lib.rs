@@ -2,6 +2,7 @@
 
 mod args;
 mod changes;
+mod check;
 mod commands;
 mod copies;
 mod deploy;
@@ -15,6 +16,7 @@ mod output;
 mod pack;
 mod progress;
 mod quantities;
+mod sarif;
 mod session;
 mod start;
 mod statements;
@@ -27,6 +29,7 @@ mod upload;
 mod walk;
 
 pub use args::{Command, Invocation, Listing, RecoverArgs, RecoverAt, ServeArgs, parse};
+pub use check::{CheckCommand, CheckWish, Lent};
 pub use copies::show_copies;
 
 use std::process::ExitCode;
@@ -45,6 +48,22 @@ pub fn execute(command: Command) -> ExitCode {
     // A thread that still reads standard input must not keep the process.
     runtime.shutdown_background();
     ExitCode::from(code)
+}
+
+/// Looks at a folder and prints what is found. The look itself is taken by `look`: this crate decides nothing.
+pub fn execute_check(
+    command: CheckCommand,
+    look: impl FnOnce(CheckWish) -> trackbed_api::CheckReport + Send + 'static,
+) -> ExitCode {
+    let output = output::Output::of_process();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            output.error(&anyhow::Error::new(error).context("cannot start the runtime"));
+            return ExitCode::FAILURE;
+        }
+    };
+    ExitCode::from(runtime.block_on(check::execute(command, output, look)))
 }
 
 async fn run(command: Command, output: output::Output) -> u8 {

@@ -5,6 +5,7 @@
 //! edge knows), [`ports`] (what the outside must be able to do).
 
 pub mod deployment;
+pub mod finding;
 pub mod ids;
 pub mod image;
 pub mod instance;

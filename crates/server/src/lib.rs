@@ -1,6 +1,7 @@
 //! `trackbed serve`: wires all parts together and answers the API. The only room that knows every other one.
 
 mod api;
+mod check;
 mod convert;
 mod convert_data;
 mod edge_keeper;
@@ -16,6 +17,7 @@ mod serve;
 #[cfg(test)]
 mod tests;
 
+pub use check::{CheckConfig, check};
 pub use edge_keeper::reload_edge;
 pub use recover::{RecoverAt, RecoverConfig, list_copies, recover};
 pub use serve::{ServeConfig, serve};

@@ -1,11 +1,11 @@
-//! The one binary: picks a role (`shim`, `look-into`, `edge`, `serve`, `recover`) or a command, nothing else.
+//! The one binary: picks a role (`shim`, `look-into`, `edge`, `serve`, `check`, `recover`) or a command, nothing else.
 
 use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use trackbed_cli::{Invocation, RecoverArgs};
-use trackbed_server::{RecoverAt, RecoverConfig, Secret, ServeConfig, Timestamp};
+use trackbed_server::{CheckConfig, RecoverAt, RecoverConfig, Secret, ServeConfig, Timestamp};
 
 fn main() -> ExitCode {
     // The shim comes first, before anything is allocated or any thread runs: there is one for each instance.
@@ -30,6 +30,15 @@ fn main() -> ExitCode {
         }
         _ => match trackbed_cli::parse() {
             Invocation::Command(command) => trackbed_cli::execute(command),
+            Invocation::Check(command) => trackbed_cli::execute_check(command, |wish| {
+                trackbed_server::check(CheckConfig {
+                    folder: wish.folder,
+                    files: wish.files,
+                    service: wish.service,
+                    data_dir: wish.data_dir,
+                    environment: environment(),
+                })
+            }),
             Invocation::Recover(arguments) => {
                 start_log();
                 recover(arguments)

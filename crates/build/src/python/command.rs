@@ -28,7 +28,7 @@ pub(crate) struct Ask {
 }
 
 /// A word of a command; `None` when it holds something that only a shell knows.
-type Word = Option<String>;
+pub(crate) type Word = Option<String>;
 
 const SERVERS: [&str; 6] = ["gunicorn", "uvicorn", "hypercorn", "daphne", "granian", "waitress-serve"];
 /// Options of servers that take no value, so that what follows them may be the target.
@@ -188,7 +188,7 @@ fn is_assignment(word: &str) -> bool {
 }
 
 /// Splits a command at `&&`, `;` and line ends. Stops before anything else that a shell would have to decide.
-fn simple_commands(command: &str) -> Vec<Vec<Word>> {
+pub(crate) fn simple_commands(command: &str) -> Vec<Vec<Word>> {
     let mut commands = Vec::new();
     let mut words: Vec<Word> = Vec::new();
     let mut word: Option<Word> = None;

@@ -6,6 +6,7 @@
 
 mod deadlines;
 mod drain;
+mod findings;
 mod handover;
 mod hold;
 mod pin;

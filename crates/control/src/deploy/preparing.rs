@@ -54,6 +54,7 @@ impl Control {
             self.event(deployment, EventKind::Warning, &format!("{place}{}", warning.message)).await?;
         }
         let volumes = self.volumes(service).await?;
+        self.tell_findings(service, deployment, &plan, &volumes).await?;
         refuse_two_writers(Step::Plan, &plan.config, !volumes.is_empty() || !plan.config.volumes.is_empty())?;
         deployment.plan = Some(plan);
         Ok(())
@@ -261,7 +262,7 @@ impl Control {
         }
     }
 
-    fn source_of(&self, deployment: &Deployment) -> Result<Source, StepError> {
+    pub(super) fn source_of(&self, deployment: &Deployment) -> Result<Source, StepError> {
         let Some(digest) = deployment.source.clone() else {
             return Err(missing(deployment.step, "a source"));
         };

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use crate::finding::Findings;
 use crate::image::Image;
 use crate::instance::{
     Exit, InstanceSpec, InstanceStats, InstanceStatus, Listener, LogCursor, LogPage, LogStream,
@@ -13,6 +14,7 @@ use crate::isolation::Isolation;
 use crate::plan::Plan;
 use crate::route::{Address, EdgeStats, RouteTable, StreamFault, Target};
 use crate::settings::VolumeRequest;
+use crate::volume::MountPath;
 use crate::{Digest, InstanceId, Secret, ServiceId};
 
 mod offsite;
@@ -97,6 +99,19 @@ pub struct BuildRequest {
     pub variables: Vec<(String, Secret<String>)>,
 }
 
+/// What a look at a source is made from.
+#[derive(Debug, Clone)]
+pub struct CheckRequest {
+    /// The source.
+    pub source: Source,
+    /// Its plan.
+    pub plan: Plan,
+    /// All variables of the service.
+    pub variables: Vec<(String, Secret<String>)>,
+    /// Where its volumes are mounted; those that the plan asks for need not be among them.
+    pub mounts: Vec<MountPath>,
+}
+
 /// What a look at an image is made from, before its release touches anything.
 #[derive(Debug, Clone)]
 pub struct PreflightRequest {
@@ -160,6 +175,12 @@ pub trait Builder: Send + Sync {
     /// # Errors
     /// When the source cannot be deployed as it is; the message names file, line and what was expected.
     async fn plan(&self, request: PlanRequest) -> Result<Plan, PortError>;
+
+    /// Looks in a source for what would ruin its deployment, or its data. Runs none of it; bounded in files, bytes and time.
+    ///
+    /// # Errors
+    /// When the source cannot be looked at for a reason of the box.
+    async fn check(&self, request: CheckRequest) -> Result<Findings, PortError>;
 
     /// Makes the image, or finds it made. Idempotent; safe to drop: what is half made is never used.
     ///
