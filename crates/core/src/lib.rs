@@ -1,9 +1,10 @@
 //! The language of Trackbed: ids, names, secrets, entities, state machines and ports. No I/O, no clock, no randomness.
 //!
 //! Read in this order: [`ids`] and [`names`] (how things are called), [`network`] (where clients come from), [`settings`] and [`plan`] (what a source asks
-//! for), [`image`], [`release`], [`deployment`] (how it becomes live), [`instance`] (what runs), [`volume`] and [`restore_point`] (its data), [`offsite`] (its copies elsewhere), [`route`] (what the
+//! for), [`cron`] (when a job runs), [`image`], [`release`], [`deployment`] (how it becomes live), [`instance`] (what runs), [`volume`] and [`restore_point`] (its data), [`offsite`] (its copies elsewhere), [`route`] (what the
 //! edge knows), [`ports`] (what the outside must be able to do).
 
+pub mod cron;
 pub mod deployment;
 pub mod ids;
 pub mod image;
