@@ -50,7 +50,7 @@ impl Mode {
 }
 
 /// Every call that passes here.
-pub const CALLS: [&str; 31] = [
+pub const CALLS: [&str; 32] = [
     "builder.build",
     "builder.plan",
     "edge.apply",
@@ -79,6 +79,7 @@ pub const CALLS: [&str; 31] = [
     "volumes.erase",
     "volumes.prove",
     "volumes.read_ahead",
+    "volumes.schemas",
     "volumes.stage",
     "volumes.swap_back",
     "volumes.swap_in",
@@ -88,7 +89,7 @@ pub const CALLS: [&str; 31] = [
 pub const KEEPERS_CALLS: [&str; 3] = ["builder.collect", "builder.drop_caches", "volumes.space"];
 
 /// Calls without an effect.
-const READS: [&str; 16] = [
+const READS: [&str; 17] = [
     "edge.probe",
     "edge.stats",
     "engine.address",
@@ -104,6 +105,7 @@ const READS: [&str; 16] = [
     "builder.suspects",
     "volumes.compare",
     "volumes.read_ahead",
+    "volumes.schemas",
     "volumes.space",
 ];
 

@@ -175,6 +175,7 @@ impl Control {
                     for deployment in db.list_unfinished(&service.id)? {
                         referred.extend(deployment.instance);
                         referred.extend(deployment.old_instance);
+                        referred.extend(deployment.pre_deploy);
                         referred.extend(deployment.rehearsal.map(|rehearsal| rehearsal.instance));
                     }
                 }

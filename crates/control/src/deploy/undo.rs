@@ -109,7 +109,7 @@ impl Control {
     }
 
     async fn put_back(&self, deployment: &mut Deployment) -> Result<bool, ControlError> {
-        if let Some(instance) = &deployment.instance {
+        for instance in deployment.pre_deploy.iter().chain(&deployment.instance) {
             self.inner.engine.stop(instance, UNDO_GRACE).await?;
         }
         let old = deployment.old_instance.clone();

@@ -17,6 +17,7 @@ mod hold;
 mod invariants;
 mod matrix;
 mod offsite;
+mod pre_deploy;
 mod removal;
 mod repair;
 mod restarts;
