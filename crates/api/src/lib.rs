@@ -68,7 +68,7 @@ pub use points::{
     AdoptionRequest, Changes, Difference, DrillRequest, Proof, RestorePoint, RestoreRequest, RollbackPreview,
     SnapshotRequest, TableDifference,
 };
-pub use services::{Instance, Release, Service};
+pub use services::{Instance, Job, JobRun, Release, Service};
 pub use variables::{Variable, VariableChange};
 pub use volumes::{
     CloneRequest, DatabaseSeen, EntryUsage, FileEntry, FolderUsage, Volume, VolumeChange, VolumeHolder,

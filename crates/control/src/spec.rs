@@ -27,6 +27,8 @@ pub(crate) enum Data<'a> {
 pub(crate) enum Process {
     /// The start command, which listens.
     Service,
+    /// The start command of a job, which ends and does not listen.
+    Job,
     /// The one that prepares the data, which ends and does not listen.
     PreDeploy,
 }
@@ -78,11 +80,13 @@ impl Control {
         let port = match (release.config.port, process) {
             (Some(port), _) => port,
             (None, Process::Service) => self.inner.engine.free_port().await?,
-            (None, Process::PreDeploy) => PORT_PLACEHOLDER,
+            (None, Process::Job | Process::PreDeploy) => PORT_PLACEHOLDER,
         };
         let label = release.label();
         let (command, title) = match process {
-            Process::Service => (Some(&release.config.start_command), format!("{} {label}", service.name)),
+            Process::Service | Process::Job => {
+                (Some(&release.config.start_command), format!("{} {label}", service.name))
+            }
             Process::PreDeploy => {
                 (release.config.pre_deploy.as_ref(), format!("pre-deploy of {} {label}", service.name))
             }

@@ -11,6 +11,7 @@ use trackbed_core::isolation::IsolationLevel;
 use trackbed_core::ports::{CaptureOrder, Depth, Freezer, PortError, VolumePlace};
 use trackbed_core::release::Release;
 use trackbed_core::service::Service;
+use trackbed_core::settings::ServiceConfig;
 use trackbed_core::volume::Volume;
 use trackbed_stdx::random;
 
@@ -64,7 +65,7 @@ impl Control {
             }
         }
         let mut healthy = None;
-        if release.config.rehearse && deployment.kind != DeploymentKind::Restart {
+        if is_rehearsed(deployment.kind, &release.config) {
             let rehearsal = self.renew_rehearsal(deployment).await?;
             let copies: Vec<_> =
                 places.iter().map(|(volume, place)| (volume.id.clone(), place.clone())).collect();
@@ -226,6 +227,11 @@ impl Control {
         }
         Ok(())
     }
+}
+
+/// Returns whether the release itself is started on the copy: a restart brings nothing new, and a job may act.
+pub(super) fn is_rehearsed(kind: DeploymentKind, config: &ServiceConfig) -> bool {
+    config.rehearse && config.cron.is_none() && kind != DeploymentKind::Restart
 }
 
 /// Says that a failure is one of the rehearsal.
