@@ -7,7 +7,7 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    backup, cancel, completions, db, deployments, down, install, logs, open, plan, redeploy, restart,
+    backup, cancel, completions, db, deployments, down, import, install, logs, open, plan, redeploy, restart,
     rollback, run, status, up, variables, volume,
 };
 use crate::home;
@@ -220,6 +220,7 @@ pub(crate) enum Verb {
     Down(down::Args),
     Run(run::Args),
     Plan(plan::Args),
+    Import(import::Args),
     Open(open::Args),
     Install(install::Args),
     #[command(alias = "completion")]
