@@ -52,6 +52,7 @@ mod errors;
 mod logs;
 mod points;
 mod services;
+mod settings_file;
 mod variables;
 mod volumes;
 
@@ -69,6 +70,7 @@ pub use points::{
     SnapshotRequest, TableDifference,
 };
 pub use services::{Instance, Job, JobRun, Release, Service};
+pub use settings_file::{says_something, settings_file};
 pub use variables::{Variable, VariableChange};
 pub use volumes::{
     CloneRequest, DatabaseSeen, EntryUsage, FileEntry, FolderUsage, Volume, VolumeChange, VolumeHolder,

@@ -15,7 +15,6 @@ mod pack;
 mod progress;
 mod quantities;
 mod session;
-mod settings_file;
 mod start;
 mod statements;
 mod store_options;

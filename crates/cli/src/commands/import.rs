@@ -3,13 +3,12 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
-use trackbed_api::PlanRequest;
+use trackbed_api::{PlanRequest, says_something, settings_file};
 use trackbed_stdx::files::write_atomic;
 
 use crate::commands::import_railway;
 use crate::human::count;
 use crate::session::{Refusal, Session};
-use crate::settings_file::{says_something, settings_file};
 use crate::start::ensure_box;
 use crate::target::Target;
 use crate::upload;

@@ -15,6 +15,7 @@ mod failures;
 mod handover;
 mod hold;
 mod invariants;
+mod jobs;
 mod matrix;
 mod offsite;
 mod pre_deploy;

@@ -1,8 +1,9 @@
 //! Writes `trackbed.toml` from a plan: what the files of other platforms say, in our own file, with what differs beside it.
+//! It stands with the shapes so that whoever reads such a file can prove that it says the same.
 
 use std::fmt::Write as _;
 
-use trackbed_api::{Plan, PlannedSetting};
+use crate::{Plan, PlannedSetting, Warning};
 
 /// Whose values are taken over: everything that stands in a file. What is found in the code is found again.
 const ORIGINS: [&str; 6] = ["trackbed-toml", "railway", "railpack", "nixpacks", "procfile", "platform"];
@@ -19,7 +20,7 @@ const BARE: [&str; 8] = [
 ];
 
 /// Returns the file. Of a plan whose values all come from elsewhere, it holds nothing but comments.
-pub(crate) fn settings_file(plan: &Plan) -> String {
+pub fn settings_file(plan: &Plan) -> String {
     let mut text = String::from(
         "# Made by `trackbed import`. It is stronger than the files it was made from, which may stay or go.\n",
     );
@@ -56,11 +57,11 @@ pub(crate) fn settings_file(plan: &Plan) -> String {
 }
 
 /// Returns whether a plan takes anything from a file.
-pub(crate) fn says_something(plan: &Plan) -> bool {
+pub fn says_something(plan: &Plan) -> bool {
     plan.settings.iter().any(|setting| ORIGINS.contains(&setting.origin.as_str()))
 }
 
-fn note(warning: &trackbed_api::Warning) -> String {
+fn note(warning: &Warning) -> String {
     match (&warning.file, warning.line) {
         (Some(file), Some(line)) => format!("{file}:{line}: {}", warning.message),
         (Some(file), None) => format!("{file}: {}", warning.message),
@@ -114,8 +115,6 @@ fn one_line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use trackbed_api::Warning;
-
     use super::*;
 
     fn setting(key: &str, value: &str, origin: &str) -> PlannedSetting {
