@@ -14,12 +14,15 @@ case "$1 $2 $3" in
 "link "*) echo "Project shop linked successfully!" >&2 ;;
 "unlink "*) ;;
 "variables --json "*)
-  echo '{'
-  echo '  "ANTHROPIC_API_KEY": "sk-\"quoted\"\nline two",'
-  echo '  "DATABASE_URL": "postgresql://u:p@postgres.railway.internal:5432/x",'
-  echo '  "RAILWAY_ENVIRONMENT": "production",'
-  echo '  "RAILWAY_RUN_UID": "0"'
-  echo '}' ;;
+  cat <<'JSON'
+{
+  "ANTHROPIC_API_KEY": "sk-\"quoted\"\nline two",
+  "DATABASE_URL": "postgresql://u:p@postgres.railway.internal:5432/x",
+  "RAILWAY_ENVIRONMENT": "production",
+  "RAILWAY_RUN_UID": "0"
+}
+JSON
+  ;;
 "volume --environment production")
   echo '{"project":"shop","environment":"production","volumes":['
   echo '{"id":"1","name":"api volume","mountPath":"/data","serviceName":"api","currentSizeMB":1.5,"sizeMB":5000},'
