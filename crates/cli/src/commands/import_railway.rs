@@ -143,9 +143,13 @@ async fn fetch(session: &Session, args: &Args, railway: &Railway<'_>, scratch: &
     let target = Target { service: args.to.clone(), project: None };
     let names = target.find_or_new(session, &client).await?;
     set_variables(session, &client, &names, theirs).await?;
+    let mut is_whole = true;
     for (place, volume) in volumes.iter().enumerate() {
         let download = scratch.join(format!("volume-{place}"));
-        fetch_volume(session, &client, &names, railway, volume, &download).await?;
+        is_whole &= fetch_volume(session, &client, &names, railway, volume, &download).await?;
+    }
+    if !is_whole {
+        return Ok(1);
     }
     session.output.talk(format!("{names} is ready to be deployed: trackbed up"));
     Ok(0)
@@ -196,6 +200,7 @@ async fn set_variables(
     Ok(())
 }
 
+/// Returns whether all files came over.
 async fn fetch_volume(
     session: &Session,
     client: &Client,
@@ -203,7 +208,7 @@ async fn fetch_volume(
     railway: &Railway<'_>,
     theirs: &TheirVolume,
     download: &Path,
-) -> Result<()> {
+) -> Result<bool> {
     let name = nearest(&theirs.name).unwrap_or_else(|| "data".to_owned());
     let service = names.of(client);
     let known = service.volumes().await?.into_iter().find(|volume| volume.mount == theirs.mount_path);
@@ -223,16 +228,31 @@ async fn fetch_volume(
     let get = ["volume", "files", "download", "--volume", &theirs.name, "/", &to, "--json"];
     railway.ask(&get, DOWNLOAD_LIMIT).await?;
     let files = files_below(download)?;
+    let mut copied = 0;
     for path in &files {
-        let Some(relative) = path.strip_prefix(download).ok().and_then(Path::to_str) else {
-            session.output.talk(format!("{} is left out: its name is no text", path.display()));
-            continue;
-        };
-        send_file(&volume, path, &format!("/{relative}")).await?;
+        let relative = path.strip_prefix(download).ok();
+        // A folder cannot be made in a volume from outside.
+        match relative.and_then(Path::to_str).filter(|relative| !relative.contains('/')) {
+            Some(name) => {
+                send_file(&volume, path, &format!("/{name}")).await?;
+                copied += 1;
+            }
+            None => {
+                let shown = plain(&relative.unwrap_or(path).to_string_lossy());
+                session.output.talk(format!("NOT copied, because it lies in a folder: {shown}"));
+            }
+        }
     }
-    let count = count(files.len() as u64, "file");
-    session.output.talk(format!("volume {name} at {}: {count} copied", theirs.mount_path));
-    Ok(())
+    let left = files.len() as u64 - copied;
+    let copied = count(copied, "file");
+    session.output.talk(format!("volume {name} at {}: {copied} copied", theirs.mount_path));
+    if left > 0 {
+        session.output.talk(format!(
+            "{} NOT copied: fetch them by `railway volume files download`, and let the app take them in (trackbed run)",
+            count(left, "file")
+        ));
+    }
+    Ok(left == 0)
 }
 
 /// Returns the regular files below a folder, which may also be a file itself. Follows no link.
