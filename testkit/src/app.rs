@@ -62,6 +62,8 @@ pub struct App {
     pub ending: Option<Ending>,
     /// What it writes at its start, one line after the other.
     pub prints: Vec<String>,
+    /// How the command before its start ends, on a copy of the data and in earnest.
+    pub pre_deploy: PreDeploy,
     /// Whether it writes to its volumes when it starts.
     pub writes: bool,
     /// How much must have been written to its volumes before it, or it ends at once: what older data does to a release.
@@ -72,6 +74,17 @@ pub struct App {
     pub ignores_term: bool,
     /// How long it takes to end after SIGTERM.
     pub stop_takes: Duration,
+}
+
+/// How the command before the start of an app ends.
+#[derive(Debug, Clone)]
+pub struct PreDeploy {
+    /// After how long.
+    pub takes: Duration,
+    /// On a copy of the data.
+    pub on_a_copy: Exit,
+    /// On the data itself.
+    pub in_earnest: Exit,
 }
 
 impl App {
@@ -99,6 +112,10 @@ impl App {
                 handover: None,
                 shared: false,
                 rehearse: false,
+                pre_deploy: None,
+                pre_deploy_untried: false,
+                cron: None,
+                watch_patterns: Vec::new(),
                 variables: Vec::new(),
             },
             listens_after: Some(Duration::from_millis(60)),
@@ -106,12 +123,25 @@ impl App {
             answer: Answer::Status(200, "ok".into()),
             ending: None,
             prints: Vec::new(),
+            pre_deploy: PreDeploy {
+                takes: Duration::from_millis(30),
+                on_a_copy: Exit::Code { code: 0 },
+                in_earnest: Exit::Code { code: 0 },
+            },
             writes: true,
             needs_writes: 0,
             strays: Vec::new(),
             ignores_term: false,
             stop_takes: Duration::from_millis(40),
         }
+    }
+
+    /// Runs a command before its start.
+    #[must_use]
+    pub fn prepares(mut self, on_a_copy: Exit, in_earnest: Exit) -> Self {
+        self.config.pre_deploy = Some("migrate".into());
+        self.pre_deploy = PreDeploy { on_a_copy, in_earnest, ..self.pre_deploy };
+        self
     }
 
     /// Asks for a volume named `data` at `/data`.

@@ -50,7 +50,7 @@ impl Mode {
 }
 
 /// Every call that passes here.
-pub const CALLS: [&str; 31] = [
+pub const CALLS: [&str; 32] = [
     "builder.build",
     "builder.plan",
     "edge.apply",
@@ -79,6 +79,7 @@ pub const CALLS: [&str; 31] = [
     "volumes.erase",
     "volumes.prove",
     "volumes.read_ahead",
+    "volumes.schemas",
     "volumes.stage",
     "volumes.swap_back",
     "volumes.swap_in",
@@ -108,6 +109,7 @@ const READS: [&str; 17] = [
     "builder.suspects",
     "volumes.compare",
     "volumes.read_ahead",
+    "volumes.schemas",
     "volumes.space",
 ];
 

@@ -16,7 +16,7 @@ pub mod faults;
 pub mod volumes;
 pub mod world;
 
-pub use app::{Answer, App, Ending};
+pub use app::{Answer, App, Ending, PreDeploy};
 pub use builder::FakeBuilder;
 pub use callers::{Answered, Caller};
 pub use disk::{Content, Stage};

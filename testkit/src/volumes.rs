@@ -9,6 +9,7 @@ use trackbed_core::ports::{
     Unreadable, VolumePlace, Volumes,
 };
 use trackbed_core::restore_point::{Capture, Consistency, Difference, Proof, ProofVerdict};
+use trackbed_core::schema::DatabaseSchema;
 use trackbed_core::volume::Volume;
 use trackbed_core::{DeploymentId, Digest, InstanceId, VolumeId};
 
@@ -299,6 +300,10 @@ impl Volumes for FakeVolumes {
         freezer: Option<&dyn Freezer>,
     ) -> Result<Difference, PortError> {
         self.faults.pass("volumes.compare", Err, || self.differ(volume, point, freezer)).await
+    }
+
+    async fn schemas(&self, _place: &VolumePlace) -> Result<Vec<DatabaseSchema>, PortError> {
+        self.faults.pass("volumes.schemas", Err, || async { Ok(Vec::new()) }).await
     }
 
     async fn collect(&self, keep: &[PointData]) -> Result<Collected, PortError> {

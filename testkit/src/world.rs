@@ -330,6 +330,10 @@ impl State {
         {
             end = Some((later(now, ending.after), ending.exit.clone()));
         }
+        if app.config.pre_deploy.as_ref() == Some(&spec.command) {
+            let exit = if spec.offline { &app.pre_deploy.on_a_copy } else { &app.pre_deploy.in_earnest };
+            end = Some((later(now, app.pre_deploy.takes), exit.clone()));
+        }
         let line = |text: &String| LogLine { at: now, stream: LogStream::Out, text: text.clone() };
         let lines = app.prints.iter().map(line).collect();
         let id = spec.id.clone();

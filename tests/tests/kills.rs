@@ -6,12 +6,38 @@ use serde_json::Value;
 use trackbed_tests::{App, TestBox, Traffic, User, get, wait_for};
 
 /// Steps of a first deployment or a redeploy.
-const OVERLAP: [&str; 11] =
-    ["plan", "build", "release", "check", "stage", "rehearse", "pin", "start", "health", "switch", "retire"];
+const OVERLAP: [&str; 12] = [
+    "plan",
+    "build",
+    "release",
+    "check",
+    "stage",
+    "rehearse",
+    "pin",
+    "predeploy",
+    "start",
+    "health",
+    "switch",
+    "retire",
+];
 /// With a volume, the old release is stopped first.
-const HELD: [&str; 15] = [
-    "plan", "build", "release", "check", "stage", "rehearse", "drain", "park", "stop", "pin", "swap",
-    "start", "health", "switch", "retire",
+const HELD: [&str; 16] = [
+    "plan",
+    "build",
+    "release",
+    "check",
+    "stage",
+    "rehearse",
+    "drain",
+    "park",
+    "stop",
+    "pin",
+    "swap",
+    "predeploy",
+    "start",
+    "health",
+    "switch",
+    "retire",
 ];
 /// A rollback has its release already.
 const AFTER_BUILD: usize = 3;

@@ -47,6 +47,10 @@ pub struct PlannedSetting {
     pub value: String,
     /// `railway.json:4`, `--start`, `default`.
     pub place: String,
+    /// Who set it: `flag`, `trackbed-toml`, `railway`, `railpack`, `nixpacks`, `procfile`, `platform`, `detection`,
+    /// `stored` or `default`.
+    #[serde(default)]
+    pub origin: String,
 }
 
 /// Something odd that stops nothing.

@@ -54,6 +54,7 @@ mod errors;
 mod logs;
 mod points;
 mod services;
+mod settings_file;
 mod variables;
 mod volumes;
 
@@ -71,7 +72,8 @@ pub use points::{
     AdoptionRequest, Changes, Difference, DrillRequest, Proof, RestorePoint, RestoreRequest, RollbackPreview,
     SnapshotRequest, TableDifference,
 };
-pub use services::{Instance, Release, Service};
+pub use services::{Instance, Job, JobRun, Release, Service};
+pub use settings_file::{says_something, settings_file};
 pub use variables::{Variable, VariableChange};
 pub use volumes::{
     CloneRequest, DatabaseSeen, EntryUsage, FileEntry, FolderUsage, Volume, VolumeChange, VolumeHolder,

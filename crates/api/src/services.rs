@@ -11,8 +11,8 @@ pub struct Service {
     pub project: String,
     /// Service name.
     pub service: String,
-    /// `new`, `starting`, `running`, `restarting`, `stopped`, `crashed`, or `blocked`: not started, because its data could
-    /// not be put back after a deployment that failed; `detail` names the ways out.
+    /// `new`, `starting`, `running`, `restarting`, `stopped`, `crashed`, a job between two runs `scheduled`, or `blocked`: not
+    /// started, because its data could not be put back after a deployment that failed; `detail` names the ways out.
     pub state: String,
     /// One sentence about the state when it needs one: why it crashed, when it is tried again.
     pub detail: Option<String>,
@@ -22,6 +22,9 @@ pub struct Service {
     pub release: Option<Release>,
     /// The live instance.
     pub instance: Option<Instance>,
+    /// What is known of its runs, if it is a job.
+    #[serde(default)]
+    pub job: Option<Job>,
     /// A deployment under way.
     pub deploying: Option<Deployment>,
     /// The newest deployment.
@@ -46,6 +49,34 @@ pub struct Service {
     pub last_proven: Option<i64>,
     /// When that was proven, likewise.
     pub last_proof: Option<i64>,
+}
+
+/// A job: its start command runs at the ticks of a schedule.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Job {
+    /// Five fields of cron, in UTC.
+    pub schedule: String,
+    /// The next tick, in milliseconds since 1970 UTC.
+    pub next_at: Option<i64>,
+    /// The last runs, the oldest first.
+    pub runs: Vec<JobRun>,
+}
+
+/// One tick of a job.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct JobRun {
+    /// The tick, in milliseconds since 1970 UTC.
+    pub due_at: i64,
+    /// `running`, `ended`, or `skipped` because the run before still ran.
+    pub state: String,
+    /// What ran.
+    pub instance: Option<String>,
+    /// When it ended.
+    pub ended_at: Option<i64>,
+    /// With which code, if it ended by itself.
+    pub exit_code: Option<i32>,
+    /// How it ended, for people.
+    pub outcome: Option<String>,
 }
 
 /// A release.

@@ -147,3 +147,98 @@ fn flags_win_and_stored_values_lose() {
     request.overrides = vec![("deploy.start".to_owned(), "x".to_owned())];
     assert!(super::plan(&request, &pythons(), &Box).is_err());
 }
+
+fn copy_tree(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy_tree(&entry.path(), &target),
+            false => drop(fs::copy(entry.path(), target).unwrap()),
+        }
+    }
+}
+
+fn on_the_wire(plan: &Plan) -> trackbed_api::Plan {
+    let origin = |origin| serde_json::to_value(origin).unwrap().as_str().unwrap().to_owned();
+    let setting = |setting: &trackbed_core::plan::PlannedSetting| trackbed_api::PlannedSetting {
+        key: setting.key.clone(),
+        value: setting.value.clone(),
+        place: setting.place.clone(),
+        origin: origin(setting.origin),
+    };
+    let warning = |warning: &trackbed_core::plan::Warning| trackbed_api::Warning {
+        file: warning.file.clone(),
+        line: warning.line,
+        message: warning.message.clone(),
+    };
+    trackbed_api::Plan {
+        provider: plan.provider.clone(),
+        summary: plan.summary.clone(),
+        settings: plan.settings.iter().map(setting).collect(),
+        warnings: plan.warnings.iter().map(warning).collect(),
+    }
+}
+
+/// Files of platforms that an import may replace.
+const PLATFORMS: [&str; 18] = [
+    "railway.json",
+    "railway.toml",
+    "railpack.json",
+    "nixpacks.toml",
+    "Procfile",
+    "fly.toml",
+    "render.yaml",
+    "render.yml",
+    ".do/app.yaml",
+    ".do/app.yml",
+    "service.yaml",
+    "apprunner.yaml",
+    "captain-definition",
+    "app.json",
+    "compose.yaml",
+    "compose.yml",
+    "docker-compose.yaml",
+    "docker-compose.yml",
+];
+
+#[test]
+fn an_imported_source_has_the_same_plan_with_and_without_the_files_it_was_made_from() {
+    let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let ready = |folder: &Path| match super::plan(&request(folder.to_owned()), &pythons(), &Box) {
+        Ok(Outcome::Ready(plan)) => Some(*plan),
+        _ => None,
+    };
+    let values = |plan: &Plan| -> Vec<(String, String)> {
+        plan.settings.iter().map(|setting| (setting.key.clone(), setting.value.clone())).collect()
+    };
+    let mut imported = 0;
+    for entry in fs::read_dir(&golden).unwrap() {
+        let from = entry.unwrap().path();
+        let Some(before) = ready(&from) else { continue };
+        let folder = tempfile::tempdir().unwrap();
+        copy_tree(&from, folder.path());
+        let text = trackbed_api::settings_file(&on_the_wire(&before));
+        trackbed_stdx::files::write_atomic(&folder.path().join("trackbed.toml"), text.as_bytes(), 0o644)
+            .unwrap();
+        for is_alone in [false, true] {
+            if is_alone {
+                for file in PLATFORMS {
+                    let _ = fs::remove_file(folder.path().join(file));
+                }
+            }
+            let what = format!("{}, alone: {is_alone}:\n{text}", from.display());
+            let after = ready(folder.path()).unwrap_or_else(|| panic!("no plan: {what}"));
+            assert_eq!(after.config, before.config, "{what}");
+            assert_eq!(values(&after), values(&before), "{what}");
+            assert_eq!(
+                (after.provider, after.recipe),
+                (before.provider.clone(), before.recipe.clone()),
+                "{what}"
+            );
+        }
+        imported += 1;
+    }
+    assert!(imported >= 40, "{imported}");
+}

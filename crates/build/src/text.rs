@@ -9,8 +9,20 @@ use trackbed_core::ports::PortError;
 /// Configuration files and lists of requirements larger than this are a mistake, not a file to read.
 pub(crate) const TEXT_MAX_BYTES: u64 = 32 << 20;
 
+/// A file of settings larger than this is a mistake.
+pub(crate) const SETTINGS_MAX_BYTES: u64 = 1 << 20;
+
 /// Reads a text file of the source; none when there is no such file.
 pub(crate) fn find(folder: &Path, name: &str) -> Result<Option<String>, PortError> {
+    find_within(folder, name, TEXT_MAX_BYTES)
+}
+
+/// Reads a file of settings; none when there is no such file.
+pub(crate) fn find_settings(folder: &Path, name: &str) -> Result<Option<String>, PortError> {
+    find_within(folder, name, SETTINGS_MAX_BYTES)
+}
+
+fn find_within(folder: &Path, name: &str, max_bytes: u64) -> Result<Option<String>, PortError> {
     let path = folder.join(name);
     let size = match fs::metadata(&path) {
         Ok(metadata) if metadata.is_file() => metadata.len(),
@@ -20,8 +32,9 @@ pub(crate) fn find(folder: &Path, name: &str) -> Result<Option<String>, PortErro
         }
         Err(error) => return Err(PortError::new(format!("cannot read {name}: {error}"))),
     };
-    if size > TEXT_MAX_BYTES {
-        return Err(PortError::new(format!("{name} is {} MB; at most 32 MB are read", size >> 20)));
+    if size > max_bytes {
+        let (is, most) = (size >> 20, max_bytes >> 20);
+        return Err(PortError::new(format!("{name} is {is} MB; at most {most} MB are read")));
     }
     let bytes = fs::read(&path).map_err(|error| PortError::new(format!("cannot read {name}: {error}")))?;
     decode(&bytes).map(Some).map_err(|what| {
@@ -72,6 +85,38 @@ impl Place {
         Place {
             line: u32::try_from(line).unwrap_or(u32::MAX),
             column: u32::try_from(column).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+/// The starts of all lines, because lock files are long and every value asks for its place.
+pub(crate) struct Lines<'a> {
+    text: &'a str,
+    starts: Vec<usize>,
+}
+
+/// Columns beyond this count bytes: nobody reads a line that long, and counting its letters for each value would take
+/// the square of its length.
+const COLUMN_COUNTED_MAX: usize = 4096;
+
+impl<'a> Lines<'a> {
+    /// Finds them.
+    pub(crate) fn of(text: &'a str) -> Self {
+        let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        Self { text, starts }
+    }
+
+    /// Finds the place of a byte.
+    pub(crate) fn place(&self, byte: usize) -> Place {
+        let line = self.starts.partition_point(|start| *start <= byte);
+        let start = self.starts[line - 1];
+        let column = match byte - start {
+            long if long > COLUMN_COUNTED_MAX => long,
+            _ => self.text.get(start..byte).map_or(0, |before| before.chars().count()),
+        };
+        Place {
+            line: u32::try_from(line).unwrap_or(u32::MAX),
+            column: u32::try_from(column + 1).unwrap_or(u32::MAX),
         }
     }
 }

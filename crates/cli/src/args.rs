@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 
 use crate::check::{self, CheckCommand};
 use crate::commands::{
-    backup, cancel, completions, db, deployments, down, install, logs, open, plan, redeploy, restart,
+    backup, cancel, completions, db, deployments, down, import, install, logs, open, plan, redeploy, restart,
     rollback, run, status, up, variables, volume,
 };
 use crate::home;
@@ -268,6 +268,7 @@ pub(crate) enum Verb {
     Down(down::Args),
     Run(run::Args),
     Plan(plan::Args),
+    Import(import::Args),
     Open(open::Args),
     Install(install::Args),
     #[command(alias = "completion")]

@@ -32,7 +32,7 @@ pub(crate) fn of_folder(folder: &Path) -> Result<String> {
 }
 
 /// Makes the nearest valid name from any text: `My App_2` becomes `my-app-2`. None when nothing usable is left.
-fn nearest(text: &str) -> Option<String> {
+pub(crate) fn nearest(text: &str) -> Option<String> {
     let mut name = String::new();
     for c in text.chars().flat_map(char::to_lowercase) {
         match c {

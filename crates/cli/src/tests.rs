@@ -49,6 +49,7 @@ pub(crate) fn service(project: &str, name: &str) -> Service {
         url: format!("http://{name}.localhost:8080"),
         release: None,
         instance: None,
+        job: None,
         deploying: None,
         last_deployment: None,
         volumes: Vec::new(),

@@ -19,6 +19,7 @@ use trackbed_core::ports::{
 };
 use trackbed_core::restore_point::{Capture, Difference, Proof};
 use trackbed_core::route::{Address, EdgeStats, RouteTable, Target};
+use trackbed_core::schema::DatabaseSchema;
 use trackbed_core::volume::Volume;
 use trackbed_core::{DeploymentId, InstanceId, Secret, VolumeId};
 
@@ -225,6 +226,10 @@ impl Volumes for BoundedVolumes {
     ) -> Result<Difference, PortError> {
         let what = format!("comparing volume `{}`", volume.name);
         bound(&what, DATA, self.0.compare(volume, point, freezer)).await
+    }
+
+    async fn schemas(&self, place: &VolumePlace) -> Result<Vec<DatabaseSchema>, PortError> {
+        bound("a look at the schemas of databases", DATA, self.0.schemas(place)).await
     }
 
     async fn collect(&self, keep: &[PointData]) -> Result<Collected, PortError> {

@@ -37,7 +37,8 @@ impl Control {
         self.last_lines(gate.instance).await
     }
 
-    async fn last_lines(&self, instance: &InstanceId) -> Vec<String> {
+    /// Returns the last lines that an instance wrote.
+    pub(crate) async fn last_lines(&self, instance: &InstanceId) -> Vec<String> {
         let mut tail: Vec<String> = Vec::new();
         let mut from = LogCursor::START;
         for _ in 0..PAGES_MAX {

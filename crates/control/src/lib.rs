@@ -22,6 +22,7 @@ mod drills;
 mod environment;
 mod freezer;
 mod health;
+mod jobs;
 mod keeping;
 mod offsite;
 mod recovered;

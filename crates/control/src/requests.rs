@@ -138,6 +138,8 @@ impl Control {
                     rehearsal: None,
                     aside: None,
                     put_back: Vec::new(),
+                    pre_deploy: None,
+                    pre_deploy_took_ms: None,
                     data_undone: None,
                     rehearsal_took_ms: None,
                     overrides: wanted.overrides,

@@ -138,6 +138,10 @@ impl Control {
         if service.wanted == Wanted::Stopped {
             return UpstreamState::Down { reason: DownReason::Stopped };
         }
+        // A job serves nobody; it is not worth a word of its own that an older edge would not know.
+        if service.live.as_ref().is_some_and(|live| live.job.is_some()) {
+            return UpstreamState::Down { reason: DownReason::Stopped };
+        }
         if held.is_some() {
             return parked;
         }

@@ -22,6 +22,20 @@ pub(crate) enum Data<'a> {
     Copies(&'a [(VolumeId, VolumePlace)]),
 }
 
+/// Which command of the release it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Process {
+    /// The start command, which listens.
+    Service,
+    /// The start command of a job, which ends and does not listen.
+    Job,
+    /// The one that prepares the data, which ends and does not listen.
+    PreDeploy,
+}
+
+/// What stands for a port where nobody listens.
+pub(crate) const PORT_PLACEHOLDER: u16 = 8080;
+
 /// An instance to start.
 #[derive(Clone, Copy)]
 pub(crate) struct Start<'a> {
@@ -31,6 +45,7 @@ pub(crate) struct Start<'a> {
     pub(crate) instance: &'a InstanceId,
     pub(crate) deployment: Option<&'a str>,
     pub(crate) data: Data<'a>,
+    pub(crate) process: Process,
 }
 
 impl Control {
@@ -42,12 +57,13 @@ impl Control {
         instance: &InstanceId,
         deployment: Option<&str>,
     ) -> Result<Release, ControlError> {
-        self.start_on(Start { service, release, instance, deployment, data: Data::Live }).await
+        let (data, process) = (Data::Live, Process::Service);
+        self.start_on(Start { service, release, instance, deployment, data, process }).await
     }
 
     /// Starts an instance on data. Repeating it is fine.
     pub(crate) async fn start_on(&self, start: Start<'_>) -> Result<Release, ControlError> {
-        let Start { service, release, instance, deployment, data } = start;
+        let Start { service, release, instance, deployment, data, process } = start;
         let (service_id, release_id) = (service.id.clone(), release.clone());
         let (release, owner, volumes, mut links) = self
             .inner
@@ -61,9 +77,19 @@ impl Control {
         if self.inner.engine.inspect(instance).await?.is_some() {
             return Ok(release);
         }
-        let port = match release.config.port {
-            Some(port) => port,
-            None => self.inner.engine.free_port().await?,
+        let port = match (release.config.port, process) {
+            (Some(port), _) => port,
+            (None, Process::Service) => self.inner.engine.free_port().await?,
+            (None, Process::Job | Process::PreDeploy) => PORT_PLACEHOLDER,
+        };
+        let label = release.label();
+        let (command, title) = match process {
+            Process::Service | Process::Job => {
+                (Some(&release.config.start_command), format!("{} {label}", service.name))
+            }
+            Process::PreDeploy => {
+                (release.config.pre_deploy.as_ref(), format!("pre-deploy of {} {label}", service.name))
+            }
         };
         let mut mounts = Vec::new();
         for volume in &volumes {
@@ -104,14 +130,14 @@ impl Control {
             kind: InstanceKind::Service,
             service: service.id.clone(),
             service_number: service.number,
-            title: format!("{} {}", service.name, release.label()),
-            command: release.config.start_command.clone(),
+            title,
+            command: command.cloned().unwrap_or_default(),
             app: AppTree::Image { image: release.image.clone() },
             volumes: mounts,
             binds: Vec::new(),
             env,
             limits,
-            port: Some(port),
+            port: (process == Process::Service).then_some(port),
             offline: matches!(data, Data::Copies(_)),
             links,
         };

@@ -30,6 +30,8 @@ pub enum ServiceState {
     Crashed,
     /// It is not started, because its data could not be put back after a deployment that failed.
     Blocked,
+    /// It is a job that waits for its next tick.
+    Scheduled,
 }
 
 /// How a service does.
@@ -229,6 +231,9 @@ fn state_of(service: &Service, instance: Option<&InstanceStatus>) -> ServiceStat
         return ServiceState::Stopped;
     }
     let Some(live) = &service.live else { return ServiceState::New };
+    if live.job.is_some() {
+        return if runs { ServiceState::Running } else { ServiceState::Scheduled };
+    }
     match (service.wanted, &live.given_up) {
         (_, Some(_)) => ServiceState::Crashed,
         _ if live.port.is_some() && runs => ServiceState::Running,

@@ -95,11 +95,18 @@ impl Control {
         }
         let grace = self.release_of(&live).await?.config.stop_grace;
         self.inner.engine.stop(&instance, grace).await?;
-        self.store_live(service, Live { instance: None, port: None, restarts: 0, given_up: None, ..live })
-            .await
+        let mut job = live.job.clone();
+        if let Some(job) = &mut job {
+            self.note_ends(service, job, None).await?;
+        }
+        let stopped = Live { instance: None, port: None, restarts: 0, given_up: None, job, ..live };
+        self.store_live(service, stopped).await
     }
 
     async fn ensure_running(&self, service: &Service, live: Live, queue: Queue) -> Result<(), ControlError> {
+        if live.job.is_some() {
+            return self.look_after_job(service, live).await;
+        }
         if live.given_up.is_some() {
             return Ok(());
         }
@@ -285,7 +292,7 @@ impl Control {
         Ok(self.inner.store.with(move |db| db.load_release(&id)).await?)
     }
 
-    async fn store_live(&self, service: &Service, live: Live) -> Result<(), ControlError> {
+    pub(crate) async fn store_live(&self, service: &Service, live: Live) -> Result<(), ControlError> {
         let id = service.id.clone();
         self.inner.store.with(move |db| db.set_live(&id, &live)).await?;
         self.announce();

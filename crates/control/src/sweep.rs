@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use trackbed_core::deployment::DeploymentState;
 use trackbed_core::instance::{InstanceKind, InstanceState, InstanceStatus};
+use trackbed_core::job::Job;
 use trackbed_core::{InstanceId, ServiceId, Timestamp};
 
 use crate::control::{Control, ControlError, within};
@@ -171,10 +172,14 @@ impl Control {
             .with(|db| {
                 let mut referred = HashSet::new();
                 for service in db.list_services()? {
-                    referred.extend(service.live.and_then(|live| live.instance));
+                    if let Some(live) = service.live {
+                        referred.extend(live.job.iter().flat_map(Job::instances).cloned());
+                        referred.extend(live.instance);
+                    }
                     for deployment in db.list_unfinished(&service.id)? {
                         referred.extend(deployment.instance);
                         referred.extend(deployment.old_instance);
+                        referred.extend(deployment.pre_deploy);
                         referred.extend(deployment.rehearsal.map(|rehearsal| rehearsal.instance));
                     }
                 }

@@ -25,6 +25,8 @@ pub(crate) enum Settled {
     Yes(InstanceId),
     /// There is nothing to look after.
     Idle,
+    /// It is a job that runs again after this time at the latest.
+    Due(Duration),
     /// Something is under way.
     No,
 }
@@ -69,6 +71,8 @@ impl Control {
                         continue;
                     }
                     Ok(Settled::Idle) => TICK,
+                    // The timer may be a hair early.
+                    Ok(Settled::Due(wait)) => TICK.min(wait + Duration::from_millis(1)),
                     Ok(Settled::No) => TICK_UNSETTLED,
                     Err(error) => {
                         tracing::error!(%service, error = &error as &dyn std::error::Error, "a pass over the service failed");
@@ -101,6 +105,12 @@ impl Control {
         let id = service.clone();
         let service = self.inner.store.with(move |db| db.load_service(&id)).await?;
         let Some(live) = service.live else { return Ok(Settled::Idle) };
+        if let (Wanted::Running, Some(job)) = (service.wanted, &live.job) {
+            return Ok(match live.instance {
+                Some(instance) => Settled::Yes(instance),
+                None => Settled::Due(self.until_tick(job)),
+            });
+        }
         Ok(match (service.wanted, live.given_up, live.instance, live.port) {
             (Wanted::Running, None, Some(instance), Some(_)) => Settled::Yes(instance),
             (Wanted::Running, Some(_), _, _) | (Wanted::Stopped, _, None, _) => Settled::Idle,

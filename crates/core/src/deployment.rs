@@ -161,6 +161,8 @@ pub enum Step {
     Pin,
     /// Put restored or adopted data in its place (`held` only).
     Swap,
+    /// Run the command that prepares the data for the new release, when it has one.
+    PreDeploy,
     /// Start the new instance.
     Start,
     /// Wait until it is healthy.
@@ -173,7 +175,7 @@ pub enum Step {
 
 impl Step {
     /// All steps, in order.
-    pub const ALL: [Step; 15] = [
+    pub const ALL: [Step; 16] = [
         Step::Plan,
         Step::Build,
         Step::Release,
@@ -185,6 +187,7 @@ impl Step {
         Step::Stop,
         Step::Pin,
         Step::Swap,
+        Step::PreDeploy,
         Step::Start,
         Step::Health,
         Step::Switch,
@@ -213,7 +216,8 @@ impl Step {
             (Step::Park, _) => Some(Step::Stop),
             (Step::Stop, _) => Some(Step::Pin),
             (Step::Pin, Handover::Held) => Some(Step::Swap),
-            (Step::Pin, Handover::Overlap) | (Step::Swap, _) => Some(Step::Start),
+            (Step::Pin, Handover::Overlap) | (Step::Swap, _) => Some(Step::PreDeploy),
+            (Step::PreDeploy, _) => Some(Step::Start),
             (Step::Start, _) => Some(Step::Health),
             (Step::Health, _) => Some(Step::Switch),
             (Step::Switch, _) => Some(Step::Retire),
@@ -228,7 +232,10 @@ impl Step {
 
     /// Returns whether requests are parked at this step of a `held` handover.
     pub fn parks(self) -> bool {
-        matches!(self, Step::Park | Step::Stop | Step::Pin | Step::Swap | Step::Start | Step::Health)
+        matches!(
+            self,
+            Step::Park | Step::Stop | Step::Pin | Step::Swap | Step::PreDeploy | Step::Start | Step::Health
+        )
     }
 
     /// Returns whether a `held` handover that failed at this step may have had callers wait.
@@ -250,6 +257,7 @@ impl Step {
             Step::Stop => "stop",
             Step::Pin => "pin",
             Step::Swap => "swap",
+            Step::PreDeploy => "predeploy",
             Step::Start => "start",
             Step::Health => "health",
             Step::Switch => "switch",
@@ -492,6 +500,12 @@ pub struct Deployment {
     /// How far the data was put back; only volumes whose data had changed are here.
     #[serde(default)]
     pub put_back: Vec<PutBack>,
+    /// The instance that runs the command before the start; none when there is nothing to run. Chosen at step `check`.
+    #[serde(default)]
+    pub pre_deploy: Option<InstanceId>,
+    /// How long that command took, in milliseconds.
+    #[serde(default)]
+    pub pre_deploy_took_ms: Option<u64>,
     /// What was done to the data when the deployment was undone, for people.
     #[serde(default)]
     pub data_undone: Option<String>,
@@ -540,7 +554,7 @@ impl Deployment {
         let pinned = self.pins.iter().filter(move |pin| is_held && pin.capture.is_some());
         let changed = pinned.filter(|pin| {
             let is_swapped = self.restore.iter().any(|wish| wish.volume == pin.volume);
-            self.step >= Step::Start || is_swapped && self.step >= Step::Swap
+            self.step >= Step::PreDeploy || is_swapped && self.step >= Step::Swap
         });
         changed.map(|pin| DataWish { volume: pin.volume.clone(), point: pin.point.clone() })
     }

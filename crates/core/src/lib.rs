@@ -1,15 +1,17 @@
 //! The language of Trackbed: ids, names, secrets, entities, state machines and ports. No I/O, no clock, no randomness.
 //!
 //! Read in this order: [`ids`] and [`names`] (how things are called), [`network`] (where clients come from), [`settings`] and [`plan`] (what a source asks
-//! for), [`image`], [`release`], [`deployment`] (how it becomes live), [`instance`] (what runs), [`volume`] and [`restore_point`] (its data), [`offsite`] (its copies elsewhere), [`route`] (what the
+//! for), [`cron`] (when a job runs), [`image`], [`release`], [`deployment`] (how it becomes live), [`instance`] (what runs), [`job`] (what runs now and then), [`volume`] and [`restore_point`] (its data), [`schema`] (what its databases look like), [`offsite`] (its copies elsewhere), [`route`] (what the
 //! edge knows), [`ports`] (what the outside must be able to do).
 
+pub mod cron;
 pub mod deployment;
 pub mod finding;
 pub mod ids;
 pub mod image;
 pub mod instance;
 pub mod isolation;
+pub mod job;
 pub mod names;
 pub mod network;
 pub mod offsite;
@@ -19,6 +21,7 @@ pub mod reference;
 pub mod release;
 pub mod restore_point;
 pub mod route;
+pub mod schema;
 pub mod secret;
 pub mod service;
 pub mod settings;

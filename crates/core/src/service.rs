@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::deployment::DataWish;
+use crate::job::Job;
 use crate::{EnvironmentId, Host, InstanceId, Name, ProjectId, ReleaseId, ServiceId, Timestamp};
 
 /// What the owner wants of a service.
@@ -40,9 +41,26 @@ pub struct Live {
     /// its owner asks for by name.
     #[serde(default)]
     pub unsettled: Vec<DataWish>,
+    /// What is known of its runs, if it is a job: then `instance` is the one that runs now, and nothing listens.
+    #[serde(default)]
+    pub job: Option<Job>,
 }
 
 impl Live {
+    /// A release that runs at the ticks of a schedule.
+    pub fn job(release: ReleaseId, job: Job) -> Self {
+        Self {
+            release,
+            instance: None,
+            port: None,
+            restarts: 0,
+            given_up: None,
+            start_took_ms: None,
+            waited_ms: 0,
+            job: Some(job),
+        }
+    }
+
     /// A release whose instance has just been found healthy.
     pub fn healthy(release: ReleaseId, instance: InstanceId, port: u16) -> Self {
         Self {
@@ -54,6 +72,7 @@ impl Live {
             start_took_ms: None,
             waited_ms: 0,
             unsettled: Vec::new(),
+            job: None,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::Name;
+use crate::cron::CronSchedule;
 use crate::volume::MountPath;
 
 /// Who set a value, strongest first. The order of the variants is the order of strength.
@@ -146,6 +147,19 @@ pub struct ServiceConfig {
     /// Whether a new release is tried on a copy of the data before callers are held for it.
     #[serde(default)]
     pub rehearse: bool,
+    /// Run by `/bin/sh -c` in `/app` before the release starts, with its volumes: first on a copy of them, then in earnest.
+    #[serde(default)]
+    pub pre_deploy: Option<String>,
+    /// Whether the command before the start is left out on a copy of the data: it needs the network, which a copy lacks.
+    #[serde(default)]
+    pub pre_deploy_untried: bool,
+    /// When the start command runs, if it is a job that ends; none means that the service runs all the time.
+    #[serde(default)]
+    pub cron: Option<CronSchedule>,
+    /// Which changes of the source deploy it, in gitignore's syntax from the root of the repository; empty means all.
+    /// They count where a push deploys, never for `trackbed up`.
+    #[serde(default)]
+    pub watch_patterns: Vec<String>,
     /// Variables that files of the source set. The owner's own win; no secrets, because they stand in the source.
     #[serde(default)]
     pub variables: Vec<(String, String)>,

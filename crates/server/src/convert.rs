@@ -5,12 +5,13 @@ use trackbed_control::{Control, ServiceState, ServiceStatus};
 use trackbed_core::deployment::{
     Deployment, DeploymentKind, DeploymentState, Event, EventKind, Failure, Withdrawal,
 };
-use trackbed_core::instance::{LogLine, LogStream};
+use trackbed_core::instance::{Exit, LogLine, LogStream};
 use trackbed_core::isolation::Isolation;
+use trackbed_core::job::{Job, Run};
 use trackbed_core::plan::Plan;
 use trackbed_core::release::Release;
 use trackbed_core::service::Service;
-use trackbed_core::settings::Handover;
+use trackbed_core::settings::{Handover, Origin};
 
 use crate::convert_data::DataOfDeployment;
 
@@ -105,6 +106,21 @@ pub(crate) fn event(event: &Event) -> wire::Event {
     }
 }
 
+fn origin(origin: Origin) -> &'static str {
+    match origin {
+        Origin::Flag => "flag",
+        Origin::TrackbedToml => "trackbed-toml",
+        Origin::Railway => "railway",
+        Origin::Railpack => "railpack",
+        Origin::Nixpacks => "nixpacks",
+        Origin::Procfile => "procfile",
+        Origin::Platform => "platform",
+        Origin::Detection => "detection",
+        Origin::Stored => "stored",
+        Origin::Default => "default",
+    }
+}
+
 pub(crate) fn plan(plan: Plan) -> wire::Plan {
     wire::Plan {
         provider: plan.provider,
@@ -116,6 +132,7 @@ pub(crate) fn plan(plan: Plan) -> wire::Plan {
                 key: setting.key,
                 value: setting.value,
                 place: setting.place,
+                origin: origin(setting.origin).into(),
             })
             .collect(),
         warnings: plan
@@ -148,6 +165,30 @@ pub(crate) struct Around {
     pub(crate) volumes: Vec<wire::Volume>,
     pub(crate) isolation: Isolation,
     pub(crate) last_deployment: Option<wire::Deployment>,
+}
+
+fn job(job: &Job) -> wire::Job {
+    let run = |run: &Run| wire::JobRun {
+        due_at: run.due_at.0,
+        state: match (&run.instance, &run.end) {
+            (None, _) => "skipped",
+            (Some(_), None) => "running",
+            (Some(_), Some(_)) => "ended",
+        }
+        .into(),
+        instance: run.instance.as_ref().map(ToString::to_string),
+        ended_at: run.end.as_ref().map(|end| end.at.0),
+        exit_code: match run.end.as_ref().map(|end| &end.exit) {
+            Some(Exit::Code { code }) => Some(*code),
+            _ => None,
+        },
+        outcome: run.end.as_ref().map(|end| end.exit.to_string()),
+    };
+    wire::Job {
+        schedule: job.schedule.to_string(),
+        next_at: job.next().map(|at| at.0),
+        runs: job.runs.iter().map(run).collect(),
+    }
 }
 
 pub(crate) fn service(control: &Control, status: ServiceStatus, around: Around) -> wire::Service {
@@ -185,10 +226,12 @@ pub(crate) fn service(control: &Control, status: ServiceStatus, around: Around) 
             ServiceState::Stopped => "stopped",
             ServiceState::Crashed => "crashed",
             ServiceState::Blocked => "blocked",
+            ServiceState::Scheduled => "scheduled",
         }
         .into(),
         detail: status.detail,
         url: control.url(&status.service.host),
+        job: live.and_then(|live| live.job.as_ref()).map(job),
         release: status.release.map(|release| wire::Release {
             version: release.version,
             provider: release.image.provider,

@@ -6,6 +6,7 @@ use trackbed_core::ports::{
     VolumePlace, Volumes,
 };
 use trackbed_core::restore_point::{Capture, Difference, Proof};
+use trackbed_core::schema::DatabaseSchema;
 use trackbed_core::volume::Volume;
 use trackbed_core::{DeploymentId, VolumeId};
 
@@ -82,6 +83,10 @@ impl Volumes for LocalVolumes {
         freezer: Option<&dyn Freezer>,
     ) -> Result<Difference, PortError> {
         self.compare_volume(volume, point, freezer).await
+    }
+
+    async fn schemas(&self, place: &VolumePlace) -> Result<Vec<DatabaseSchema>, PortError> {
+        Ok(self.inspector.schemas(&place.directory).await?)
     }
 
     async fn erase(&self, volume: &Volume) -> Result<(), PortError> {

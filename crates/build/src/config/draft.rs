@@ -7,7 +7,10 @@ use trackbed_core::ports::PortError;
 use trackbed_core::settings::{Origin, VolumeRequest};
 
 use crate::config::keys::{Key, Setting};
-use crate::config::tree::{Member, Node, Value};
+use crate::config::tree::{Member, Node, Value, brief};
+
+/// Oddities that are told; a file with more is not one that anybody wrote.
+const WARNINGS_MAX: usize = 200;
 
 /// One value that somebody gave.
 #[derive(Debug, Clone)]
@@ -43,6 +46,8 @@ pub(crate) struct Draft {
     pub(crate) volumes: Vec<(VolumeRequest, Origin, String)>,
     /// Variables that files set, with place; the owner's own win.
     pub(crate) variables: Vec<Declared>,
+    /// Where `nixpacks.toml` is instead, with the place that says so.
+    pub(crate) nixpacks_at: Option<(String, String)>,
     /// What is odd.
     pub(crate) warnings: Vec<Warning>,
 }
@@ -77,7 +82,15 @@ impl Draft {
 
     /// Adds something odd in a file.
     pub(crate) fn warn(&mut self, file: &str, line: Option<u32>, message: impl Into<String>) {
+        if self.warnings.len() > WARNINGS_MAX {
+            return;
+        }
         let file = (!file.is_empty()).then(|| file.to_owned());
+        if self.warnings.len() == WARNINGS_MAX {
+            let message = format!("more than {WARNINGS_MAX} oddities; the others are not told");
+            self.warnings.push(Warning { file, line, message });
+            return;
+        }
         self.warnings.push(Warning { file, line, message: message.into() });
     }
 
@@ -110,6 +123,51 @@ impl Draft {
         let setting = key.parse(text).map_err(|expected| wrong(&expected))?;
         self.give(Given { key, setting, origin: file.origin, place: format!("{}:{line}", file.name) });
         Ok(())
+    }
+
+    /// Adds a value that this reader has put together.
+    pub(crate) fn give_at(&mut self, file: File<'_>, key: Key, line: u32, setting: Setting) {
+        self.give(Given { key, setting, origin: file.origin, place: format!("{}:{line}", file.name) });
+    }
+
+    /// Adds a command that a file writes as a text or as a list of commands, which run one after the other.
+    pub(crate) fn take_commands(
+        &mut self,
+        file: File<'_>,
+        key: Key,
+        member: &Member,
+    ) -> Result<(), PortError> {
+        let Value::List(items) = &member.node.value else { return self.take(file, key, member) };
+        let commands: Vec<&str> = items.iter().filter_map(Node::text).map(str::trim).collect();
+        if commands.len() < items.len() {
+            let message = format!("`{}`: what is no text in this list is ignored", brief(&member.key));
+            self.warn(file.name, Some(member.place.line), message);
+        }
+        let commands: Vec<&str> = commands.into_iter().filter(|command| !command.is_empty()).collect();
+        if !commands.is_empty() {
+            self.give_at(file, key, member.place.line, Setting::Text(commands.join(" && ")));
+        }
+        Ok(())
+    }
+
+    /// Adds the variables of a table of names.
+    pub(crate) fn declare_table(&mut self, file: File<'_>, table: &Node) {
+        for member in table.members() {
+            let text = match &member.node.value {
+                Value::Text(text) | Value::Number(text) => text.clone(),
+                Value::Bool(value) => value.to_string(),
+                Value::Null | Value::List(_) | Value::Table(_) => {
+                    let message =
+                        format!("variable `{}` is {}; ignored", brief(&member.key), member.node.value);
+                    self.warn(file.name, Some(member.place.line), message);
+                    continue;
+                }
+            };
+            let place = format!("{}:{}", file.name, member.place.line);
+            if let Err(reason) = self.declare(&member.key, text, file.origin, place) {
+                self.warn(file.name, Some(member.place.line), reason);
+            }
+        }
     }
 
     /// Adds a variable. Of two with the same name the one added first wins.
@@ -174,7 +232,11 @@ impl Draft {
         for member in table.members() {
             let key = member.key.as_str();
             if !read.contains(&key) && !quiet.contains(&key) && member.node.value != Value::Null {
+                if self.warnings.len() > WARNINGS_MAX {
+                    return;
+                }
                 let meant = nearest(key, read.iter().chain(quiet));
+                let key = brief(key);
                 let meant = meant.map(|near| format!("; did you mean `{prefix}{near}`?")).unwrap_or_default();
                 let message = format!("unknown key `{prefix}{key}`, ignored{meant}");
                 self.warn(file.name, Some(member.place.line), message);
@@ -183,8 +245,14 @@ impl Draft {
     }
 }
 
+/// Longest key that may be a slip of the fingers.
+const TYPED_MAX: usize = 80;
+
 /// Finds the key that was probably meant: the same but for case and separators, or one or two letters away.
 fn nearest<'a>(typed: &str, known: impl Iterator<Item = &'a &'a str>) -> Option<&'a str> {
+    if typed.len() > TYPED_MAX {
+        return None;
+    }
     let plain = |key: &str| {
         let letters = key.chars().filter(|c| !matches!(c, '_' | '-'));
         letters.collect::<String>().to_lowercase()

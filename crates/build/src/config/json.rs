@@ -2,15 +2,15 @@
 
 use trackbed_core::ports::PortError;
 
-use crate::config::tree::{Member, Node, Value, malformed};
-use crate::text::Place;
+use crate::config::tree::{Member, Node, Value, last_of_each, malformed};
+use crate::text::{Lines, Place};
 
 /// Deeper nesting than this is an attack on the stack, not a configuration.
 const DEPTH_MAX: u32 = 64;
 
 /// Reads a whole file.
 pub(crate) fn parse(file: &str, text: &str) -> Result<Node, PortError> {
-    let mut reader = Reader { file, text, at: 0 };
+    let mut reader = Reader { file, text, at: 0, lines: Lines::of(text) };
     reader.space()?;
     if reader.at == text.len() {
         return Err(reader.error("the file is empty; expected `{`"));
@@ -27,6 +27,7 @@ struct Reader<'a> {
     file: &'a str,
     text: &'a str,
     at: usize,
+    lines: Lines<'a>,
 }
 
 impl Reader<'_> {
@@ -75,7 +76,7 @@ impl Reader<'_> {
         if depth > DEPTH_MAX {
             return Err(self.error(format!("more than {DEPTH_MAX} levels of nesting")));
         }
-        let place = Place::of(self.text, self.at);
+        let place = self.lines.place(self.at);
         let value = match self.peek() {
             Some('{') => self.table(depth)?,
             Some('[') => self.list(depth)?,
@@ -98,7 +99,7 @@ impl Reader<'_> {
         loop {
             let comma = self.at.saturating_sub(1);
             self.space()?;
-            let place = Place::of(self.text, self.at);
+            let place = self.lines.place(self.at);
             match self.peek() {
                 Some('"') => {}
                 Some('}') => {
@@ -114,15 +115,13 @@ impl Reader<'_> {
             self.at += 1;
             self.space()?;
             let node = self.value(depth + 1)?;
-            // The last one of several equal keys counts, as in every JSON reader.
-            members.retain(|member| member.key != key);
             members.push(Member { key, place, node });
             self.space()?;
             match self.peek() {
                 Some(',') => self.at += 1,
                 Some('}') => {
                     self.at += 1;
-                    return Ok(Value::Table(members));
+                    return Ok(Value::Table(last_of_each(members)));
                 }
                 _ => return Err(self.expected("`,` or `}`")),
             }

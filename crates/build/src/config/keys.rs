@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use trackbed_core::cron::CronSchedule;
+use trackbed_core::ids::ParseError;
 use trackbed_core::settings::{Handover, RestartMode};
 use trackbed_core::volume::MountPath;
 
@@ -22,6 +24,10 @@ pub(crate) enum Key {
     Handover,
     Shared,
     Rehearse,
+    PreDeploy,
+    PreDeployTrial,
+    Cron,
+    WatchPatterns,
     Port,
     RequiredMount,
     Memory,
@@ -45,10 +51,14 @@ pub(crate) enum Setting {
     Handover(Handover),
     /// Yes or no.
     Flag(bool),
+    /// When a job runs.
+    Cron(CronSchedule),
+    /// Patterns of paths.
+    List(Vec<String>),
 }
 
 /// Every key, in the order in which `trackbed plan` prints them, with its names; the first is ours.
-const KEYS: [(Key, &[&str]); 17] = [
+const KEYS: [(Key, &[&str]); 21] = [
     (Key::Builder, &["build.builder"]),
     (Key::BuildCommand, &["build.buildCommand", "build.command"]),
     (Key::StartCommand, &["deploy.startCommand", "start"]),
@@ -62,6 +72,10 @@ const KEYS: [(Key, &[&str]); 17] = [
     (Key::Handover, &["deploy.handover"]),
     (Key::Shared, &["deploy.shared"]),
     (Key::Rehearse, &["deploy.rehearse"]),
+    (Key::PreDeploy, &["deploy.preDeployCommand", "deploy.pre_deploy"]),
+    (Key::PreDeployTrial, &["deploy.preDeployTrial", "deploy.pre_deploy_trial"]),
+    (Key::Cron, &["deploy.cronSchedule"]),
+    (Key::WatchPatterns, &["build.watchPatterns"]),
     (Key::Port, &["deploy.port", "port"]),
     (Key::RequiredMount, &["deploy.requiredMountPath"]),
     (Key::Memory, &["limits.memory", "deploy.limitOverride.containers.memoryBytes"]),
@@ -106,13 +120,17 @@ impl Key {
             | Key::Handover
             | Key::Shared
             | Key::Rehearse
+            | Key::PreDeploy
+            | Key::PreDeployTrial
+            | Key::Cron
+            | Key::WatchPatterns
             | Key::RequiredMount => false,
         }
     }
 
     /// Returns whether a file writes the value as `true` or `false`.
     pub(crate) fn is_flag(self) -> bool {
-        matches!(self, Key::Shared | Key::Rehearse)
+        matches!(self, Key::Shared | Key::Rehearse | Key::PreDeployTrial)
     }
 
     /// Parses a value; the error says what is expected.
@@ -121,8 +139,14 @@ impl Key {
         let number = || text.parse::<u64>().ok().or_else(|| text.strip_suffix(".0")?.parse().ok());
         match self {
             Key::Builder => Ok(Setting::Text(text.to_uppercase())),
-            Key::StartCommand | Key::BuildCommand if text.is_empty() => Err("a command".to_owned()),
-            Key::StartCommand | Key::BuildCommand => Ok(Setting::Text(text.to_owned())),
+            Key::StartCommand | Key::BuildCommand | Key::PreDeploy if text.is_empty() => {
+                Err("a command".to_owned())
+            }
+            Key::StartCommand | Key::BuildCommand | Key::PreDeploy => Ok(Setting::Text(text.to_owned())),
+            Key::Cron => text.parse().map(Setting::Cron).map_err(|error: ParseError| error.wanted.to_owned()),
+            Key::WatchPatterns => {
+                Ok(Setting::List(text.split(',').map(|part| part.trim().to_owned()).collect()))
+            }
             Key::HealthPath => {
                 if text.is_empty() || text.contains(char::is_whitespace) || text.contains("://") {
                     return Err("a path such as `/health`".to_owned());
@@ -150,7 +174,7 @@ impl Key {
                 "held" => Ok(Setting::Handover(Handover::Held)),
                 _ => Err("\"overlap\" or \"held\"".to_owned()),
             },
-            Key::Shared | Key::Rehearse => match text {
+            Key::Shared | Key::Rehearse | Key::PreDeployTrial => match text {
                 "true" => Ok(Setting::Flag(true)),
                 "false" => Ok(Setting::Flag(false)),
                 _ => Err("true or false".to_owned()),
@@ -210,6 +234,8 @@ impl fmt::Display for Setting {
             Setting::Handover(Handover::Overlap) => f.write_str("overlap"),
             Setting::Handover(Handover::Held) => f.write_str("held"),
             Setting::Flag(yes) => write!(f, "{yes}"),
+            Setting::Cron(schedule) => write!(f, "{schedule}"),
+            Setting::List(items) => f.write_str(&items.join(", ")),
         }
     }
 }
@@ -266,6 +292,7 @@ mod tests {
             (Key::RequiredMount, "/etc"),
             (Key::StartCommand, "  "),
             (Key::HealthPath, "http://x/health"),
+            (Key::Cron, "every day"),
         ] {
             assert!(key.parse(text).is_err(), "{key:?} {text}");
         }

@@ -10,6 +10,7 @@ mod platforms;
 mod procfile;
 mod railpack;
 mod railway;
+mod railway_notes;
 pub(crate) mod resolve;
 pub(crate) mod toml;
 pub(crate) mod tree;
@@ -51,6 +52,17 @@ const VARIABLES: [(&str, Key); 3] = [
     ("PORT", Key::Port),
 ];
 
+/// Variables that are settings on Railway and do nothing here.
+const VARIABLES_NOT_USED: [(&str, &str); 4] = [
+    ("RAILWAY_DOCKERFILE_PATH", "there is no Docker engine; the source is built by detection"),
+    (
+        "RAILWAY_DEPLOYMENT_OVERLAP_SECONDS",
+        "the old release goes on until its last request is answered, at most for `drainingSeconds`",
+    ),
+    ("RAILWAY_RUN_UID", "each service runs as a user of its own that owns its volumes"),
+    ("RAILWAY_SHM_SIZE_BYTES", "shared memory is bounded by the memory limit alone"),
+];
+
 /// Reads everything that can be said about a service, detection and defaults apart.
 pub(crate) fn read(
     folder: &Path,
@@ -75,7 +87,14 @@ pub(crate) fn read(
     }
     let railway_json = folder.join("railway.json").is_file();
     for (name, reader) in READERS {
-        let Some(text) = text::find(folder, name)? else { continue };
+        let elsewhere = if name == "nixpacks.toml" { draft.nixpacks_at.take() } else { None };
+        let name = elsewhere.as_ref().map_or(name, |(path, _)| path);
+        let Some(text) = text::find_settings(folder, name)? else {
+            if let Some((path, place)) = elsewhere {
+                draft.warn("", None, format!("{place}: there is no file {path}"));
+            }
+            continue;
+        };
         if text.trim().is_empty() {
             draft.warn(name, None, "the file is empty, ignored");
             continue;
@@ -85,8 +104,11 @@ pub(crate) fn read(
         }
         reader(name, &text, &mut draft)?;
     }
-    platforms::read(folder, &mut draft)?;
+    platforms::read(folder, &mut draft);
     for (name, value) in variables {
+        if let Some((_, what)) = VARIABLES_NOT_USED.iter().find(|(variable, _)| variable == name) {
+            draft.warn("", None, format!("variable {name} is not used: {what}"));
+        }
         let Some((_, key)) = VARIABLES.iter().find(|(variable, _)| variable == name) else { continue };
         match key.parse(value.expose()) {
             Ok(setting) => draft.give(Given {
@@ -112,3 +134,7 @@ pub(crate) fn read(
     }
     Ok(draft)
 }
+
+#[cfg(test)]
+#[path = "hostile_tests.rs"]
+mod tests;

@@ -1,10 +1,12 @@
-//! Reads a `Procfile`: `name: command` by line. One process is started: `web`, else `worker`, else the first by name.
+//! Reads a `Procfile`: `name: command` by line. One process is started: `web`, else `worker`, else the first by name;
+//! `release` runs before it.
 
 use trackbed_core::ports::PortError;
 use trackbed_core::settings::Origin;
 
 use crate::config::draft::{Draft, Given};
 use crate::config::keys::{Key, Setting};
+use crate::config::tree::brief;
 
 /// Reads the file.
 pub(crate) fn read(name: &str, text: &str, draft: &mut Draft) -> Result<(), PortError> {
@@ -26,12 +28,13 @@ pub(crate) fn read(name: &str, text: &str, draft: &mut Draft) -> Result<(), Port
             && process.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
         if !fine {
             return Err(PortError::new(format!(
-                "{name}:{number}:1: `{process}` is not the name of a process; expected letters, digits, `-` or `_` before `:`"
+                "{name}:{number}:1: `{}` is not the name of a process; expected letters, digits, `-` or `_` before `:`",
+                brief(process)
             )));
         }
         let command = unquote(command.trim());
         if command.is_empty() {
-            draft.warn(name, Some(number), format!("`{process}` has no command, ignored"));
+            draft.warn(name, Some(number), format!("`{}` has no command, ignored", brief(process)));
         } else {
             lines.push((process.to_owned(), command.to_owned(), number));
         }
@@ -41,26 +44,32 @@ pub(crate) fn read(name: &str, text: &str, draft: &mut Draft) -> Result<(), Port
         "worker" => 1,
         _ => 2,
     };
-    // Railway never starts `release`; it prepares the database before the others start.
+    // `release` prepares the database before the others start.
     let chosen = lines
         .iter()
         .filter(|(process, ..)| process != "release")
         .min_by_key(|(process, ..)| (rank(process), process.clone()));
     for (process, _, line) in &lines {
-        if process == "release" {
-            let message = "`release` is not run yet: run it yourself with `trackbed run`, or put it before the start command with `&&`";
-            draft.warn(name, Some(*line), message);
-        } else if chosen.is_some_and(|(name, ..)| name != process) {
+        if process != "release" && chosen.is_some_and(|(name, ..)| name != process) {
             let message = format!(
-                "`{process}` is not started yet: a service runs one process, here `{}`",
-                chosen.map_or("", |c| &c.0)
+                "`{}` is not started yet: a service runs one process, here `{}`",
+                brief(process),
+                brief(chosen.map_or("", |c| &c.0))
             );
             draft.warn(name, Some(*line), message);
         }
     }
+    if let Some((_, command, line)) = lines.iter().find(|(process, ..)| process == "release") {
+        draft.give(Given {
+            key: Key::PreDeploy,
+            setting: Setting::Text(command.clone()),
+            origin: Origin::Procfile,
+            place: format!("{name}:{line}"),
+        });
+    }
     if let Some((process, command, line)) = chosen {
         if process != "web" {
-            let message = format!("no `web` line; `{process}` is started and must listen on $PORT");
+            let message = format!("no `web` line; `{}` is started and must listen on $PORT", brief(process));
             draft.warn(name, Some(*line), message);
         }
         draft.give(Given {
@@ -100,6 +109,9 @@ mod tests {
         assert_eq!(start("beat: b\r\nworker: w\r\n").as_deref(), Some("Procfile:2 w"));
         assert_eq!(start("z: z\nbeat: b").as_deref(), Some("Procfile:2 b"));
         assert_eq!(start("release: migrate\n"), None);
+        let mut draft = Draft::default();
+        read("Procfile", "release: migrate\nweb: w", &mut draft).unwrap();
+        assert_eq!(draft.text(Key::PreDeploy).as_deref(), Some("migrate"));
         assert_eq!(start("web: \"python a.py\"").as_deref(), Some("Procfile:1 python a.py"));
         assert_eq!(start(""), None);
     }

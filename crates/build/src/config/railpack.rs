@@ -1,4 +1,4 @@
-//! Reads the start command of `railpack.json`; everything else of it is Railpack's own build and is named as ignored.
+//! Reads the start command and the variables of `railpack.json`; everything else of it is Railpack's own build and is named as ignored.
 
 use trackbed_core::ports::PortError;
 use trackbed_core::settings::Origin;
@@ -15,7 +15,10 @@ pub(crate) fn read(name: &str, text: &str, draft: &mut Draft) -> Result<(), Port
         if let Some(member) = deploy.member("startCommand") {
             draft.take(file, Key::StartCommand, member)?;
         }
-        draft.unknown(file, deploy, &["startCommand"], &["base"], "deploy.");
+        if let Some(variables) = deploy.get("variables") {
+            draft.declare_table(file, variables);
+        }
+        draft.unknown(file, deploy, &["startCommand", "variables"], &["base"], "deploy.");
     }
     draft.unknown(file, &tree, &["deploy"], &["$schema", "provider"], "");
     Ok(())

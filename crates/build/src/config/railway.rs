@@ -6,37 +6,18 @@ use trackbed_core::ports::PortError;
 use trackbed_core::settings::Origin;
 
 use crate::config::draft::{Draft, File, expect_table};
-use crate::config::keys::Key;
-use crate::config::tree::{Node, Value, malformed};
-use crate::config::{json, toml};
+use crate::config::keys::{Key, Setting};
+use crate::config::railway_notes::{self, Table};
+use crate::config::tree::{Member, Node, Value, malformed};
+use crate::config::{json, nixpacks, toml};
 
 /// The environment whose overrides apply.
 const ENVIRONMENT: &str = "production";
-/// Keys of Railway's that mean nothing on one box, or are obeyed without a word.
-const QUIET_BUILD: [&str; 11] = [
-    "watchPatterns",
-    "dockerfilePath",
-    "dockerfile",
-    "railpackVersion",
-    "nixpacksConfigPath",
-    "nixpacksVersion",
-    "nixpacksPlan",
-    "buildEnvironment",
-    "buildCommand",
-    "builder",
-    "command",
-];
-const QUIET_DEPLOY: [&str; 8] = [
-    "overlapSeconds",
-    "registryCredentials",
-    "ipv6EgressEnabled",
-    "runtime",
-    "useLegacyStacker",
-    "region",
-    "multiRegionConfig",
-    "limitOverride",
-];
-const READ_DEPLOY: [&str; 8] = [
+/// Keys of `build` that are settings.
+const BUILD: [(&str, Key); 3] =
+    [("builder", Key::Builder), ("buildCommand", Key::BuildCommand), ("command", Key::BuildCommand)];
+/// Keys of `deploy` that are settings, Railway's first.
+const DEPLOY: [&str; 17] = [
     "startCommand",
     "healthcheckPath",
     "healthcheckTimeout",
@@ -44,13 +25,21 @@ const READ_DEPLOY: [&str; 8] = [
     "restartPolicyMaxRetries",
     "drainingSeconds",
     "requiredMountPath",
+    "cronSchedule",
     "port",
+    "stopGraceSeconds",
+    "drainSeconds",
+    "holdSeconds",
+    "handover",
+    "shared",
+    "rehearse",
+    "preDeployTrial",
+    "pre_deploy_trial",
 ];
-/// Keys that Trackbed has beside Railway's.
-const OWN_DEPLOY: [&str; 6] =
-    ["stopGraceSeconds", "drainSeconds", "holdSeconds", "handover", "shared", "rehearse"];
-/// Keys that would change what happens, and do not yet.
-const NOT_YET: [&str; 4] = ["preDeployCommand", "cronSchedule", "numReplicas", "sleepApplication"];
+/// Keys of `deploy` that hold a command or a list of them.
+const PRE_DEPLOY: [&str; 2] = ["preDeployCommand", "pre_deploy"];
+/// Builders whose work is done by detection here; `DOCKERFILE` is told of by the planner.
+const BUILDERS: [&str; 3] = ["RAILPACK", "NIXPACKS", "DOCKERFILE"];
 
 /// Reads `railway.json`.
 pub(crate) fn read_json(name: &str, text: &str, draft: &mut Draft) -> Result<(), PortError> {
@@ -67,13 +56,10 @@ fn read(file: File<'_>, tree: &Node, draft: &mut Draft) -> Result<(), PortError>
     if !matches!(tree.value, Value::Table(_)) {
         return Err(malformed(file.name, tree.place, format!("expected `{{`, found {}", tree.value)));
     }
-    let environments = tree.member("environments");
-    if let Some(environments) = environments {
+    if let Some(environments) = tree.member("environments") {
         expect_table(file.name, environments)?;
-        if let Some(chosen) = environments.node.member(ENVIRONMENT) {
-            expect_table(file.name, chosen)?;
-            read_tables(file, &chosen.node, draft)?;
-            draft.unknown(file, &chosen.node, &["build", "deploy"], &[], "environments.production.");
+        for environment in environments.node.members() {
+            read_environment(file, environment, draft)?;
         }
     }
     read_tables(file, tree, draft)?;
@@ -89,33 +75,66 @@ fn read(file: File<'_>, tree: &Node, draft: &mut Draft) -> Result<(), PortError>
         }
         draft.unknown(file, &limits.node, &["memory", "cpu"], &[], "limits.");
     }
-    let read = ["build", "deploy", "environments", "volumes", "limits"];
+    read_variables(file, tree, "variables", draft);
+    let read = ["build", "deploy", "environments", "volumes", "limits", "variables"];
     draft.unknown(file, tree, &read, &["$schema"], "");
     Ok(())
+}
+
+/// There is one environment. What a file says of others, those of pull requests included, applies to none.
+fn read_environment(file: File<'_>, member: &Member, draft: &mut Draft) -> Result<(), PortError> {
+    let title = &member.key;
+    if title != ENVIRONMENT {
+        if member.node.value != Value::Null {
+            let title = crate::config::tree::brief(title);
+            let message =
+                format!("`environments.{title}` applies to nothing: a service here is in `{ENVIRONMENT}`");
+            draft.warn(file.name, Some(member.place.line), message);
+        }
+        return Ok(());
+    }
+    if member.node.value == Value::Null {
+        return Ok(());
+    }
+    expect_table(file.name, member)?;
+    read_tables(file, &member.node, draft)?;
+    read_variables(file, &member.node, "environments.production.variables", draft);
+    draft.unknown(file, &member.node, &["build", "deploy", "variables"], &[], "environments.production.");
+    Ok(())
+}
+
+/// Railway reads no variables from its files, so those that stand there were never set.
+fn read_variables(file: File<'_>, tree: &Node, path: &str, draft: &mut Draft) {
+    let Some(member) = tree.member("variables") else { return };
+    if file.origin == Origin::TrackbedToml {
+        return draft.declare_table(file, &member.node);
+    }
+    let message = format!("`{path}` is not read, as on Railway: `trackbed variables set` sets them");
+    draft.warn(file.name, Some(member.place.line), message);
 }
 
 fn read_tables(file: File<'_>, tree: &Node, draft: &mut Draft) -> Result<(), PortError> {
     if let Some(build) = tree.member("build") {
         expect_table(file.name, build)?;
-        for (name, key) in
-            [("builder", Key::Builder), ("buildCommand", Key::BuildCommand), ("command", Key::BuildCommand)]
-        {
-            if let Some(member) = build.node.member(name) {
-                draft.take(file, key, member)?;
-            }
-        }
-        draft.unknown(file, &build.node, &[], &QUIET_BUILD, "build.");
+        read_build(file, &build.node, draft)?;
     }
     let Some(deploy) = tree.member("deploy") else { return Ok(()) };
     expect_table(file.name, deploy)?;
-    for name in READ_DEPLOY.iter().chain(&OWN_DEPLOY) {
+    for name in DEPLOY {
         let key = Key::find(&format!("deploy.{name}"));
         if let (Some(key), Some(member)) = (key, deploy.node.member(name)) {
             draft.take(file, key, member)?;
         }
     }
+    for name in PRE_DEPLOY {
+        if let Some(member) = deploy.node.member(name) {
+            draft.take_commands(file, Key::PreDeploy, member)?;
+        }
+    }
+    let mut read = [&DEPLOY[..], &PRE_DEPLOY].concat();
     if let Some(limit) = deploy.node.member("limitOverride") {
         expect_table(file.name, limit)?;
+        read.push("limitOverride");
         if let Some(containers) = limit.node.member("containers") {
             expect_table(file.name, containers)?;
             for (name, key) in [("memoryBytes", Key::Memory), ("cpu", Key::Cpu)] {
@@ -123,32 +142,80 @@ fn read_tables(file: File<'_>, tree: &Node, draft: &mut Draft) -> Result<(), Por
                     draft.take(file, key, member)?;
                 }
             }
+            railway_notes::tell(file, &containers.node, Table::Containers, draft);
+            let prefix = "deploy.limitOverride.containers.";
+            let noted = railway_notes::keys(Table::Containers);
+            draft.unknown(file, &containers.node, &["memoryBytes", "cpu"], &noted, prefix);
         }
+        draft.unknown(file, &limit.node, &["containers"], &[], "deploy.limitOverride.");
     }
-    warn_not_yet(file, &deploy.node, draft);
-    let read = [&READ_DEPLOY[..], &OWN_DEPLOY, &NOT_YET].concat();
-    draft.unknown(file, &deploy.node, &read, &QUIET_DEPLOY, "deploy.");
+    railway_notes::tell(file, &deploy.node, Table::Deploy, draft);
+    draft.unknown(file, &deploy.node, &read, &railway_notes::keys(Table::Deploy), "deploy.");
     Ok(())
 }
 
-fn warn_not_yet(file: File<'_>, deploy: &Node, draft: &mut Draft) {
-    for name in NOT_YET {
-        let Some(member) = deploy.member(name) else { continue };
-        let message = match name {
-            "preDeployCommand" => {
-                "`deploy.preDeployCommand` is not run yet: run it yourself with `trackbed run`, or put it before the start command with `&&`"
-            }
-            "cronSchedule" => {
-                "`deploy.cronSchedule` is not obeyed yet: the service runs all the time instead"
-            }
-            "numReplicas" if !matches!(&member.node.value, Value::Number(n) if n == "0" || n == "1") => {
-                "`deploy.numReplicas`: one instance runs, whatever the number"
-            }
-            "sleepApplication" if member.node.value == Value::Bool(true) => {
-                "`deploy.sleepApplication` is not obeyed: the service stays awake"
-            }
-            _ => continue,
-        };
+fn read_build(file: File<'_>, build: &Node, draft: &mut Draft) -> Result<(), PortError> {
+    for (name, key) in BUILD {
+        if let Some(member) = build.member(name) {
+            draft.take(file, key, member)?;
+        }
+    }
+    if let Some(member) = build.member("builder")
+        && let Some(builder) = member.node.text()
+        && !BUILDERS.contains(&builder.trim().to_uppercase().as_str())
+    {
+        let message = format!("builder {} is not here: the source is built by detection", member.node.value);
         draft.warn(file.name, Some(member.place.line), message);
     }
+    let mut read: Vec<&str> = BUILD.iter().map(|(name, _)| *name).collect();
+    if let Some(member) = build.member("watchPatterns") {
+        read.push("watchPatterns");
+        watch_patterns(file, member, draft);
+    }
+    if let Some(member) = build.member("nixpacksConfigPath") {
+        read.push("nixpacksConfigPath");
+        nixpacks_at(file, member, draft);
+    }
+    if let Some(member) = build.member("nixpacksPlan") {
+        read.push("nixpacksPlan");
+        nixpacks::take(
+            File { origin: Origin::Nixpacks, ..file },
+            &member.node,
+            "build.nixpacksPlan.",
+            draft,
+        )?;
+    }
+    railway_notes::tell(file, build, Table::Build, draft);
+    draft.unknown(file, build, &read, &railway_notes::keys(Table::Build), "build.");
+    Ok(())
 }
+
+fn watch_patterns(file: File<'_>, member: &Member, draft: &mut Draft) {
+    let patterns: Vec<String> = match &member.node.value {
+        Value::Text(text) => vec![text.clone()],
+        _ => member.node.items().iter().filter_map(Node::text).map(str::to_owned).collect(),
+    };
+    let line = member.place.line;
+    if patterns.is_empty() {
+        return draft.warn(file.name, Some(line), "`build.watchPatterns` holds no pattern, ignored");
+    }
+    draft.give_at(file, Key::WatchPatterns, line, Setting::List(patterns));
+    let message = "`build.watchPatterns` is for pushes: `trackbed up` deploys what it is given";
+    draft.warn(file.name, Some(line), message);
+}
+
+fn nixpacks_at(file: File<'_>, member: &Member, draft: &mut Draft) {
+    let line = member.place.line;
+    let path = member.node.text().unwrap_or_default().trim().trim_start_matches("./").trim_start_matches('/');
+    let leaves =
+        std::path::Path::new(path).components().any(|part| !matches!(part, std::path::Component::Normal(_)));
+    if path.is_empty() || leaves {
+        let message = format!("`build.nixpacksConfigPath` is {}, no file of this source", member.node.value);
+        return draft.warn(file.name, Some(line), message);
+    }
+    draft.nixpacks_at.get_or_insert((path.to_owned(), format!("{}:{line}", file.name)));
+}
+
+#[cfg(test)]
+#[path = "railway_tests.rs"]
+mod tests;

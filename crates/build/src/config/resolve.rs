@@ -54,6 +54,19 @@ pub(crate) fn resolve(draft: &mut Draft) -> (ServiceConfig, Vec<PlannedSetting>)
         }),
         shared: is_set(Key::Shared),
         rehearse: is_set(Key::Rehearse),
+        pre_deploy: draft.text(Key::PreDeploy),
+        pre_deploy_untried: matches!(
+            draft.find(Key::PreDeployTrial).map(|given| &given.setting),
+            Some(Setting::Flag(false))
+        ),
+        cron: match draft.find(Key::Cron).map(|given| &given.setting) {
+            Some(Setting::Cron(schedule)) => Some(schedule.clone()),
+            _ => None,
+        },
+        watch_patterns: match draft.find(Key::WatchPatterns).map(|given| &given.setting) {
+            Some(Setting::List(patterns)) => patterns.clone(),
+            _ => Vec::new(),
+        },
         variables: variables(draft),
     };
     warn_of_sharing(draft, &config);
@@ -145,6 +158,10 @@ fn planned(draft: &Draft, config: &ServiceConfig) -> Vec<PlannedSetting> {
             | Key::Handover
             | Key::Shared
             | Key::Rehearse
+            | Key::PreDeploy
+            | Key::PreDeployTrial
+            | Key::Cron
+            | Key::WatchPatterns
             | Key::Port
             | Key::RequiredMount
             | Key::Memory

@@ -3,7 +3,7 @@
 use trackbed_core::ports::PortError;
 
 use crate::config::tree::{Member, Node, Value, malformed};
-use crate::text::Place;
+use crate::text::{Lines, Place};
 
 /// Reads a whole file.
 pub(crate) fn parse(file: &str, text: &str) -> Result<Node, PortError> {
@@ -16,29 +16,6 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<Node, PortError> {
         Err(error) => {
             let at = error.span().map_or(0, |span| span.start);
             Err(malformed(file, Place::of(text, at), error.message().replace('\n', ", ")))
-        }
-    }
-}
-
-/// The starts of all lines, because lock files are long and every value asks for its place.
-struct Lines<'a> {
-    text: &'a str,
-    starts: Vec<usize>,
-}
-
-impl<'a> Lines<'a> {
-    fn of(text: &'a str) -> Self {
-        let starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
-        Self { text, starts }
-    }
-
-    fn place(&self, byte: usize) -> Place {
-        let line = self.starts.partition_point(|start| *start <= byte);
-        let start = self.starts[line - 1];
-        let column = self.text.get(start..byte).map_or(0, |before| before.chars().count()) + 1;
-        Place {
-            line: u32::try_from(line).unwrap_or(u32::MAX),
-            column: u32::try_from(column).unwrap_or(u32::MAX),
         }
     }
 }

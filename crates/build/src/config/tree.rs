@@ -1,10 +1,14 @@
-//! A configuration file as a tree in which every value knows its line: the one shape that JSON and TOML both become.
+//! A configuration file as a tree in which every value knows its line: the one shape that JSON, TOML and YAML become.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use trackbed_core::ports::PortError;
 
 use crate::text::Place;
+
+/// Letters of a key or a value that are quoted.
+const QUOTED_MAX: usize = 80;
 
 /// A value and where it begins.
 #[derive(Debug, Clone, PartialEq)]
@@ -90,10 +94,26 @@ impl fmt::Display for Value {
             Value::Null => f.write_str("null"),
             Value::Bool(value) => write!(f, "{value}"),
             Value::Number(value) => f.write_str(value),
-            Value::Text(value) => write!(f, "\"{value}\""),
+            Value::Text(value) => write!(f, "\"{}\"", brief(value)),
             Value::List(_) => f.write_str("a list"),
             Value::Table(_) => f.write_str("a table"),
         }
+    }
+}
+
+/// Keeps the last one of several equal keys, which is the one that counts in every reader of JSON.
+pub(crate) fn last_of_each(members: Vec<Member>) -> Vec<Member> {
+    let mut seen = HashSet::new();
+    let is_last: Vec<bool> = members.iter().rev().map(|member| seen.insert(member.key.as_str())).collect();
+    let is_last = is_last.into_iter().rev().collect::<Vec<_>>();
+    members.into_iter().zip(is_last).filter_map(|(member, is_last)| is_last.then_some(member)).collect()
+}
+
+/// Cuts a text that is quoted to people.
+pub(crate) fn brief(text: &str) -> std::borrow::Cow<'_, str> {
+    match text.char_indices().nth(QUOTED_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]).into(),
+        None => text.into(),
     }
 }
 

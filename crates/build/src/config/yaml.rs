@@ -1,9 +1,11 @@
 //! Reads YAML into a tree that knows its lines. Of several documents in a file, each is one.
 
+use std::collections::HashSet;
+
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle};
 use trackbed_core::ports::PortError;
 
-use crate::config::tree::{Member, Node, Value, malformed};
+use crate::config::tree::{Member, Node, Value, last_of_each, malformed};
 use crate::text::Place;
 
 /// Deeper nesting than this is an attack on the stack, not a configuration.
@@ -63,7 +65,7 @@ impl Reader<'_> {
                 let Some(Open { anchor, place, kind }) = self.open.pop() else { return Ok(()) };
                 let value = match kind {
                     Kind::List(items) => Value::List(items),
-                    Kind::Table(members, _) => Value::Table(members),
+                    Kind::Table(members, _) => Value::Table(merge(members)),
                 };
                 let node = Node { value, place };
                 let count = if anchor == 0 { 1 } else { count(&node) };
@@ -111,22 +113,29 @@ impl Reader<'_> {
                     };
                     *waiting = Some((key, node.place));
                 }
-                // `<<: *base` takes what the table itself does not say (yaml.org/type/merge.html).
-                Some((key, _)) if key == "<<" => {
-                    for member in node.members() {
-                        if !members.iter().any(|known| known.key == member.key) {
-                            members.push(member.clone());
-                        }
-                    }
-                }
-                Some((key, place)) => {
-                    members.retain(|member| member.key != key);
-                    members.push(Member { key, place, node });
-                }
+                Some((key, place)) => members.push(Member { key, place, node }),
             },
         }
         Ok(())
     }
+}
+
+/// Puts what `<<: *base` names behind what the table says itself (yaml.org/type/merge.html).
+fn merge(members: Vec<Member>) -> Vec<Member> {
+    let (merged, mut own): (Vec<_>, Vec<_>) = members.into_iter().partition(|member| member.key == "<<");
+    own = last_of_each(own);
+    let mut known: HashSet<String> = own.iter().map(|member| member.key.clone()).collect();
+    for base in merged {
+        let bases = match base.node.value {
+            Value::List(items) => items,
+            _ => vec![base.node],
+        };
+        for base in bases {
+            let Value::Table(members) = base.value else { continue };
+            own.extend(members.into_iter().filter(|member| known.insert(member.key.clone())));
+        }
+    }
+    own
 }
 
 fn count(node: &Node) -> usize {

@@ -6,6 +6,8 @@ pub(crate) mod completions;
 pub(crate) mod db;
 pub(crate) mod deployments;
 pub(crate) mod down;
+pub(crate) mod import;
+mod import_railway;
 pub(crate) mod install;
 pub(crate) mod logs;
 pub(crate) mod open;
@@ -40,6 +42,7 @@ pub(crate) async fn run(session: &Session, verb: Verb) -> u8 {
         Verb::Cancel(args) => cancel::run(session, &args).await,
         Verb::Down(args) => down::run(session, &args).await,
         Verb::Run(args) => run::run(session, args).await,
+        Verb::Import(args) => Box::pin(import::run(session, args)).await,
         Verb::Plan(args) => Box::pin(plan::run(session, &args)).await,
         Verb::Open(args) => open::run(session, &args).await,
         Verb::Install(args) => install::run(session, &args).await,

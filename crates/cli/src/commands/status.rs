@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use trackbed_api::{BoxInfo, Instance, Service};
+use trackbed_api::{BoxInfo, Instance, Job, Service};
 use trackbed_stdx::clock::now_ms;
 
 use crate::human::{ago, count, duration, headline, pause, plain, size, span};
@@ -159,6 +159,9 @@ fn service_lines(service: &Service, now: i64) -> Vec<String> {
             streams(instance)
         ));
     }
+    if let Some(job) = &service.job {
+        lines.extend(job_lines(job, now));
+    }
     if service.parked > 0 {
         let verb = if service.parked == 1 { "waits" } else { "wait" };
         lines.push(format!("{} {verb} for it at the edge", count(service.parked, "request")));
@@ -190,6 +193,29 @@ fn service_lines(service: &Service, now: i64) -> Vec<String> {
     if let Some(undone) = service.last_deployment.as_ref().and_then(|last| last.data_undone.as_ref()) {
         lines.push(format!("last deployment: {}", headline(undone)));
     }
+    lines
+}
+
+/// Runs of a job that are listed; `--json` has more.
+const RUNS_LISTED: usize = 5;
+
+/// When a job runs, and how its last runs ended, the newest first.
+fn job_lines(job: &Job, now: i64) -> Vec<String> {
+    let next = match job.next_at {
+        Some(at) => {
+            span(at - now).map_or_else(|| ", next now".to_owned(), |wait| format!(", next in {wait}"))
+        }
+        None => String::new(),
+    };
+    let mut lines = vec![format!("job at `{}` UTC{next}", job.schedule)];
+    lines.extend(job.runs.iter().rev().take(RUNS_LISTED).map(|run| {
+        let how = match (run.state.as_str(), &run.outcome) {
+            ("skipped", _) => "skipped, because the one before still ran",
+            (_, Some(outcome)) => outcome,
+            (_, None) => "runs",
+        };
+        format!("run {}: {how}", ago(now, run.due_at))
+    }));
     lines
 }
 

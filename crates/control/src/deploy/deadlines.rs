@@ -82,6 +82,12 @@ fn limit_of(step: Step) -> Limit {
         Step::Pin => limit(10 * MINUTE, Asked::Nothing, DATA_IS_SLOW),
         // Renames; only an adoption copies.
         Step::Swap => limit(10 * MINUTE, Asked::Nothing, BOX_HANGS),
+        // A migration of much data where nobody waits; where callers do, the hold window ends it.
+        Step::PreDeploy => limit(
+            60 * MINUTE,
+            Asked::Nothing,
+            "the pre-deploy command must end; `trackbed logs` shows what it said",
+        ),
         // A big volume is handed to its user, or a big image is copied where nothing can be mounted.
         Step::Start => limit(10 * MINUTE, Asked::Nothing, BOX_HANGS),
         // It ends by itself at the health timeout.

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use trackbed_core::InstanceId;
-use trackbed_core::deployment::{Deployment, DeploymentEvent, EventKind, Failure, Step};
+use trackbed_core::cron::CronSchedule;
+use trackbed_core::deployment::{Deployment, DeploymentEvent, DeploymentState, EventKind, Failure, Step};
+use trackbed_core::job::Job;
 use trackbed_core::ports::PortError;
 use trackbed_core::service::{Live, Service, Wanted};
 use trackbed_core::settings::{Handover, ServiceConfig};
+use trackbed_core::{InstanceId, ReleaseId};
 
 use super::drain::Drained;
 use super::hold::{FINISH_LIMIT, blame_window, window_was_over};
@@ -62,6 +64,9 @@ impl Control {
         deployment: &Deployment,
     ) -> Result<(), StepError> {
         let (instance, release) = self.new_of(deployment)?;
+        if self.schedule_of(release).await?.is_some() {
+            return Ok(());
+        }
         if self.hold_left(deployment) == Some(Duration::ZERO) {
             return Err(window_was_over(deployment));
         }
@@ -81,6 +86,10 @@ impl Control {
         let (instance, release) = self.new_of(deployment)?;
         let (instance, release) = (instance.clone(), release.clone());
         let config = self.inner.store.with(move |db| db.load_release(&release)).await?.config;
+        if let Some(schedule) = &config.cron {
+            let text = format!("a job: it runs at `{schedule}` (UTC); nothing is started now");
+            return Ok(self.event(deployment, EventKind::Note, &text).await?);
+        }
         let told = self.port_of(&instance).await?;
         let held = self.hold_left(deployment).filter(|left| *left < config.health.timeout);
         let gate = Gate {
@@ -120,11 +129,20 @@ impl Control {
         deployment: &mut Deployment,
     ) -> Result<(), StepError> {
         let (instance, release) = self.new_of(deployment)?;
-        let Some(port) = deployment.port else {
-            return Err(failed(Step::Switch, PortError::new("no port was found healthy"), Vec::new()));
+        let live = match (self.schedule_of(release).await?, deployment.port) {
+            (Some(schedule), _) => {
+                let runs = service.live.as_ref().and_then(|live| live.job.clone()).map(|job| job.runs);
+                Live::job(release.clone(), Job::begin(schedule, self.now(), runs.unwrap_or_default()))
+            }
+            (None, Some(port)) => {
+                let start_took_ms = deployment.start_took_ms;
+                Live { start_took_ms, ..Live::healthy(release.clone(), instance.clone(), port) }
+            }
+            (None, None) => {
+                return Err(failed(Step::Switch, PortError::new("no port was found healthy"), Vec::new()));
+            }
         };
-        let start_took_ms = deployment.start_took_ms;
-        let live = Live { start_took_ms, ..Live::healthy(release.clone(), instance.clone(), port) };
+        let was_switched = deployment.state == DeploymentState::Success;
         let mut changed = deployment.clone();
         changed.state = deployment
             .state
@@ -140,7 +158,11 @@ impl Control {
                     return Ok(None);
                 }
                 let before = db.load_service(&id)?.live.and_then(|before| before.instance);
-                if before != live.instance {
+                let is_switched = match &live.instance {
+                    Some(_) => before == live.instance,
+                    None => was_switched,
+                };
+                if !is_switched {
                     // An old instance that crashed beside the new one's start may have been replaced since step `check`.
                     changed.old_instance = before.or(changed.old_instance);
                     db.set_live(&id, &live)?;
@@ -193,6 +215,12 @@ impl Control {
             .await
             .map_err(|error| failed(Step::Retire, error, Vec::new()))?;
         Ok(self.tell_data_left(deployment).await?)
+    }
+
+    /// Returns when a release runs, if it is a job.
+    async fn schedule_of(&self, release: &ReleaseId) -> Result<Option<CronSchedule>, StepError> {
+        let release = release.clone();
+        Ok(self.inner.store.with(move |db| db.load_release(&release)).await?.config.cron)
     }
 
     async fn config_of_previous(&self, deployment: &Deployment) -> Result<ServiceConfig, StepError> {

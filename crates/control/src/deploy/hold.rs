@@ -186,7 +186,7 @@ fn words(deployment: &Deployment) -> String {
     format!("{} s", Duration::from_millis(deployment.hold_window_ms.unwrap_or_default()).as_secs_f64())
 }
 
-fn longer(deployment: &Deployment) -> String {
+pub(super) fn longer(deployment: &Deployment) -> String {
     let window = Duration::from_millis(deployment.hold_window_ms.unwrap_or_default());
     format!("hold callers longer: holdSeconds = {} under [deploy] in trackbed.toml", window.as_secs() * 2 + 1)
 }

@@ -11,6 +11,7 @@ mod handover;
 mod hold;
 mod pin;
 mod points;
+mod pre_deploy;
 mod preflight;
 mod preparing;
 mod put_back;
@@ -151,6 +152,7 @@ impl Control {
             Step::Start | Step::Health => deployment.handover == Some(Handover::Overlap),
             Step::Check | Step::Drain | Step::Park | Step::Stop => false,
             Step::Pin | Step::Swap | Step::Switch => false,
+            Step::PreDeploy => deployment.handover == Some(Handover::Overlap),
         };
         // An order to stop cannot be taken back, so it is carried out; and a swap that is under way must not meet the
         // one that takes it back.
@@ -250,9 +252,8 @@ impl Control {
             Step::Check | Step::Stage | Step::Rehearse | Step::Drain | Step::Park | Step::Stop => {
                 DeploymentEvent::DeployBegan
             }
-            Step::Pin | Step::Swap | Step::Start | Step::Health | Step::Switch => {
-                DeploymentEvent::DeployBegan
-            }
+            Step::Pin | Step::Swap | Step::PreDeploy => DeploymentEvent::DeployBegan,
+            Step::Start | Step::Health | Step::Switch => DeploymentEvent::DeployBegan,
             Step::Retire => DeploymentEvent::BecameLive,
         };
         if deployment.state != DeploymentState::Success {
@@ -283,6 +284,7 @@ impl Control {
             Step::Stop => self.stop_old(deployment).await,
             Step::Pin => self.pin_data(service, deployment).await,
             Step::Swap => self.swap_data(service, deployment).await,
+            Step::PreDeploy => self.pre_deploy(service, deployment).await,
             Step::Start => self.start_new(service, deployment).await,
             Step::Health => self.gate_new(service, deployment).await,
             Step::Switch => self.switch_route(service, deployment).await,

@@ -1,6 +1,6 @@
 //! What step `check` decides about data: the ids of what is to be made, and whether what is wished can be had.
 
-use trackbed_core::deployment::{DataWish, Deployment, DeploymentKind, Pin, Rehearsal, Step};
+use trackbed_core::deployment::{DataWish, Deployment, Pin, Rehearsal, Step};
 use trackbed_core::ids::ID_BYTES;
 use trackbed_core::ports::{PointData, PortError, StrayFile};
 use trackbed_core::service::Service;
@@ -9,7 +9,8 @@ use trackbed_core::volume::Volume;
 use trackbed_core::{DeploymentId, InstanceId, RestorePointId};
 use trackbed_stdx::random;
 
-use super::{StepError, failed};
+use super::rehearse::is_rehearsed;
+use super::{StepError, failed, pre_deploy};
 use crate::control::{Control, ControlError};
 use crate::resolve::refuse_broken;
 use crate::unsettled::refuse_unsettled;
@@ -24,13 +25,17 @@ pub(super) fn choose_ids(deployment: &mut Deployment, config: &ServiceConfig, vo
         let point = || RestorePointId::from_random(random::bytes::<ID_BYTES>());
         volumes.iter().map(move |volume| (volume.id.clone(), point()))
     };
+    if pre_deploy::is_wanted(deployment.kind, config) {
+        deployment.pre_deploy = Some(InstanceId::from_random(random::bytes::<ID_BYTES>()));
+    }
     deployment.pins = points().map(|(volume, point)| Pin { volume, point, capture: None }).collect();
     if volumes.is_empty() {
         return;
     }
     deployment.aside = Some(DeploymentId::from_random(random::bytes::<ID_BYTES>()));
-    // A restart brings nothing new that could be tried.
-    if config.rehearse && deployment.kind != DeploymentKind::Restart {
+    let is_rehearsed = is_rehearsed(deployment.kind, config);
+    let is_tried = deployment.pre_deploy.is_some() && !config.pre_deploy_untried;
+    if is_rehearsed || is_tried {
         let wished = deployment.restore.clone();
         let data = points().map(|(volume, point)| {
             let wish = wished.iter().find(|wish| wish.volume == volume);

@@ -13,9 +13,7 @@ use trackbed_core::volume::Volume;
 use super::{StepError, failed};
 use crate::control::Control;
 use crate::environment::{InstanceEnvironment, for_instance};
-
-/// What stands for the port that the instance will be given.
-const PORT_PLACEHOLDER: u16 = 8080;
+use crate::spec::PORT_PLACEHOLDER;
 
 /// It has a limit of its own; this one catches a sandbox that hangs.
 const LIMIT: Duration = Duration::from_secs(60);

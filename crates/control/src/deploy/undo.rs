@@ -176,7 +176,7 @@ impl Control {
         deployment: &mut Deployment,
         settled: &mut Vec<VolumeId>,
     ) -> Result<bool, ControlError> {
-        if let Some(instance) = &deployment.instance {
+        for instance in deployment.pre_deploy.iter().chain(&deployment.instance) {
             self.inner.engine.stop(instance, UNDO_GRACE).await?;
         }
         let old = deployment.old_instance.clone();

@@ -278,6 +278,7 @@ fn is_made(call: &str, step: Step, left: Left, has_volume: bool) -> bool {
             !goes_on && has_volume && step >= Step::Swap
         }
         "volumes.ensure" => true,
+        "volumes.schemas" => false,
         // Of wishes for data, or of those who look after points: the matrix plays them.
         call => !call.starts_with("volumes."),
     }

@@ -131,6 +131,14 @@ impl Rig {
             }
             return wrong;
         }
+        if live.job.is_some() {
+            if living.iter().any(|id| Some(id) != live.instance.as_ref())
+                || upstream != down(DownReason::Stopped)
+            {
+                wrong.push(format!("it is a job, but {living:?} run and requests go to {upstream:?}"));
+            }
+            return wrong;
+        }
         if live.given_up.is_some() {
             if !living.is_empty() || upstream != down(DownReason::Crashed) {
                 wrong.push(format!("it is given up, but {living:?} run and requests go to {upstream:?}"));

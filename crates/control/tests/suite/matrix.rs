@@ -279,6 +279,23 @@ fn a_rehearsal_that_fails_survives_every_fault() {
 }
 
 #[test]
+fn a_pre_deploy_command_survives_every_fault() {
+    let before = vec![App::new("one").with_volume()];
+    let good = Exit::Code { code: 0 };
+    let app = App::new("two").with_volume().prepares(good.clone(), good);
+    Scenario { before, ask: Ask::Up(Box::new(app)), outcome: Some(DeploymentState::Success) }
+        .survive_everything();
+}
+
+#[test]
+fn a_pre_deploy_command_that_fails_in_earnest_survives_every_fault() {
+    let before = vec![App::new("one").with_volume()];
+    let app = App::new("two").with_volume().prepares(Exit::Code { code: 0 }, Exit::Code { code: 3 });
+    Scenario { before, ask: Ask::Up(Box::new(app)), outcome: Some(DeploymentState::Failed) }
+        .survive_everything();
+}
+
+#[test]
 fn a_restart_survives_every_fault() {
     let before = vec![App::new("one")];
     Scenario { before, ask: Ask::Wish(DeploymentWish::Restart), outcome: Some(DeploymentState::Success) }

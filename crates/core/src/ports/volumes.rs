@@ -7,6 +7,7 @@ use async_trait::async_trait;
 
 use super::PortError;
 use crate::restore_point::{Capture, Difference, Proof};
+use crate::schema::DatabaseSchema;
 use crate::volume::Volume;
 use crate::{DeploymentId, RestorePointId, VolumeId};
 
@@ -202,6 +203,12 @@ pub trait Volumes: Send + Sync {
         point: &PointData,
         freezer: Option<&dyn Freezer>,
     ) -> Result<Difference, PortError>;
+
+    /// Returns what the databases in a place look like. Nobody uses the place meanwhile.
+    ///
+    /// # Errors
+    /// When the box cannot look. A database that cannot be read is told as such.
+    async fn schemas(&self, place: &VolumePlace) -> Result<Vec<DatabaseSchema>, PortError>;
 
     /// Removes every point that is not to be kept, and what only they used. Never touches a volume. A capture that is
     /// under way is safe.

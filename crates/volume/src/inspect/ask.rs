@@ -9,8 +9,10 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 use trackbed_core::restore_point::DatabaseContent;
+use trackbed_core::schema::DatabaseSchema;
 use trackbed_stdx::program;
 
+use super::schema::SCHEMA_TIME;
 use super::wire::{Answer, Inspected, Line, QueryLimits, QueryMode, Request};
 use super::{Priority, ROLE};
 
@@ -87,7 +89,9 @@ impl Inspector {
                         return Ok(found);
                     }
                     Ok(Line::Failed { reason }) => return Err(LookError::Refused(reason)),
-                    Ok(Line::Answer(_)) => return Err(LookError::Box("it answers what nobody asked".into())),
+                    Ok(Line::Answer(_) | Line::Schema(_)) => {
+                        return Err(LookError::Box("it answers what nobody asked".into()));
+                    }
                     Err(reason) => break reason,
                 }
             };
@@ -97,6 +101,26 @@ impl Inspector {
             found.push(dead(path, &died));
         }
         Err(LookError::Box(format!("it was ended at {DEATHS_MAX} databases")))
+    }
+
+    /// Returns what each database below a folder looks like, by path. The folder is a copy that nobody uses.
+    ///
+    /// # Errors
+    /// When the process cannot be started, or is ended: by a database that makes it die, too.
+    pub async fn schemas(&self, folder: &Path) -> Result<Vec<DatabaseSchema>, LookError> {
+        let mut look = self.begin(&["schema".as_ref(), folder.as_os_str()], &Request::default()).await?;
+        let mut found = Vec::new();
+        let end = loop {
+            match look.line(SCHEMA_TIME.saturating_add(GRACE)).await {
+                Ok(Line::Schema(schema)) => found.push(*schema),
+                Ok(Line::Done) => break Ok(found),
+                Ok(Line::Failed { reason }) => break Err(LookError::Refused(reason)),
+                Ok(_) => break Err(LookError::Box("it says what nobody asked".into())),
+                Err(reason) => break Err(LookError::Box(reason)),
+            }
+        };
+        look.end().await;
+        end
     }
 
     /// Runs one statement on a database below a folder: reading, on a copy that nobody uses; writing, also on a live one.

@@ -54,7 +54,7 @@ fn beside(path: &Path, suffix: &str) -> PathBuf {
 }
 
 /// Returns every regular file that begins as a database does, in the order of their names. Follows no link.
-fn find(root: &Path) -> io::Result<Vec<PathBuf>> {
+pub(super) fn find(root: &Path) -> io::Result<Vec<PathBuf>> {
     let (mut found, mut folders) = (Vec::new(), vec![root.to_owned()]);
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder)? {

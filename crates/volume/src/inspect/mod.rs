@@ -13,6 +13,7 @@ mod database;
 mod digest;
 mod query;
 mod role;
+mod schema;
 mod wire;
 
 pub use ask::{Inspector, LookError};

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::wire::{Line, Request};
-use super::{backup, confine, content, query};
+use super::{backup, confine, content, query, schema};
 
 /// Bytes of a request at most: the SQL of a person.
 const REQUEST_MAX: u64 = 1 << 20;
 
-/// Does what its arguments say (`content FOLDER`, `query FOLDER FILE`, `backup FROM TO`), tells what it finds on standard
+/// Does what its arguments say (`content FOLDER`, `schema FOLDER`, `query FOLDER FILE`, `backup FROM TO`), tells what it finds on standard
 /// output and returns the exit code. Options come as a line of JSON on standard input, which stays open: when it ends, the
 /// process does.
 pub fn look_into(arguments: impl Iterator<Item = OsString>) -> u8 {
@@ -57,6 +57,10 @@ fn act(
             enter(folder)?;
             content::all(&request.skip, say).map_err(|error| error.to_string())
         }
+        [verb, folder] if verb == "schema" => {
+            enter(folder)?;
+            schema::all(say).map_err(|error| error.to_string())
+        }
         [verb, folder, file] if verb == "query" => {
             enter(folder)?;
             let answer = query::run(&PathBuf::from(file), request)?;
@@ -65,6 +69,9 @@ fn act(
         [verb, from, to] if verb == "backup" => {
             backup::run(Path::new(from), Path::new(to), Duration::from_millis(request.patience_ms))
         }
-        _ => Err("`look-into` knows `content FOLDER`, `query FOLDER FILE` and `backup FROM TO`".into()),
+        _ => Err(
+            "`look-into` knows `content FOLDER`, `schema FOLDER`, `query FOLDER FILE` and `backup FROM TO`"
+                .into(),
+        ),
     }
 }

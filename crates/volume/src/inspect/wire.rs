@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use trackbed_core::restore_point::DatabaseContent;
+use trackbed_core::schema::DatabaseSchema;
 
 /// What is asked for; the paths are arguments.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -31,6 +32,8 @@ pub(super) enum Line {
     Begins { path: String, limit_ms: u64 },
     /// What it found in the database.
     Found(Box<Inspected>),
+    /// What a database looks like.
+    Schema(Box<DatabaseSchema>),
     /// What a query gave.
     Answer(Answer),
     /// It is done. A process that ends without saying so has been ended.

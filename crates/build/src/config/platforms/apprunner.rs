@@ -39,7 +39,7 @@ pub(super) fn read(name: &str, text: &str, draft: &mut Draft) -> Result<(), Port
             page.note(secret.place.line, message);
         }
         if let Some(before) = run.member("pre-run") {
-            page.note_release(Some(before));
+            page.take_release(Some(before));
         }
         let read = ["command", "network", "env", "secrets", "pre-run"];
         page.unknown(run, &read, &["runtime-version"], "run.");

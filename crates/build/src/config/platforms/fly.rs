@@ -51,7 +51,7 @@ pub(super) fn read(name: &str, text: &str, draft: &mut Draft) -> Result<(), Port
         page.note(signal.place.line, "`kill_signal` is not obeyed: an app is asked to end by SIGTERM");
     }
     if let Some(deploy) = tree.get("deploy") {
-        page.note_release(deploy.member("release_command"));
+        page.take_release(deploy.member("release_command"));
         let quiet =
             ["strategy", "max_unavailable", "wait_timeout", "release_command_timeout", "release_command_vm"];
         page.unknown(deploy, &["release_command"], &quiet, "deploy.");

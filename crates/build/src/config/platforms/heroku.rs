@@ -53,8 +53,11 @@ pub(super) fn read(name: &str, text: &str, draft: &mut Draft) -> Result<(), Port
         page.note(addon.place.line, format!("add-on `{plan}`: Trackbed runs no servers of others"));
     }
     if let Some(scripts) = tree.get("scripts") {
-        for key in ["postdeploy", "predeploy"] {
-            page.note_release(scripts.member(key));
+        page.take_release(scripts.member("predeploy"));
+        page.take_release(scripts.get("dokku").and_then(|dokku| dokku.member("predeploy")));
+        if let Some(member) = scripts.member("postdeploy") {
+            let what = "`scripts.postdeploy` runs once on Heroku, after the first deploy: run it with `trackbed run`";
+            page.note(member.place.line, what);
         }
     }
     page.unknown(&tree, &OWN, &QUIET, "");

@@ -23,14 +23,15 @@ use crate::text;
 type Reader = fn(&str, &str, &mut Draft) -> Result<(), PortError>;
 
 /// Reads whichever of the files are there. One that cannot be read is named: it was made for somebody else.
-pub(crate) fn read(folder: &Path, draft: &mut Draft) -> Result<(), PortError> {
+pub(crate) fn read(folder: &Path, draft: &mut Draft) {
     for (name, reader) in READERS {
-        let Some(text) = text::find(folder, name)? else { continue };
-        if let Err(error) = reader(name, &text, draft) {
+        // One that is no text, or too large, says as little as one that is malformed.
+        let read = text::find_settings(folder, name)
+            .and_then(|text| text.map_or(Ok(()), |text| reader(name, &text, draft)));
+        if let Err(error) = read {
             draft.warn("", None, format!("{}; the file is ignored", error.message));
         }
     }
-    Ok(())
 }
 
 /// Files and who reads them, the most specific first: of two that say the same, the first one counts.
@@ -174,14 +175,12 @@ impl<'a> Page<'a> {
         }
     }
 
-    /// Says that a command which prepares a release is not run yet.
-    fn note_release(&mut self, member: Option<&Member>) {
-        if let Some(member) = member {
-            let what = format!(
-                "`{}` is not run yet: run it yourself with `trackbed run`, or put it before the start command with `&&`",
-                member.key
-            );
-            self.note(member.place.line, what);
+    /// Takes a command that prepares a release.
+    fn take_release(&mut self, member: Option<&Member>) {
+        if let Some(member) = member
+            && let Err(error) = self.draft.take_commands(self.file(), Key::PreDeploy, member)
+        {
+            self.draft.warn("", None, format!("{}; ignored", error.message));
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::config::keys::Key;
 use crate::config::tree::Node;
 use crate::config::yaml;
 
-const READ: [&str; 8] = [
+const READ: [&str; 9] = [
     "buildCommand",
     "startCommand",
     "healthCheckPath",
@@ -17,6 +17,7 @@ const READ: [&str; 8] = [
     "preDeployCommand",
     "maxShutdownDelaySeconds",
     "dockerfilePath",
+    "schedule",
 ];
 const QUIET: [&str; 22] = [
     "type",
@@ -63,7 +64,8 @@ pub(super) fn read(name: &str, text: &str, draft: &mut Draft) -> Result<(), Port
         page.take(Key::StartCommand, service.member("startCommand"));
         page.take(Key::HealthPath, service.member("healthCheckPath"));
         page.take(Key::StopGrace, service.member("maxShutdownDelaySeconds"));
-        page.note_release(service.member("preDeployCommand"));
+        page.take(Key::Cron, service.member("schedule"));
+        page.take_release(service.member("preDeployCommand"));
         page.note_docker(service.member("dockerfilePath"));
         page.take_variables(service.get("envVars"));
         if let Some(disk) = service.get("disk") {

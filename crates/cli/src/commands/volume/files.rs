@@ -6,7 +6,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use trackbed_client::{FileStream, source_channel};
+use trackbed_api::FileEntry;
+use trackbed_client::{FileStream, VolumeClient, source_channel};
 use trackbed_stdx::clock::now_ms;
 use trackbed_stdx::files::{sync_folder, temporary_beside};
 
@@ -216,16 +217,8 @@ pub(super) async fn put(session: &Session, args: &Put) -> Result<u8> {
     };
     let client = session.client();
     let names = args.target.find(session, &client).await?;
-    let (chunks, taken) = source_channel();
-    // What an app appends meanwhile is no longer part of what was announced.
-    let file = file.take(metadata.len());
-    let reading = tokio::task::spawn_blocking(move || read_all(file, &chunks));
-    let entry = names.of(&client).volume(&args.name).put_file(&to, metadata.len(), taken, |_| {}).await;
-    // When the box refused, nobody takes what is left to read.
-    if entry.is_ok() {
-        reading.await.context("reading stopped")?;
-    }
-    let entry = entry?;
+    let volume = names.of(&client).volume(&args.name);
+    let entry = send(&volume, file, metadata.len(), &to).await?;
     if args.json {
         session.output.json_pretty(&entry)?;
     }
@@ -236,6 +229,26 @@ pub(super) async fn put(session: &Session, args: &Put) -> Result<u8> {
         plain(&entry.path)
     ));
     Ok(0)
+}
+
+/// Copies a file of this machine into a volume.
+pub(crate) async fn send_file(volume: &VolumeClient<'_>, file: &Path, to: &str) -> Result<FileEntry> {
+    let opened = File::open(file).and_then(|file| file.metadata().map(|metadata| (file, metadata)));
+    let (file, metadata) = opened.with_context(|| format!("cannot read {}", file.display()))?;
+    send(volume, file, metadata.len(), to).await
+}
+
+async fn send(volume: &VolumeClient<'_>, file: File, size_bytes: u64, to: &str) -> Result<FileEntry> {
+    let (chunks, taken) = source_channel();
+    // What an app appends meanwhile is no longer part of what was announced.
+    let file = file.take(size_bytes);
+    let reading = tokio::task::spawn_blocking(move || read_all(file, &chunks));
+    let entry = volume.put_file(to, size_bytes, taken, |_| {}).await;
+    // When the box refused, nobody takes what is left to read.
+    if entry.is_ok() {
+        reading.await.context("reading stopped")?;
+    }
+    Ok(entry?)
 }
 
 /// Reads a file to its end into a channel; an error of reading ends the upload.

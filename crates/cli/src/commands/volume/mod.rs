@@ -6,6 +6,8 @@ mod list;
 mod points;
 mod restore;
 
+pub(crate) use files::send_file;
+
 use anyhow::Result;
 
 use crate::session::Session;

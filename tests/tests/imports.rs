@@ -1,0 +1,134 @@
+//! `trackbed import`: files of other platforms, and services on Railway through the owner's own program.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use trackbed_tests::{App, TestBox};
+
+/// A `railway` that answers as the real one does (5.x), and writes down what it was asked.
+const RAILWAY: &str = r#"#!/bin/sh
+echo "$*" >> "$(dirname "$0")/asked"
+case "$1 $2 $3" in
+"--version  ") echo "railway 5.43.1" ;;
+"link "*) echo "Project shop linked successfully!" >&2 ;;
+"unlink "*) ;;
+"variables --json "*)
+  cat <<'JSON'
+{
+  "ANTHROPIC_API_KEY": "sk-\"quoted\"\nline two",
+  "DATABASE_URL": "postgresql://u:p@postgres.railway.internal:5432/x",
+  "RAILWAY_ENVIRONMENT": "production",
+  "RAILWAY_RUN_UID": "0"
+}
+JSON
+  ;;
+"volume --environment production")
+  echo '{"project":"shop","environment":"production","volumes":['
+  echo '{"id":"1","name":"api volume","mountPath":"/data","serviceName":"api","currentSizeMB":1.5,"sizeMB":5000},'
+  echo '{"id":"2","name":"pg","mountPath":"/var/lib/postgresql/data","serviceName":"Postgres","currentSizeMB":9.0,"sizeMB":5000}]}' ;;
+"volume files download")
+  mkdir -p "$7/uploads" && printf db > "$7/app.db" && printf pdf > "$7/uploads/a b.pdf"
+  echo "{\"localPath\": \"$7\"}" ;;
+*) echo "error: unexpected argument: $*" >&2; exit 2 ;;
+esac
+"#;
+
+fn fake_railway(folder: &Path, text: &str) -> String {
+    let program = folder.join("railway");
+    fs::write(&program, text).expect("a program");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("our own file");
+    program.to_string_lossy().into_owned()
+}
+
+#[test]
+fn variables_and_the_volume_of_a_service_come_over_from_railway() {
+    let town = TestBox::start();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let program = fake_railway(folder.path(), RAILWAY);
+    let arguments =
+        ["import", "railway", "--project", "shop", "--service", "api", "--to", "api", "--cli", &program];
+    let output = town.trackbed(&arguments);
+    assert_eq!(output.code, 1, "not all was copied: {output:?}");
+    assert!(output.stderr.contains("DATABASE_URL names an address on Railway"), "{output:?}");
+    assert!(output.stderr.contains("volume api-volume at /data: 1 file copied"), "{output:?}");
+    assert!(!output.stderr.contains("sk-"), "no value is shown: {output:?}");
+    let variables = town.json(&["variables", "--service", "api", "--show", "--json"]);
+    let value = |name: &str| {
+        let all = variables.as_array().into_iter().flatten();
+        all.clone().find(|variable| variable["name"] == name).map(|variable| variable["value"].clone())
+    };
+    assert_eq!(value("ANTHROPIC_API_KEY").unwrap(), "sk-\"quoted\"\nline two");
+    assert_eq!(value("RAILWAY_RUN_UID").unwrap(), "0", "a knob of its owner");
+    assert_eq!(value("RAILWAY_ENVIRONMENT"), None, "the box injects its own");
+    let data = town.volume_folder("api", "api-volume");
+    assert_eq!(fs::read(data.join("app.db")).unwrap(), b"db");
+    assert!(output.stderr.contains("NOT copied, because it lies in a folder: uploads/a b.pdf"), "{output:?}");
+    let asked = fs::read_to_string(folder.path().join("asked")).unwrap();
+    assert!(asked.contains("link --project shop --environment production --service api"), "{asked}");
+    assert!(asked.trim_end().ends_with("unlink --yes"), "{asked}");
+
+    let again = town.trackbed(&arguments);
+    assert_eq!(again.code, 1, "{again:?}");
+    assert!(again.stderr.contains("volume api-volume holds files already"), "{again:?}");
+}
+
+#[test]
+fn what_goes_wrong_with_the_railway_program_is_said_with_a_way_out() {
+    let town = TestBox::start();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let missing = folder.path().join("none").to_string_lossy().into_owned();
+    let output = town.trackbed(&["import", "railway", "--cli", &missing]);
+    assert_eq!(output.code, 1);
+    assert!(
+        output.stderr.contains("is not installed") && output.stderr.contains("railway login"),
+        "{output:?}"
+    );
+    let refusing =
+        "#!/bin/sh\n[ \"$1\" = --version ] && exit 0\necho 'Unauthorized. Please login' >&2\nexit 1\n";
+    let program = fake_railway(folder.path(), refusing);
+    let output = town.trackbed(&["import", "railway", "--cli", &program]);
+    assert_eq!(output.code, 1);
+    assert!(output.stderr.contains("Unauthorized. Please login"), "{output:?}");
+    let odd = fake_railway(folder.path(), "#!/bin/sh\necho not json\n");
+    let output = town.trackbed(&["import", "railway", "--cli", &odd]);
+    assert!(output.code == 1 && output.stderr.contains("no table of variables"), "{output:?}");
+}
+
+#[test]
+fn a_folder_gets_a_file_that_says_the_same_and_one_that_is_there_is_not_replaced() {
+    let town = TestBox::start();
+    let app = App::plain("moved");
+    app.remove("railway.json").write(
+        "fly.toml",
+        "app = 'x'\n[processes]\napp = 'python app.py'\n[env]\nGREETING = 'hi \"you\"'\n\
+         [deploy]\nrelease_command = 'echo ready'\n[mounts]\nsource = 'data'\ndestination = '/data'\nodd = 1\n",
+    );
+    let path = app.path().to_string_lossy().into_owned();
+    let shown = town.trackbed(&["import", &path, "--stdout"]);
+    assert_eq!(shown.code, 0, "{shown:?}");
+    assert!(!app.path().join("trackbed.toml").exists());
+    let output = town.trackbed(&["import", &path]);
+    assert_eq!(output.code, 0, "{output:?}");
+    let text = fs::read_to_string(app.path().join("trackbed.toml")).unwrap();
+    assert_eq!(text.trim_end(), shown.stdout.trim_end());
+    assert!(text.contains("preDeployCommand = \"echo ready\"  # fly.toml:7"), "{text}");
+    let before = town.json(&["plan", &path, "--json"]);
+    app.remove("fly.toml");
+    let after = town.json(&["plan", &path, "--json"]);
+    let values = |plan: &serde_json::Value| -> Vec<String> {
+        let settings = plan["settings"].as_array().cloned().unwrap_or_default();
+        settings.iter().map(|setting| format!("{} {}", setting["key"], setting["value"])).collect()
+    };
+    assert_eq!(values(&after), values(&before));
+    let refused = town.trackbed(&["import", &path]);
+    assert!(refused.code == 1 && refused.stderr.contains("is there already"), "{refused:?}");
+    assert_eq!(town.trackbed(&["import", &path, "--force"]).code, 0);
+    let kept = fs::read_to_string(app.path().join("trackbed.toml")).unwrap();
+    assert!(kept.contains("GREETING = \"hi \\\"you\\\"\""), "{kept}");
+    town.up_ok(&app.path());
+    let empty = App::plain("nothing");
+    empty.remove("railway.json");
+    let refused = town.trackbed(&["import", &empty.path().to_string_lossy()]);
+    assert!(refused.code == 1 && refused.stderr.contains("could be imported"), "{refused:?}");
+}
