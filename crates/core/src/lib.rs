@@ -1,10 +1,11 @@
 //! The language of Trackbed: ids, names, secrets, entities, state machines and ports. No I/O, no clock, no randomness.
 //!
 //! Read in this order: [`ids`] and [`names`] (how things are called), [`network`] (where clients come from), [`settings`] and [`plan`] (what a source asks
-//! for), [`image`], [`release`], [`deployment`] (how it becomes live), [`instance`] (what runs), [`volume`] and [`restore_point`] (its data), [`offsite`] (its copies elsewhere), [`route`] (what the
+//! for), [`image`], [`release`], [`deployment`] (how it becomes live), [`instance`] (what runs), [`volume`] and [`restore_point`] (its data), [`offsite`] (its copies elsewhere), [`git`] (who may push a source), [`route`] (what the
 //! edge knows), [`ports`] (what the outside must be able to do).
 
 pub mod deployment;
+pub mod git;
 pub mod ids;
 pub mod image;
 pub mod instance;
@@ -24,9 +25,10 @@ pub mod settings;
 pub mod time;
 pub mod volume;
 
+pub use git::Branch;
 pub use ids::{
-    DeploymentId, Digest, EnvironmentId, InstanceId, ProjectId, ReleaseId, RestorePointId, ServiceId,
-    VolumeId,
+    DeploymentId, Digest, EnvironmentId, GitTokenId, InstanceId, ProjectId, ReleaseId, RestorePointId,
+    ServiceId, VolumeId,
 };
 pub use names::{Host, Name, VariableName};
 pub use network::{Network, NotANetwork};

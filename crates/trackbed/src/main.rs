@@ -43,6 +43,7 @@ fn main() -> ExitCode {
                     trusted_proxies: arguments.trusted_proxies,
                     isolation: arguments.isolation,
                     edge_unit: arguments.edge_unit,
+                    git_listen: arguments.git_listen,
                     environment: environment(),
                     abort_at: std::env::var("TRACKBED_ABORT_AT").ok(),
                 })
