@@ -7,7 +7,7 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    backup, cancel, completions, db, deployments, down, install, logs, open, plan, redeploy, restart,
+    backup, cancel, completions, db, deployments, down, git, install, logs, open, plan, redeploy, restart,
     rollback, run, status, up, variables, volume,
 };
 use crate::home;
@@ -215,6 +215,7 @@ pub(crate) enum Verb {
     #[command(alias = "volumes")]
     Volume(volume::Args),
     Backup(backup::Args),
+    Git(git::Args),
     #[command(visible_alias = "database", alias = "databases")]
     Db(db::Args),
     #[command(alias = "deployment")]

@@ -13,6 +13,7 @@ mod names;
 mod output;
 mod pack;
 mod progress;
+mod push;
 mod quantities;
 mod session;
 mod start;
@@ -26,6 +27,7 @@ mod upload;
 mod walk;
 
 pub use args::{Command, Invocation, RecoverArgs, ServeArgs, parse};
+pub use push::{is_hook, run_hook};
 
 use std::process::ExitCode;
 
