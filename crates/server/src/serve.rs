@@ -154,7 +154,7 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<()> {
         Arc::new(FromTarget { data_dir: data_dir.clone() }),
     );
     let git = GitDoor::new(control.clone(), data_dir.clone(), domain.clone(), git_listen, tasks.clone());
-    git.open_if_wanted().await?;
+    git.open_if_wanted().await;
     edge_keeper::keep(&tasks, edge_place, edge.clone(), control.clone());
     keep_kernel_state(&tasks, sandbox.clone());
 

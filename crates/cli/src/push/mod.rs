@@ -74,6 +74,12 @@ async fn push(session: &Session) -> Result<u8> {
     let accepts_incomplete = options()?;
     let mut told = String::new();
     std::io::stdin().take(REFS_MAX_BYTES).read_to_string(&mut told).context("cannot read what is pushed")?;
+    if told.len() as u64 == REFS_MAX_BYTES {
+        return Err(Refusal::with_hint(
+            "so many branches and tags at once are too many",
+            "push fewer of them",
+        ));
+    }
     let changes = refs::parse(&told).context("git said of the push what this program does not understand")?;
 
     let client = session.client();

@@ -59,20 +59,15 @@ impl GitDoor {
         Self { inner: Arc::new(Inner { control, data_dir, domain, tasks, wanted, open, busy, places }) }
     }
 
-    /// Opens the door when `serve` was told to, or when somebody has a token already.
-    ///
-    /// # Errors
-    /// When the address that `serve` was told cannot be had. One that was only remembered is a warning: apps come first.
-    pub(crate) async fn open_if_wanted(&self) -> Result<(), ControlError> {
-        if self.inner.wanted.is_none() && !self.inner.control.has_git_tokens().await? {
-            return Ok(());
-        }
-        match self.ensure_open().await {
-            Err(error) if self.inner.wanted.is_none() => {
-                tracing::warn!(%error, "pushes are not taken");
-                Ok(())
-            }
-            other => other.map(drop),
+    /// Opens the door when `serve` was told to, or when somebody has a token already. What keeps it shut is logged, and
+    /// told to whoever wants a token next; apps come first.
+    pub(crate) async fn open_if_wanted(&self) {
+        let is_wanted = match self.inner.control.has_git_tokens().await {
+            Ok(has_tokens) => has_tokens || self.inner.wanted.is_some(),
+            Err(_) => true,
+        };
+        if is_wanted && let Err(error) = self.ensure_open().await {
+            tracing::error!(%error, "pushes are not taken");
         }
     }
 

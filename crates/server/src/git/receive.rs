@@ -14,7 +14,7 @@ use futures_util::{StreamExt, stream};
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use trackbed_core::service::Service;
 use trackbed_stdx::tasks::Shutdown;
 
@@ -29,7 +29,7 @@ const PUSH_LIMIT: Duration = Duration::from_secs(4 * 60 * 60);
 const GRACE: Duration = Duration::from_secs(1);
 /// Memory of its own that each process of a push may have. Packs are mapped, which does not count.
 const MEMORY_MAX_BYTES: u64 = 2 << 30;
-/// Pieces of the answer that wait for the client. Enough for all that git says while it still receives.
+/// Pieces of the answer that wait for the client.
 const PIECES_WAITING_MAX: usize = 1024;
 /// Bytes of a piece of the answer.
 const PIECE_BYTES: usize = 8 << 10;
@@ -65,15 +65,15 @@ pub(super) async fn receive(
     };
     limit_memory(&child);
     let (answer, pieces) = mpsc::channel(PIECES_WAITING_MAX);
-    let (received, is_received) = oneshot::channel();
+    let (begin, mut may_begin) = mpsc::channel(1);
     let push = Push { child, stdin, stdout, stderr, answer, held: (place, under_way) };
     let shutdown = door.inner.tasks.shutdown();
     let name = service.name.to_string();
     door.inner.tasks.spawn(format!("push to {name}"), async move {
-        push.run(body, received, shutdown, &name).await;
+        push.run(body, begin, shutdown, &name).await;
     });
-    // The answer begins when the pack is whole: an earlier one would end the upload of a client that waits for `100`.
-    let _ = is_received.await;
+    // Either word will do, also the last one of a task that was ended.
+    let _ = may_begin.recv().await;
     let pieces = stream::unfold(pieces, |mut pieces| async move {
         Some((Ok::<_, io::Error>(pieces.recv().await?), pieces))
     });
@@ -91,16 +91,19 @@ struct Push {
 }
 
 impl Push {
-    async fn run(self, body: Body, received: oneshot::Sender<()>, mut shutdown: Shutdown, service: &str) {
+    async fn run(self, body: Body, begin: mpsc::Sender<()>, mut shutdown: Shutdown, service: &str) {
         let Push { mut child, stdin, stdout, stderr, answer, held } = self;
         let feeding = async {
             if let Err(error) = feed(body, stdin).await {
                 tracing::info!(service, %error, "a push broke off");
             }
-            let _ = received.send(());
+            // The answer begins when the pack is whole: an earlier one would end the upload of a client that waits for
+            // `100 Continue`.
+            let _ = begin.try_send(());
         };
         let working = async {
-            let ((), (), complaints) = tokio::join!(feeding, pass_on(stdout, &answer), complaints(stderr));
+            let ((), (), complaints) =
+                tokio::join!(feeding, pass_on(stdout, &answer, &begin), complaints(stderr));
             if !complaints.is_empty() {
                 tracing::info!(service, complaints, "git said of a push");
             }
@@ -145,13 +148,19 @@ async fn drain(mut pieces: axum::body::BodyDataStream) -> io::Result<()> {
     Ok(())
 }
 
-/// Passes on what git says until it ends. A client that is gone is no reason to stop.
-async fn pass_on(mut stdout: ChildStdout, answer: &mpsc::Sender<Bytes>) {
+/// Passes on what git says until it ends. A client that is gone is no reason to stop. Git that says much before it has the
+/// whole pack must not wait for an answer that waits for the pack.
+async fn pass_on(mut stdout: ChildStdout, answer: &mpsc::Sender<Bytes>, begin: &mpsc::Sender<()>) {
     loop {
         let mut piece = Vec::with_capacity(PIECE_BYTES);
         match stdout.read_buf(&mut piece).await {
             Ok(0) | Err(_) => return,
-            Ok(_) => drop(answer.send(piece.into()).await),
+            Ok(_) => {
+                if answer.capacity() < PIECES_WAITING_MAX / 2 {
+                    let _ = begin.try_send(());
+                }
+                let _ = answer.send(piece.into()).await;
+            }
         }
     }
 }

@@ -139,6 +139,7 @@ impl Repository {
             ("receive.advertisePushOptions", "true".into()),
             ("receive.denyNonFastForwards", "false".into()),
             ("receive.denyDeletes", "false".into()),
+            ("receive.denyDeleteCurrent", "ignore".into()),
             // Branches and tags only: what is hidden cannot be pushed either.
             ("transfer.hideRefs", "refs".into()),
             ("transfer.hideRefs", "!refs/heads".into()),
