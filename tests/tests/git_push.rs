@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use trackbed_tests::{App, Connection, Random, Repository, TestBox, User, is_root, request, wait_for};
+use trackbed_tests::{
+    App, Connection, FileSystem, Random, Repository, TestBox, User, is_root, request, wait_for,
+};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -397,6 +399,28 @@ fn a_box_without_git_says_which_package_is_missing() {
     let (url, token) = (made["url"].as_str().expect("an address"), made["token"].as_str().expect("a token"));
     repository.ok(&["remote", "add", "trackbed", &url.replace("://", &format!("://me:{token}@"))]);
     repository.push_refused(&["main"], &["git is not installed on the box: `apt-get install git`"]);
+}
+
+#[test]
+fn a_push_does_not_take_the_reserve_of_the_volumes() {
+    if !FileSystem::Ext4.is_here("a push to a full disk") {
+        return;
+    }
+    let town = TestBox::start_on(FileSystem::Ext4, 400);
+    let app = App::plain("shop");
+    let repository = Repository::of(&app);
+    repository.connect(&town).push_ok(&["main"]);
+    // A quarter of a small disk is the reserve.
+    town.disk().fill_up_to(104);
+    app.version("two").write("large.bin", Random::seeded("a full disk").bytes(12 << 20));
+    let said = repository.commit("large").push(&["main"]);
+    assert!(said.code != 0 && said.stderr.contains("exceeds maximum allowed size"), "{}", said.stderr);
+    town.disk().empty();
+    town.disk().fill_up_to(80);
+    repository.push_refused(&["main"], &["the disk of the box is full but for the reserve of its volumes"]);
+    town.disk().empty();
+    repository.push_ok(&["main"]);
+    assert_eq!(town.get("shop", "/version").body, "two");
 }
 
 #[test]

@@ -118,7 +118,7 @@ impl Commit {
 
 /// Returns whether a ref is still at the object that the pusher has seen it at.
 pub(super) fn is_at(name: &str, object: &str) -> Result<bool> {
-    let found = git(&["rev-parse", "--verify", "--quiet", "--end-of-options", name]).output();
+    let found = git(&["rev-parse", "--verify", "--quiet", name]).output();
     let found = found.context("cannot start git")?.stdout;
     let found = String::from_utf8_lossy(&found).trim().to_owned();
     Ok(found == object || (found.is_empty() && is_none(object)))

@@ -18,7 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use trackbed_core::service::Service;
 use trackbed_stdx::tasks::Shutdown;
 
-use super::repository::{GitError, Repository, not_started};
+use super::repository::{GitError, PACK_MAX_BYTES, Repository, not_started};
 use super::{GitDoor, UnderWay};
 
 /// How long a push may stand still while it is received.
@@ -48,7 +48,8 @@ pub(super) async fn receive(
 ) -> Result<Body, GitError> {
     let place = door.inner.places.clone().try_acquire_owned().map_err(|_| GitError::Crowded)?;
     let under_way = door.begin(&service.id);
-    let mut command = repository.receive()?;
+    let room = door.inner.control.room().await.unwrap_or(PACK_MAX_BYTES);
+    let mut command = repository.receive(room)?;
     command
         .env("TRACKBED_DATA_DIR", &door.inner.data_dir)
         .env("TRACKBED_PUSH_PROJECT", service.project_name.as_str())

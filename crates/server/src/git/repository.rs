@@ -13,7 +13,7 @@ use trackbed_core::ServiceId;
 use trackbed_stdx::files;
 
 /// Largest pack of one push. A history may be larger than what is deployed of it (`build::source::TOTAL_MAX_BYTES`).
-const PACK_MAX_BYTES: u64 = 4 << 30;
+pub(super) const PACK_MAX_BYTES: u64 = 4 << 30;
 /// Files from this size on are passed through by git and not held in memory.
 const BIG_FILE_BYTES: u64 = 32 << 20;
 /// How long making a repository, or telling its refs, may take.
@@ -31,6 +31,9 @@ pub(super) enum GitError {
     /// Too many at once.
     #[error("the box is busy with as many pushes as it takes at once; push again when one has ended")]
     Crowded,
+    /// The disk is needed for the volumes.
+    #[error("the disk of the box is full but for the reserve of its volumes; `trackbed status` says more")]
+    Full,
     /// Something else.
     #[error("{attempt}: {reason}")]
     Failed {
@@ -73,11 +76,12 @@ impl Repository {
         Ok(answer)
     }
 
-    /// Returns the command that takes a push from its input; its hook is in place.
-    pub(super) fn receive(&self) -> Result<Command, GitError> {
+    /// Returns the command that takes a push of at most `room_bytes` from its input; its hook is in place.
+    pub(super) fn receive(&self, room_bytes: u64) -> Result<Command, GitError> {
         self.ensure_hook()
             .map_err(|error| GitError::new("cannot place the hook of the repository", error))?;
-        let mut command = self.command(&["receive-pack", "--stateless-rpc"]);
+        let limit = format!("receive.maxInputSize={}", room_bytes.clamp(1, PACK_MAX_BYTES));
+        let mut command = self.command(&["-c", &limit, "receive-pack", "--stateless-rpc"]);
         command.arg(&self.path);
         Ok(command)
     }
@@ -134,7 +138,6 @@ impl Repository {
             ("receive.fsck.zeroPaddedFilemode", "ignore".into()),
             ("receive.fsck.missingSpaceBeforeDate", "ignore".into()),
             ("receive.fsck.badTimezone", "ignore".into()),
-            ("receive.maxInputSize", PACK_MAX_BYTES.to_string()),
             ("receive.shallowUpdate", "true".into()),
             ("receive.advertisePushOptions", "true".into()),
             ("receive.denyNonFastForwards", "false".into()),

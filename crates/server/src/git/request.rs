@@ -56,7 +56,7 @@ pub(super) async fn answer(State(door): State<GitDoor>, request: Request) -> Res
             StatusCode::FORBIDDEN,
             "this repository only takes pushes: the box keeps what it deploys, not a copy to fetch from",
         ),
-        Wish::Refs => match repository.advertise().await {
+        Wish::Refs => match welcome(&door, &repository).await {
             Ok(refs) => result("application/x-git-receive-pack-advertisement", Body::from(refs)),
             Err(error) => failed(&error),
         },
@@ -68,6 +68,17 @@ pub(super) async fn answer(State(door): State<GitDoor>, request: Request) -> Res
             Err(error) => failed(&error),
         },
     }
+}
+
+/// Answers a client's first question, or says at once why a push would be in vain: git shows no words of a later refusal.
+async fn welcome(door: &GitDoor, repository: &Repository) -> Result<Vec<u8>, GitError> {
+    if door.inner.places.available_permits() == 0 {
+        return Err(GitError::Crowded);
+    }
+    if door.inner.control.room().await == Some(0) {
+        return Err(GitError::Full);
+    }
+    repository.advertise().await
 }
 
 /// Reads method, path and query; the path holds one or two names.
@@ -119,6 +130,7 @@ fn unauthorized(message: &str) -> Response {
 fn failed(error: &GitError) -> Response {
     let status = match error {
         GitError::Missing | GitError::Crowded => StatusCode::SERVICE_UNAVAILABLE,
+        GitError::Full => StatusCode::INSUFFICIENT_STORAGE,
         GitError::Failed { .. } => {
             tracing::error!(%error, "a push could not be taken");
             StatusCode::INTERNAL_SERVER_ERROR
