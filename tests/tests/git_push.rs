@@ -412,7 +412,7 @@ fn a_push_does_not_take_the_reserve_of_the_volumes() {
     repository.connect(&town).push_ok(&["main"]);
     // A quarter of a small disk is the reserve.
     town.disk().fill_up_to(104);
-    app.version("two").write("large.bin", Random::seeded("a full disk").bytes(12 << 20));
+    app.version("two").write("large.bin", Random::seeded("a full disk").bytes(30 << 20));
     let said = repository.commit("large").push(&["main"]);
     assert!(said.code != 0 && said.stderr.contains("exceeds maximum allowed size"), "{}", said.stderr);
     town.disk().empty();

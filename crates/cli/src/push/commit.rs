@@ -85,13 +85,8 @@ impl Commit {
             let about: Vec<&str> = about.split_ascii_whitespace().collect();
             match about.as_slice() {
                 [_, "commit", ..] => missing.submodules.push(plain(path)),
-                [mode, "blob", object, size] if mode.starts_with("100") => {
-                    if size
-                        .parse::<u64>()
-                        .is_ok_and(|size| size < POINTER_MAX_BYTES && size > POINTER.len() as u64)
-                    {
-                        small.push(((*object).to_owned(), plain(path)));
-                    }
+                [mode, "blob", object, size] if mode.starts_with("100") && may_be_pointer(size) => {
+                    small.push(((*object).to_owned(), plain(path)));
                 }
                 _ => {}
             }
@@ -150,6 +145,11 @@ fn pointers(small: Vec<(String, String)>) -> Result<Vec<String>> {
     let _ = asking.join();
     let _ = child.wait();
     Ok(found)
+}
+
+/// Returns whether a file of this size may be a pointer of LFS.
+fn may_be_pointer(size: &str) -> bool {
+    size.parse::<u64>().is_ok_and(|size| size < POINTER_MAX_BYTES && size > POINTER.len() as u64)
 }
 
 fn git(arguments: &[&str]) -> Command {

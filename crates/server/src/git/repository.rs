@@ -45,8 +45,8 @@ pub(super) enum GitError {
 }
 
 impl GitError {
-    pub(super) fn new(attempt: &'static str, reason: impl ToString) -> Self {
-        Self::Failed { attempt, reason: reason.to_string() }
+    pub(super) fn new(attempt: &'static str, reason: impl Into<String>) -> Self {
+        Self::Failed { attempt, reason: reason.into() }
     }
 }
 
@@ -79,7 +79,7 @@ impl Repository {
     /// Returns the command that takes a push of at most `room_bytes` from its input; its hook is in place.
     pub(super) fn receive(&self, room_bytes: u64) -> Result<Command, GitError> {
         self.ensure_hook()
-            .map_err(|error| GitError::new("cannot place the hook of the repository", error))?;
+            .map_err(|error| GitError::new("cannot place the hook of the repository", error.to_string()))?;
         let limit = format!("receive.maxInputSize={}", room_bytes.clamp(1, PACK_MAX_BYTES));
         let mut command = self.command(&["-c", &limit, "receive-pack", "--stateless-rpc"]);
         command.arg(&self.path);
@@ -89,8 +89,9 @@ impl Repository {
     async fn ensure(&self) -> Result<(), GitError> {
         let folder = self.data_dir.join("git");
         for name in ["home", "hooks", "repositories"] {
-            std::fs::create_dir_all(folder.join(name))
-                .map_err(|error| GitError::new("cannot make the folder of the repositories", error))?;
+            std::fs::create_dir_all(folder.join(name)).map_err(|error| {
+                GitError::new("cannot make the folder of the repositories", error.to_string())
+            })?;
         }
         // Also for one that is there: it completes what a crash has left half made.
         let mut command = self.command(&["init", "--quiet", "--bare", "--template="]);
@@ -102,7 +103,7 @@ impl Repository {
         }
         std::fs::create_dir_all(self.path.join("info"))
             .and_then(|()| files::write_atomic(&attributes, ATTRIBUTES, 0o600))
-            .map_err(|error| GitError::new("cannot write to the repository", error))
+            .map_err(|error| GitError::new("cannot write to the repository", error.to_string()))
     }
 
     /// Makes this very program the hook. A link that leads nowhere would be no hook for git, and let everything in: so it
@@ -175,7 +176,7 @@ impl Repository {
 pub(super) fn not_started(error: &io::Error) -> GitError {
     match error.kind() {
         io::ErrorKind::NotFound => GitError::Missing,
-        _ => GitError::new("cannot start git", error),
+        _ => GitError::new("cannot start git", error.to_string()),
     }
 }
 
