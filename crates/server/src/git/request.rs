@@ -151,25 +151,22 @@ fn result(kind: &'static str, body: Body) -> Response {
 mod tests {
     use super::*;
 
-    fn asked(method: Method, path: &str, query: Option<&str>) -> Option<(String, String, Wish)> {
-        wish(&method, path, query).map(|(project, name, wish)| (project.to_string(), name.to_string(), wish))
+    fn asked(method: &Method, path: &str, query: Option<&str>) -> Option<(String, String, Wish)> {
+        wish(method, path, query).map(|(project, name, wish)| (project.to_string(), name.to_string(), wish))
     }
 
     #[test]
     fn a_path_names_a_repository_and_nothing_else() {
-        let (get, post, push) = (Method::GET, Method::POST, Some("service=git-receive-pack"));
+        let (get, post, push) = (&Method::GET, &Method::POST, Some("service=git-receive-pack"));
         let (shop, api) = ("shop".to_owned(), "api".to_owned());
+        assert_eq!(asked(get, "/shop.git/info/refs", push), Some((shop.clone(), shop.clone(), Wish::Refs)));
         assert_eq!(
-            asked(get.clone(), "/shop.git/info/refs", push),
-            Some((shop.clone(), shop.clone(), Wish::Refs))
-        );
-        assert_eq!(
-            asked(post.clone(), "/shop/api.git/git-receive-pack", None),
+            asked(post, "/shop/api.git/git-receive-pack", None),
             Some((shop.clone(), api, Wish::Receive))
         );
         let fetch = Some("service=git-upload-pack");
         for (path, query) in [("/shop/info/refs", fetch), ("/shop.git/info/refs", None)] {
-            assert_eq!(asked(get.clone(), path, query), Some((shop.clone(), shop.clone(), Wish::Fetch)));
+            assert_eq!(asked(get, path, query), Some((shop.clone(), shop.clone(), Wish::Fetch)));
         }
         for path in [
             "/",
@@ -181,7 +178,7 @@ mod tests {
             "/shop.git/objects/info/packs",
             "//info/refs",
         ] {
-            assert_eq!(asked(get.clone(), path, push), None, "{path}");
+            assert_eq!(asked(get, path, push), None, "{path}");
         }
         assert_eq!(asked(post, "/shop.git/info/refs", push), None);
         assert_eq!(asked(get, "/shop.git/git-receive-pack", None), None);
