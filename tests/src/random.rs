@@ -31,6 +31,11 @@ impl Random {
         usize::try_from(self.next() % end as u64).expect("below a usize")
     }
 
+    /// Returns bytes that nothing can make shorter.
+    pub fn bytes(&mut self, count: usize) -> Vec<u8> {
+        std::iter::repeat_with(|| self.next().to_le_bytes()).flatten().take(count).collect()
+    }
+
     /// Returns whether something happens that happens so many times of a hundred.
     pub fn percent(&mut self, chance: usize) -> bool {
         self.below(100) < chance

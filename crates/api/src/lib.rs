@@ -43,6 +43,10 @@
 //! | `POST …/points` | [`SnapshotRequest`] → list of [`RestorePoint`] |
 //! | `POST …/adoptions` | [`AdoptionRequest`] → 202 [`Deployment`] |
 //! | `GET …/databases` | → list of [`Database`], from a restore point taken now |
+//! | `GET …/git`, `PATCH …/git` | → [`GitAccess`]; [`GitChange`] → [`GitAccess`] |
+//! | `POST …/git/tokens` | [`GitTokenRequest`] → [`NewGitToken`]; makes the service when it is new |
+//! | `DELETE …/git/tokens/{id}` | → [`GitAccess`] |
+//! | `GET …/live?source=D` | → [`LiveSource`] |
 //! | `POST …/run` | [`RunRequest`] → a stream of [`RunEvent`], one JSON object a line |
 
 mod backup;
@@ -51,6 +55,7 @@ mod check;
 mod databases;
 mod deployments;
 mod errors;
+mod git;
 mod logs;
 mod points;
 mod services;
@@ -67,6 +72,7 @@ pub use deployments::{
     PlannedSetting, ReplacedData, RestoredVolume, SourceInfo, Warning,
 };
 pub use errors::{ErrorBody, ErrorCode, ErrorDetail};
+pub use git::{GitAccess, GitChange, GitToken, GitTokenRequest, LiveSource, NewGitToken};
 pub use logs::{LogLine, LogPage, RunEvent, RunRequest};
 pub use points::{
     AdoptionRequest, Changes, Difference, DrillRequest, Proof, RestorePoint, RestoreRequest, RollbackPreview,

@@ -49,9 +49,12 @@ pub(crate) fn collect(data_dir: &Path, keep: &[Image], sources: &[Digest]) -> io
     Ok(gone)
 }
 
-/// Removes the caches of installers.
+/// Removes the caches of installers, and the repositories of pushes, which are caches of what their pushers have.
 pub(crate) fn drop_caches(data_dir: &Path) -> io::Result<()> {
-    remove_at_once(&data_dir.join("cache"), &data_dir.join("build"), "cache-")
+    for caches in ["cache", "git/repositories"] {
+        remove_at_once(&data_dir.join(caches), &data_dir.join("build"), "cache-")?;
+    }
+    Ok(())
 }
 
 /// Makes a folder count as just received.
@@ -164,8 +167,10 @@ mod tests {
     fn caches_go_as_a_whole_and_may_be_missing() {
         let folder = tempfile::tempdir().unwrap();
         drop_caches(folder.path()).unwrap();
-        fs::create_dir_all(folder.path().join("cache/uv/1")).unwrap();
+        for caches in ["cache/uv/1", "git/repositories/svc.git"] {
+            fs::create_dir_all(folder.path().join(caches)).unwrap();
+        }
         drop_caches(folder.path()).unwrap();
-        assert!(!folder.path().join("cache").exists());
+        assert!(!folder.path().join("cache").exists() && !folder.path().join("git/repositories").exists());
     }
 }

@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 
 use crate::check::{self, CheckCommand};
 use crate::commands::{
-    backup, cancel, completions, db, deployments, down, import, install, logs, open, plan, redeploy, restart,
+    backup, cancel, completions, db, deployments, down, git, import, install, logs, open, plan, redeploy, restart,
     rollback, run, status, up, variables, volume,
 };
 use crate::home;
@@ -80,6 +80,8 @@ pub struct ServeArgs {
     pub isolation: Option<String>,
     /// The systemd unit that runs the edge; none means that the box starts it.
     pub edge_unit: Option<String>,
+    /// Where pushes of git are taken; none means on loopback, as soon as somebody may push.
+    pub git_listen: Option<String>,
 }
 
 /// A command and the box it is for.
@@ -106,8 +108,9 @@ pub(crate) fn parse_from(
             let data_dir = home::data_dir(line.data_dir).map_err(|error| {
                 clap::Error::raw(ErrorKind::MissingRequiredArgument, format!("{error}\n"))
             })?;
-            let Serve { listen, domain, trusted_proxies, isolation, edge_unit } = serve;
-            let args = ServeArgs { data_dir, listen, domain, trusted_proxies, isolation, edge_unit };
+            let Serve { listen, domain, trusted_proxies, isolation, edge_unit, git_listen } = serve;
+            let args =
+                ServeArgs { data_dir, listen, domain, trusted_proxies, isolation, edge_unit, git_listen };
             Ok(Invocation::Serve(args))
         }
         Typed::Check(args) => Ok(Invocation::Check(CheckCommand { data_dir: line.data_dir, args })),
@@ -178,6 +181,9 @@ struct Serve {
     /// How well services are kept apart (full, userns, landlock, plain) [default: the best this machine can do]
     #[arg(long, value_name = "LEVEL", value_parser = ["full", "userns", "landlock", "plain"], hide_possible_values = true)]
     isolation: Option<String>,
+    /// Address that `git push` reaches [default: 127.0.0.1:8079 or a free port, from the first `trackbed git connect` on]
+    #[arg(long, value_name = "ADDR", value_parser = parse_address)]
+    git_listen: Option<String>,
     /// The systemd unit that runs the edge, where one does (`trackbed install`)
     #[arg(long, value_name = "UNIT", hide = true)]
     edge_unit: Option<String>,
@@ -257,6 +263,7 @@ pub(crate) enum Verb {
     #[command(alias = "volumes")]
     Volume(volume::Args),
     Backup(backup::Args),
+    Git(git::Args),
     #[command(visible_alias = "database", alias = "databases")]
     Db(db::Args),
     #[command(alias = "deployment")]
@@ -305,7 +312,8 @@ mod tests {
                 domain,
                 trusted_proxies: Vec::new(),
                 isolation: None,
-                edge_unit: None
+                edge_unit: None,
+                git_listen: None
             }
         );
     }

@@ -15,6 +15,7 @@ mod names;
 mod output;
 mod pack;
 mod progress;
+mod push;
 mod quantities;
 mod sarif;
 mod session;
@@ -31,6 +32,7 @@ mod walk;
 pub use args::{Command, Invocation, Listing, RecoverArgs, RecoverAt, ServeArgs, parse};
 pub use check::{CheckCommand, CheckWish, Lent};
 pub use copies::show_copies;
+pub use push::{is_hook, run_hook};
 
 use std::process::ExitCode;
 

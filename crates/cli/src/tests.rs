@@ -2,6 +2,7 @@
 
 mod data;
 pub(crate) mod fake;
+mod git;
 mod others;
 mod up;
 

@@ -27,10 +27,21 @@ pub(crate) fn find(session: &Session, folder: &Path, heed_gitignore: bool) -> Re
 
 /// Uploads a source and returns its digest.
 pub(crate) async fn upload(session: &Session, client: &Client, tree: Tree) -> Result<String> {
-    let (chunks, taken) = source_channel();
     let bytes = tree.bytes;
+    send(session, client, Some(bytes), move |to| pack(&tree, to)).await
+}
+
+/// Uploads the tar that `pack` writes on a thread where it may block, and returns its digest. `bytes` is about how long
+/// it is, when that is known.
+pub(crate) async fn send(
+    session: &Session,
+    client: &Client,
+    bytes: Option<u64>,
+    pack: impl FnOnce(ChunkWriter) -> Result<()> + Send + 'static,
+) -> Result<String> {
+    let (chunks, taken) = source_channel();
     let packing = tokio::task::spawn_blocking(move || {
-        let packed = pack(&tree, ChunkWriter::new(chunks.clone()));
+        let packed = pack(ChunkWriter::new(chunks.clone()));
         if packed.is_err() {
             // Without this the box would take the torn tar for a whole one.
             let _ = chunks.blocking_send(Err(io::Error::other("the source could not be packed")));
@@ -44,7 +55,8 @@ pub(crate) async fn upload(session: &Session, client: &Client, tree: Tree) -> Re
         loop {
             tokio::time::sleep(PROGRESS_EVERY).await;
             let sent = human::size(sent.load(Ordering::Relaxed));
-            session.output.status(format!("uploading {sent} of {} …", human::size(bytes)));
+            let all = bytes.map(|bytes| format!(" of {}", human::size(bytes))).unwrap_or_default();
+            session.output.status(format!("uploading {sent}{all} …"));
         }
     };
     let uploaded = tokio::select! {

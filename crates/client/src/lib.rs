@@ -4,6 +4,7 @@ mod backup;
 mod calls;
 mod connection;
 mod error;
+mod git;
 mod run;
 mod stream;
 mod upload;

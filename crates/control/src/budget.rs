@@ -107,6 +107,12 @@ impl Control {
         }
     }
 
+    /// Returns the bytes that may be written beside the volumes without touching their reserve; none when that is not known.
+    pub async fn room(&self) -> Option<u64> {
+        let space = self.space().await?;
+        Some(space.free_bytes.saturating_sub(reserve(space.total_bytes)))
+    }
+
     async fn space(&self) -> Option<DiskSpace> {
         match self.inner.volumes.space().await {
             Ok(space) => Some(space),

@@ -99,6 +99,7 @@ id!(ReleaseId, "rel_", "a release");
 id!(DeploymentId, "dep_", "a deployment");
 id!(InstanceId, "ins_", "an instance");
 id!(RestorePointId, "rp_", "a restore point");
+id!(GitTokenId, "gtk_", "a token for pushes");
 
 /// A SHA-256 in lower-case hex: names sources, layers and images by what they hold.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -1,12 +1,13 @@
 //! The language of Trackbed: ids, names, secrets, entities, state machines and ports. No I/O, no clock, no randomness.
 //!
 //! Read in this order: [`ids`] and [`names`] (how things are called), [`network`] (where clients come from), [`settings`] and [`plan`] (what a source asks
-//! for), [`cron`] (when a job runs), [`image`], [`release`], [`deployment`] (how it becomes live), [`instance`] (what runs), [`job`] (what runs now and then), [`volume`] and [`restore_point`] (its data), [`schema`] (what its databases look like), [`offsite`] (its copies elsewhere), [`route`] (what the
+//! for), [`cron`] (when a job runs), [`image`], [`release`], [`deployment`] (how it becomes live), [`instance`] (what runs), [`job`] (what runs now and then), [`volume`] and [`restore_point`] (its data), [`schema`] (what its databases look like), [`offsite`] (its copies elsewhere), [`git`] (who may push a source), [`route`] (what the
 //! edge knows), [`ports`] (what the outside must be able to do).
 
 pub mod cron;
 pub mod deployment;
 pub mod finding;
+pub mod git;
 pub mod ids;
 pub mod image;
 pub mod instance;
@@ -28,9 +29,10 @@ pub mod settings;
 pub mod time;
 pub mod volume;
 
+pub use git::Branch;
 pub use ids::{
-    DeploymentId, Digest, EnvironmentId, InstanceId, ProjectId, ReleaseId, RestorePointId, ServiceId,
-    VolumeId,
+    DeploymentId, Digest, EnvironmentId, GitTokenId, InstanceId, ProjectId, ReleaseId, RestorePointId,
+    ServiceId, VolumeId,
 };
 pub use names::{Host, Name, VariableName};
 pub use network::{Network, NotANetwork};

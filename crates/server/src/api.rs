@@ -15,10 +15,12 @@ use trackbed_edge::EdgeClient;
 use trackbed_stdx::tasks::Tasks;
 use trackbed_volume::LocalVolumes;
 
+use crate::git::GitDoor;
 use crate::given::unknown;
 use crate::peer::OwnUserListener;
 use crate::routes::{
-    backup, boxes, databases, deployments, files, logs, points, run, services, sources, variables, volumes,
+    backup, boxes, databases, deployments, files, git, logs, points, run, services, sources, variables,
+    volumes,
 };
 
 /// Largest JSON body: a change of variables may carry many long values. Sources are streams and have limits of their own.
@@ -31,6 +33,7 @@ pub(crate) struct Api {
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) edge: Arc<EdgeClient>,
     pub(crate) volumes: Arc<LocalVolumes>,
+    pub(crate) git: GitDoor,
     pub(crate) data_dir: PathBuf,
     pub(crate) domain: Host,
     /// Ends `serve`; carries whether instances shall end too.
@@ -75,6 +78,10 @@ fn router(api: Api) -> Router {
         .route("/adoptions", post(points::adopt))
         .route("/databases", get(databases::list))
         .route("/rollback", get(points::preview_rollback))
+        .route("/git", get(git::show).patch(git::change))
+        .route("/git/tokens", post(git::add_token))
+        .route("/git/tokens/{id}", delete(git::remove_token))
+        .route("/live", get(git::live))
         .route("/run", post(run::run));
     let v1 = Router::new()
         .route("/box", get(boxes::show))

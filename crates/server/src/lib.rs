@@ -6,6 +6,7 @@ mod convert;
 mod convert_data;
 mod edge_keeper;
 mod error;
+mod git;
 mod given;
 mod peer;
 mod pieces;

@@ -25,6 +25,7 @@ use trackbed_volume::LocalVolumes;
 
 use crate::api::{self, Api};
 use crate::edge_keeper::{self, EdgePlace};
+use crate::git::GitDoor;
 use crate::remote_drill::FromTarget;
 
 /// How long the workers may take to reach a safe point when `serve` ends. They need none: it is only politeness.
@@ -53,6 +54,8 @@ pub struct ServeConfig {
     pub isolation: Option<String>,
     /// The systemd unit that runs the edge; none means that `serve` starts it.
     pub edge_unit: Option<String>,
+    /// Where pushes of git are taken; none means on loopback, as soon as somebody may push.
+    pub git_listen: Option<String>,
     /// The environment of the process, from which the builder takes what it knows by name (certificates, proxies).
     pub environment: Vec<(String, String)>,
     /// For tests of crash safety, see [`AbortPoint`]: `before:start`.
@@ -68,6 +71,8 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<()> {
     let listen: SocketAddr = config.listen.parse().with_context(|| {
         format!("`{}` is not an address to listen on, such as 127.0.0.1:8080", config.listen)
     })?;
+    let git_listen = config.git_listen.as_deref().map(str::parse::<SocketAddr>).transpose();
+    let git_listen = git_listen.context("the address for pushes is not one, such as 127.0.0.1:8079")?;
     let domain: Host = config.domain.parse()?;
     let trusted_proxies =
         config.trusted_proxies.iter().map(|text| text.parse()).collect::<Result<Vec<Network>, _>>()?;
@@ -148,6 +153,8 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<()> {
         Arc::new(Mirror::new(&data_dir, trackbed_offsite::Limits::default())),
         Arc::new(FromTarget { data_dir: data_dir.clone() }),
     );
+    let git = GitDoor::new(control.clone(), data_dir.clone(), domain.clone(), git_listen, tasks.clone());
+    git.open_if_wanted().await;
     edge_keeper::keep(&tasks, edge_place, edge.clone(), control.clone());
     keep_kernel_state(&tasks, sandbox.clone());
 
@@ -162,6 +169,7 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<()> {
         engine: sandbox.clone(),
         edge: edge.clone(),
         volumes,
+        git,
         data_dir: data_dir.clone(),
         domain,
         stop,
@@ -238,7 +246,7 @@ fn prepare(data_dir: &Path) -> anyhow::Result<PathBuf> {
             .with_context(|| format!("cannot make {} private", data_dir.display()))?;
     }
     // Private each, because levels without mounts let apps pass through the data directory.
-    for name in ["sources", "tmp", "deployments", "offsite"] {
+    for name in ["sources", "tmp", "deployments", "offsite", "git"] {
         let folder = data_dir.join(name);
         std::fs::DirBuilder::new()
             .recursive(true)

@@ -23,6 +23,7 @@ use trackbed_testkit::{FakeBuilder, FakeEdge, FakeEngine, Faults, World};
 use trackbed_volume::LocalVolumes;
 
 use crate::api::{self, Api};
+use crate::git::GitDoor;
 
 /// A box that answers, with a service `web` that never ran and has a volume `data`.
 struct TestBox {
@@ -60,8 +61,16 @@ impl TestBox {
         let control = Control::new(parts, tasks.clone());
         control.start().await.unwrap();
         let socket = folder.path().join("api.sock");
+        let git = GitDoor::new(
+            control.clone(),
+            folder.path().into(),
+            "localhost".parse().unwrap(),
+            None,
+            tasks.clone(),
+        );
         let api = Api {
             control,
+            git,
             engine,
             edge: Arc::new(EdgeClient::new(folder.path().join("edge.sock"))),
             volumes: volumes.clone(),

@@ -8,6 +8,7 @@ mod copy;
 mod data_tests;
 mod database;
 mod deployments;
+mod git;
 mod offsite;
 mod releases;
 mod restore_points;
@@ -19,5 +20,6 @@ mod variables;
 mod volumes;
 
 pub use database::{Db, Store, StoreError};
+pub use git::TOKENS_MAX;
 pub use seal::Key;
 pub use variables::{StoredVariable, VariableScope};

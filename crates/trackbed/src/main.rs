@@ -1,4 +1,4 @@
-//! The one binary: picks a role (`shim`, `look-into`, `edge`, `serve`, `check`, `recover`) or a command, nothing else.
+//! The one binary: picks a role (`shim`, `look-into`, `edge`, `serve`, `check`, `recover`, git's hook) or a command, nothing else.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -12,6 +12,9 @@ fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);
     if std::env::args_os().nth(1).is_some_and(|role| role == trackbed_volume::inspect::ROLE) {
         return ExitCode::from(trackbed_volume::inspect::look_into(arguments.skip(1)));
+    }
+    if std::env::args_os().next().is_some_and(|program| trackbed_cli::is_hook(&program)) {
+        return trackbed_cli::run_hook();
     }
     match (arguments.next(), arguments.next(), arguments.next(), arguments.next()) {
         (Some(role), Some(folder), None, None) if role == "shim" => {
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
                     trusted_proxies: arguments.trusted_proxies,
                     isolation: arguments.isolation,
                     edge_unit: arguments.edge_unit,
+                    git_listen: arguments.git_listen,
                     environment: environment(),
                     abort_at: std::env::var("TRACKBED_ABORT_AT").ok(),
                 })

@@ -6,6 +6,7 @@ pub(crate) mod completions;
 pub(crate) mod db;
 pub(crate) mod deployments;
 pub(crate) mod down;
+pub(crate) mod git;
 pub(crate) mod import;
 mod import_railway;
 pub(crate) mod install;
@@ -34,6 +35,7 @@ pub(crate) async fn run(session: &Session, verb: Verb) -> u8 {
         Verb::Variables(args) => variables::run(session, args).await,
         Verb::Volume(args) => Box::pin(volume::run(session, args)).await,
         Verb::Db(args) => db::run(session, args).await,
+        Verb::Git(args) => Box::pin(git::run(session, args)).await,
         Verb::Backup(args) => Box::pin(backup::run(session, args)).await,
         Verb::Deployments(args) => deployments::run(session, &args).await,
         Verb::Rollback(args) => Box::pin(rollback::run(session, &args)).await,

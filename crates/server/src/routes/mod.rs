@@ -5,6 +5,7 @@ pub(crate) mod boxes;
 pub(crate) mod databases;
 pub(crate) mod deployments;
 pub(crate) mod files;
+pub(crate) mod git;
 pub(crate) mod logs;
 pub(crate) mod points;
 pub(crate) mod run;
