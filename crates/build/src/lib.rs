@@ -9,6 +9,8 @@ mod collect;
 mod config;
 mod deno;
 mod elixir;
+mod explain;
+mod fetch;
 mod go;
 mod host;
 mod java;

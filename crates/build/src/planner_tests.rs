@@ -64,6 +64,10 @@ impl Programs for Box {
         });
         found.collect()
     }
+
+    fn fetch(&self, _: Tool, _: Option<&str>) -> Result<(), String> {
+        Err("the box is offline".to_owned())
+    }
 }
 
 fn request(folder: PathBuf) -> PlanRequest {

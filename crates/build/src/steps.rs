@@ -11,6 +11,8 @@ use trackbed_core::{Digest, Secret};
 use trackbed_stdx::files;
 
 use crate::builder::{Made, Workshop, blocking};
+use crate::explain;
+use crate::fetch;
 use crate::job::{self, Failure, Job};
 use crate::layers::{self, disk};
 use crate::toolchain::Program;
@@ -19,8 +21,6 @@ use crate::toolchain::Program;
 const FORMAT: &str = "steps 2";
 /// Where the caches of a service are while it is built.
 const CACHE_INSIDE: &str = "/opt/trackbed/cache";
-/// Lines of a command's output that an error quotes.
-const QUOTED: usize = 12;
 
 /// What a provider asks for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -87,6 +87,7 @@ pub(crate) async fn build(
             return Err(PortError::new(format!("{title} {} is gone: {path}", program.version))
                 .hint("deploy again, so that another one is looked for"));
         }
+        fetch::renew(&workshop.data_dir, &program.path);
         log.line(LogStream::System, &format!("{title} {} from {path}", program.version));
     }
     let steps = Steps { workshop, request, recipe: &recipe, log };
@@ -281,11 +282,7 @@ impl Steps<'_> {
         let ran = job::run(self.workshop.jobs.as_ref(), self.request, job, self.log).await;
         ran.map_err(|failure| match failure {
             Failure::Port(error) => error,
-            Failure::Command { how, tail } => {
-                let last: Vec<&str> = tail.iter().rev().take(QUOTED).rev().map(String::as_str).collect();
-                PortError::new(format!("`{command}` {how}:\n{}", last.join("\n")))
-                    .hint("the whole output is in `trackbed logs --build`")
-            }
+            Failure::Command { how, tail } => explain::command(command, &how, &tail),
         })
     }
 

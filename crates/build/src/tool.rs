@@ -55,6 +55,8 @@ pub(crate) struct Facts {
     pub(crate) places: &'static [&'static str],
     /// Settings of the system's that it does not work without: beginnings of names in `/etc`.
     pub(crate) settings: &'static [&'static str],
+    /// What mise calls it; none for what comes with another tool, or what it would compile, for which a box has no means.
+    pub(crate) mise: Option<&'static str>,
 }
 
 const VERSION: &[&str] = &["--version"];
@@ -70,18 +72,21 @@ const NODE: Facts = Facts {
         "~/.local/share/mise/installs/node/*/bin",
     ],
     settings: &[],
+    mise: Some("node"),
 };
-const NPM: Facts = Facts { program: "npm", title: "npm", ..NODE };
+const NPM: Facts = Facts { program: "npm", title: "npm", mise: None, ..NODE };
 const PNPM: Facts = Facts {
     program: "pnpm",
     title: "pnpm",
     remedy: "install it on the box: `npm install --global pnpm`",
+    mise: Some("pnpm"),
     ..NODE
 };
 const YARN: Facts = Facts {
     program: "yarn",
     title: "Yarn",
     remedy: "install it on the box: `npm install --global yarn`",
+    mise: Some("yarn"),
     ..NODE
 };
 const BUN: Facts = Facts {
@@ -89,6 +94,7 @@ const BUN: Facts = Facts {
     title: "Bun",
     remedy: "install it on the box: `npm install --global bun`",
     places: &["~/.bun/bin", "~/.local/share/mise/installs/bun/*/bin"],
+    mise: Some("bun"),
     ..NODE
 };
 const DENO: Facts = Facts {
@@ -96,6 +102,7 @@ const DENO: Facts = Facts {
     title: "Deno",
     remedy: "install it on the box: `npm install --global deno`, or from deno.com into /usr/local/bin",
     places: &["~/.deno/bin", "~/.local/share/mise/installs/deno/*/bin"],
+    mise: Some("deno"),
     ..NODE
 };
 const GO: Facts = Facts {
@@ -109,6 +116,7 @@ const GO: Facts = Facts {
         "~/.asdf/installs/golang/*/go/bin",
         "~/.local/share/mise/installs/go/*/bin",
     ],
+    mise: Some("go"),
     ..NODE
 };
 const CARGO: Facts = Facts {
@@ -117,6 +125,7 @@ const CARGO: Facts = Facts {
     remedy: "install it on the box: `apt install cargo`, or by rustup.rs",
     // Not `.cargo/bin`: what lies there only points to one of these.
     places: &["~/.rustup/toolchains/*/bin"],
+    mise: None,
     ..NODE
 };
 const RUBY: Facts = Facts {
@@ -162,6 +171,7 @@ const JAVA: Facts = Facts {
         "~/.local/share/mise/installs/java/*/bin",
     ],
     settings: &["java"],
+    mise: Some("java"),
     ..CARGO
 };
 const MAVEN: Facts = Facts {
@@ -174,6 +184,7 @@ const MAVEN: Facts = Facts {
         "~/.local/share/mise/installs/maven/*/*/bin",
     ],
     settings: &["maven", "java"],
+    mise: Some("maven"),
     ..CARGO
 };
 const GRADLE: Facts = Facts {
@@ -186,6 +197,7 @@ const GRADLE: Facts = Facts {
         "~/.local/share/mise/installs/gradle/*/*/bin",
     ],
     settings: &["java"],
+    mise: Some("gradle"),
     ..CARGO
 };
 const ELIXIR: Facts = Facts {

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 use trackbed_core::ports::PortError;
 
+use crate::fetch::{self, Fetcher};
 use crate::host::{self, Host};
 use crate::python::version::Version;
 use crate::range::Range;
@@ -65,6 +66,12 @@ impl Program {
 pub(crate) trait Programs {
     /// Returns every version of a tool that is here, the oldest first.
     fn list(&self, tool: Tool) -> Vec<Program>;
+
+    /// Fetches a version of a tool, or its newest, so that it is listed from then on. Blocking.
+    ///
+    /// # Errors
+    /// For people: why it was not fetched.
+    fn fetch(&self, tool: Tool, version: Option<&str>) -> Result<(), String>;
 }
 
 type Asked = (PathBuf, Option<SystemTime>);
@@ -73,13 +80,16 @@ type Asked = (PathBuf, Option<SystemTime>);
 #[derive(Debug)]
 pub(crate) struct HostPrograms {
     host: Host,
+    data_dir: PathBuf,
+    fetcher: Fetcher,
     answers: Mutex<HashMap<Asked, Option<(Version, bool)>>>,
 }
 
 impl HostPrograms {
-    /// Looks on the box of this environment.
-    pub(crate) fn new(host: Host) -> Self {
-        Self { host, answers: Mutex::default() }
+    /// Looks on the box of this environment, and at what was fetched into the data directory.
+    pub(crate) fn new(host: Host, data_dir: PathBuf) -> Self {
+        let fetcher = Fetcher::new(host.clone(), data_dir.clone());
+        Self { host, data_dir, fetcher, answers: Mutex::default() }
     }
 
     fn ask(&self, tool: Tool, path: &Path) -> Option<(Version, bool)> {
@@ -109,6 +119,10 @@ impl Programs for HostPrograms {
                 None => folders.extend(expand(Path::new("/"), place.trim_start_matches('/'))),
             }
         }
+        if let Some(name) = tool.facts().mise.or_else(|| (tool == Tool::Npm).then_some("node")) {
+            let fetched = fetch::installs(&self.data_dir).join(name);
+            folders.extend(["*", "*/bin", "*/*/bin"].iter().flat_map(|inside| expand(&fetched, inside)));
+        }
         // Pointers to whatever is chosen elsewhere; the programs themselves are found above.
         folders.retain(|folder| !folder.ends_with(".cargo/bin") && !folder.ends_with("shims"));
         let mut found: Vec<Program> = Vec::new();
@@ -127,6 +141,10 @@ impl Programs for HostPrograms {
         }
         found.sort_by_key(|program| (program.version, program.root().is_none()));
         found
+    }
+
+    fn fetch(&self, tool: Tool, version: Option<&str>) -> Result<(), String> {
+        self.fetcher.fetch(tool, version)
     }
 }
 
@@ -178,11 +196,34 @@ pub(crate) struct Asks {
     pub(crate) range: Option<Range>,
 }
 
-/// Chooses the newest program that satisfies what is asked, the system's before others of the same version.
+/// Chooses the newest program that satisfies what is asked, the system's before others of the same version. Fetches one
+/// when none does.
 ///
 /// # Errors
-/// When there is none: names what was looked for, and which versions are here.
+/// When there is none: names what was looked for, which versions are here, and why none was fetched.
 pub(crate) fn choose(programs: &dyn Programs, tool: Tool, asks: Option<&Asks>) -> Result<Program, PortError> {
+    let error = match choose_here(programs, tool, asks) {
+        Ok(program) => return Ok(program),
+        Err(error) => error,
+    };
+    let version = asks.and_then(|asks| lowest(&asks.text));
+    match programs.fetch(tool, version.as_deref()) {
+        Ok(()) => choose_here(programs, tool, asks),
+        Err(cause) => Err(PortError {
+            message: format!("{}; it was not fetched: {cause}", error.message),
+            hint: error.hint,
+        }),
+    }
+}
+
+/// The first version in what is asked, which is its lower bound or itself: `20.1` of `^20.1 || ^22`.
+fn lowest(text: &str) -> Option<String> {
+    let text = &text[text.find(|c: char| c.is_ascii_digit())?..];
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    Some(text[..end].trim_end_matches('.').to_owned())
+}
+
+fn choose_here(programs: &dyn Programs, tool: Tool, asks: Option<&Asks>) -> Result<Program, PortError> {
     let all = programs.list(tool);
     let range = asks.and_then(|asks| asks.range.as_ref());
     let preview = asks.is_some_and(|asks| is_preview(&asks.text));
@@ -258,6 +299,8 @@ mod tests {
             assert_eq!(version_in(said).unwrap().to_string(), version);
         }
         assert_eq!(version_in("command not found"), None);
+        assert_eq!(lowest("^20.1 || ^22"), Some("20.1".to_owned()));
+        assert_eq!((lowest("20.x").as_deref(), lowest("lts/*")), (Some("20"), None));
         assert!(is_preview("cargo 1.97.0-nightly (f2d3ce0bd 2026-03-21)") && !is_preview("v20.20.2"));
     }
 }

@@ -109,6 +109,10 @@ fn tools(folder: &Path) -> PathBuf {
         fs::write(&path, format!("#!/bin/sh\necho '{answer}'\n")).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     }
+    // What is not here is not fetched either.
+    let mise = bin.join("mise");
+    fs::write(&mise, "#!/bin/sh\n[ \"$1\" = --version ]\n").unwrap();
+    fs::set_permissions(&mise, fs::Permissions::from_mode(0o755)).unwrap();
     // The installer of Python must be a real program; any that answers will do.
     fs::copy(fs::canonicalize("/usr/bin/env").unwrap(), bin.join("uv")).unwrap();
     bin
