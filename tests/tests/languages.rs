@@ -61,6 +61,31 @@ fn an_express_app_is_installed_from_its_lock_and_only_once() {
     assert_eq!(town.get("shop", "/health").body, "express TWO");
 }
 
+#[test]
+fn a_lock_of_pnpm_is_obeyed_on_a_box_that_has_only_npm() {
+    if !has("node") || !has("npm") {
+        return;
+    }
+    let app = App::empty("shop");
+    app.write(
+        "package.json",
+        r#"{"name": "shop", "packageManager": "pnpm@9.15.4", "scripts": {"start": "node server.js"}, "dependencies": {"is-number": "7.0.0"}}"#,
+    );
+    let mut pnpm = Command::new("npm");
+    pnpm.args(["exec", "--yes", "--", "pnpm@9.15.4", "install", "--lockfile-only"]).current_dir(app.path());
+    if !pnpm.output().is_ok_and(|lock| lock.status.success()) {
+        eprintln!("NOT TESTED (npm's registry is out of reach): pnpm");
+        return;
+    }
+    app.write(
+        "server.js",
+        "const number = require('is-number');\nrequire('http').createServer((_, answer) => \
+         answer.end(`pnpm ${number('5')}`)).listen(process.env.PORT);\n",
+    );
+    let town = TestBox::start();
+    assert_eq!(health(&town, &app, "shop"), "pnpm true");
+}
+
 const NODE_SERVER: &str = r#"
 import http from "node:http";
 http.createServer((_, answer) => answer.end("built ONE")).listen(process.env.PORT);

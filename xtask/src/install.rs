@@ -24,6 +24,8 @@ pub const BOX: &[Need] = &[
 pub const TESTS: &[Need] = &[
     Need { program: "sqlite3", package: "sqlite3", root_only: false },
     Need { program: "su", package: "util-linux", root_only: true },
+    Need { program: "npm", package: "npm", root_only: true },
+    Need { program: "go", package: "golang-go", root_only: true },
 ];
 
 /// What the benchmarks need beyond that. Peers are Debian's.

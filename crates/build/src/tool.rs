@@ -79,14 +79,14 @@ const PNPM: Facts = Facts {
     program: "pnpm",
     title: "pnpm",
     remedy: "install it on the box: `npm install --global pnpm`",
-    mise: Some("pnpm"),
+    mise: None,
     ..NODE
 };
 const YARN: Facts = Facts {
     program: "yarn",
     title: "Yarn",
     remedy: "install it on the box: `npm install --global yarn`",
-    mise: Some("yarn"),
+    mise: None,
     ..NODE
 };
 const BUN: Facts = Facts {

@@ -121,7 +121,7 @@ impl Programs for HostPrograms {
         }
         if let Some(name) = tool.facts().mise.or_else(|| (tool == Tool::Npm).then_some("node")) {
             let fetched = fetch::installs(&self.data_dir).join(name);
-            folders.extend(["*", "*/bin", "*/*/bin"].iter().flat_map(|inside| expand(&fetched, inside)));
+            folders.extend(["*/bin", "*/*/bin"].iter().flat_map(|inside| expand(&fetched, inside)));
         }
         // Pointers to whatever is chosen elsewhere; the programs themselves are found above.
         folders.retain(|folder| !folder.ends_with(".cargo/bin") && !folder.ends_with("shims"));

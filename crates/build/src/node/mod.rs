@@ -58,7 +58,12 @@ impl Package<'_> {
         let scripts = ["preinstall", "install", "postinstall", "prepare"];
         let generates = scripts.iter().any(|name| self.script(name).is_some()) || self.has("@prisma/client");
         let workspaces = self.tree.get("workspaces").is_some() || self.has_file("pnpm-workspace.yaml");
-        local || generates || workspaces
+        // A Yarn that lies in the source.
+        let own_yarn = text::find(self.source, ".yarnrc.yml")
+            .ok()
+            .flatten()
+            .is_some_and(|text| text.contains("yarnPath:"));
+        local || generates || workspaces || own_yarn || self.source.join(".yarn/patches").is_dir()
     }
 
     fn is_empty(&self) -> bool {
@@ -79,16 +84,16 @@ pub(crate) fn find(look: Look<'_>, draft: &mut Draft) -> Result<Found, PortError
     let runtime = if manager == Manager::Bun && asks.is_none() { Tool::Bun } else { Tool::Node };
     let node = toolchain::choose(look.programs, runtime, asks.as_ref())?;
     let mut programs = vec![node.clone()];
+    let mut way = None;
     if manager.tool() != runtime {
+        let here = !look.programs.list(manager.tool()).is_empty();
+        way = if here { None } else { manager.by_npm(&package) };
+        let tool = if way.is_some() { Tool::Npm } else { manager.tool() };
         // The one that came with the chosen Node first.
-        let all = look.programs.list(manager.tool());
-        let beside = all.iter().find(|program| program.folder() == node.folder()).cloned();
-        programs.push(match beside {
-            Some(program) => program,
-            None => toolchain::choose(look.programs, manager.tool(), None)?,
-        });
+        programs.push(toolchain::choose_beside(look.programs, tool, &node)?);
     }
-    find_start(&package, manager, runtime, draft)?;
+    // npm runs everybody's scripts, and is what the app will have.
+    find_start(&package, if way.is_some() { Manager::Npm } else { manager }, runtime, draft)?;
     let build = match draft.text(Key::BuildCommand) {
         Some(command) => manager.without_installs(&command),
         None => package.script("build").map(|_| manager.run("build")),
@@ -101,6 +106,14 @@ pub(crate) fn find(look: Look<'_>, draft: &mut Draft) -> Result<Found, PortError
         (false, false) => {
             let reads = manager.reads(look.source);
             (Some(Install { reads, command, makes: "node_modules".to_owned() }), build)
+        }
+    };
+    let (install, build) = match &way {
+        None => (install, build),
+        Some(way) => {
+            let called = |command: String| manager.called(&command, way);
+            let install = install.map(|install| Install { command: called(install.command), ..install });
+            (install, build.map(called))
         }
     };
     let settings = vec![version_setting(runtime.program(), &node, asks.as_ref())];
