@@ -364,7 +364,7 @@ fn releases(folder: &Path) {
         folder.display()
     );
     std::fs::write(bin.join("node"), NODE).unwrap();
-    std::fs::write(bin.join("npm"), "#!/bin/sh\necho 99.1.0\n").unwrap();
+    std::fs::write(bin.join("npm"), "#!/usr/bin/env node\nconsole.log('99.1.0');\n").unwrap();
     let index = r#"[{"version": "v99.1.0", "date": "2026-01-01", "files": ["linux-x64"], "lts": "Test"}]"#;
     std::fs::write(folder.join("index.json"), index).unwrap();
     assert!(Command::new("sh").args(["-c", &script]).status().is_ok_and(|status| status.success()));

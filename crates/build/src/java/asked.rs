@@ -72,7 +72,7 @@ fn in_gradle(text: &str) -> Option<(String, bool, usize)> {
                 .chars()
                 .take_while(|c| c.is_ascii_digit() || *c == '.')
                 .collect();
-            (!value.is_empty()).then(|| (value, rank < 2, number))
+            (!value.is_empty()).then_some((value, rank < 2, number))
         })
     })
 }
