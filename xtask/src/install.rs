@@ -27,6 +27,8 @@ pub const TESTS: &[Need] = &[
     Need { program: "age", package: "age", root_only: false },
     Need { program: "openssl", package: "openssl", root_only: false },
     Need { program: "su", package: "util-linux", root_only: true },
+    Need { program: "npm", package: "npm", root_only: true },
+    Need { program: "go", package: "golang-go", root_only: true },
 ];
 
 /// What the benchmarks need beyond that. Peers are Debian's.

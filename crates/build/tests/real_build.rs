@@ -348,3 +348,97 @@ async fn locks_and_projects_are_installed_exactly() {
     let image = nothing.build(&builder, data_dir, &Log::default()).await.unwrap();
     assert!(venv(data_dir, &image).join("bin/python").exists());
 }
+
+/// A release of Node: answers as version 99, and is the machine's own in everything else.
+const NODE: &str =
+    "#!/bin/sh\nif [ \"$1\" = --version ]; then echo v99.1.0; else exec /usr/bin/node \"$@\"; fi\n";
+
+/// Makes what nodejs.org/dist has, with one release in it.
+fn releases(folder: &Path) {
+    let name = "node-v99.1.0-linux-x64";
+    let bin = folder.join(name).join("bin");
+    std::fs::create_dir_all(&bin).unwrap();
+    std::fs::create_dir_all(folder.join("v99.1.0")).unwrap();
+    let script = format!(
+        "cd '{}' && chmod 755 {name}/bin/* && tar czf v99.1.0/{name}.tar.gz {name} && cd v99.1.0 && sha256sum *.tar.gz > SHASUMS256.txt",
+        folder.display()
+    );
+    std::fs::write(bin.join("node"), NODE).unwrap();
+    std::fs::write(bin.join("npm"), "#!/usr/bin/env node\nconsole.log('99.1.0');\n").unwrap();
+    let index = r#"[{"version": "v99.1.0", "date": "2026-01-01", "files": ["linux-x64"], "lts": "Test"}]"#;
+    std::fs::write(folder.join("index.json"), index).unwrap();
+    assert!(Command::new("sh").args(["-c", &script]).status().is_ok_and(|status| status.success()));
+}
+
+/// Serves the files of a folder as long as the test runs; returns the port.
+fn serve_files(folder: &Path) -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let folder = folder.to_owned();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut lines = BufReader::new(&stream).lines().map_while(Result::ok);
+            let path =
+                lines.next().and_then(|line| line.split(' ').nth(1).map(str::to_owned)).unwrap_or_default();
+            for _ in lines.by_ref().take_while(|line| !line.is_empty()) {}
+            let file = std::fs::read(folder.join(path.trim_start_matches('/')));
+            let (status, body) = file.map_or(("404 Not Found", Vec::new()), |body| ("200 OK", body));
+            let length = body.len();
+            let head = format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+            let _ = std::io::Write::write_all(&mut stream, &[head.into_bytes(), body].concat());
+        }
+    });
+    port
+}
+
+#[tokio::test]
+#[ignore = "needs npm's registry, Node and x86_64"]
+async fn a_node_that_the_box_has_not_is_fetched_and_checked() {
+    let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+    releases(&folder.path().join("dist"));
+    let mirror = format!("http://127.0.0.1:{}/", serve_files(&folder.path().join("dist")));
+    let builder = |data_dir: &Path| {
+        let mut environment: Vec<(String, String)> = std::env::vars().collect();
+        environment.push(("MISE_NODE_MIRROR_URL".to_owned(), mirror.clone()));
+        LocalBuilder::new(Config { data_dir: data_dir.to_owned(), jobs: Arc::new(Runner), environment })
+    };
+    let plan = async |data_dir: &Path, engines: &'static str| {
+        let case = Case { files: vec![("package.json", engines), ("index.js", "")] };
+        case.build(&builder(data_dir), data_dir, &Log::default()).await
+    };
+    let data_dir = folder.path().join("one");
+    let image = plan(&data_dir, r#"{"engines": {"node": "^99"}}"#).await.unwrap();
+    let fetched = data_dir.join("tools/mise/data/installs/node/99.1.0");
+    assert_eq!(image.host_paths, [fetched.display().to_string()]);
+    let error = plan(&data_dir, r#"{"engines": {"node": "^98"}}"#).await.unwrap_err().message;
+    for word in ["Node.js ^98 (package.json:1)", "99.1.0", "it was not fetched", "node@98"] {
+        assert!(error.contains(word), "no `{word}` in: {error}");
+    }
+    std::fs::write(folder.path().join("dist/v99.1.0/node-v99.1.0-linux-x64.tar.gz"), "something else")
+        .unwrap();
+    let error =
+        plan(&folder.path().join("two"), r#"{"engines": {"node": "^99"}}"#).await.unwrap_err().message;
+    println!("{error}");
+    assert!(error.contains("it was not fetched") && error.to_lowercase().contains("checksum"), "{error}");
+}
+
+#[tokio::test]
+#[ignore = "needs root, unshare, npm and its registry, and no pnpm"]
+async fn pnpm_is_called_by_npm_and_a_stale_lock_of_npm_is_told() {
+    let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+    let builder = builder(folder.path());
+    let package = r#"{"packageManager": "pnpm@9.15.4", "dependencies": {"is-number": "7.0.0"}}"#;
+    let files = vec![("package.json", package), ("index.js", "")];
+    let log = Log::default();
+    let image = Case { files }.build(&builder, folder.path(), &log).await.unwrap();
+    assert!(log.has("npm exec --yes -- pnpm@9.15.4 install --prod"));
+    let layers =
+        image.layers.iter().map(|layer| folder.path().join(&layer.path).join("node_modules/is-number"));
+    assert!(layers.into_iter().any(|package| package.join("package.json").exists()));
+    let lock = r#"{"name": "x", "lockfileVersion": 3, "packages": {"": {"dependencies": {}}}}"#;
+    let package = r#"{"dependencies": {"is-number": "7.0.0"}}"#;
+    let files = vec![("package.json", package), ("package-lock.json", lock), ("index.js", "")];
+    let error = Case { files }.build(&builder, folder.path(), &log).await.unwrap_err();
+    println!("{}\n{:?}", error.message, error.hint);
+    assert!(error.message.contains("the lock does not fit package.json"), "{}", error.message);
+}

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::config::tree::Node;
 use crate::node::Package;
+use crate::text;
 use crate::toolchain::Tool;
 
 /// A package manager.
@@ -49,6 +50,25 @@ impl Manager {
             Manager::YarnClassic if berry && named.is_none() => Manager::YarnBerry,
             manager => manager,
         }
+    }
+
+    /// Returns how it is called on a box that has it not: npm fetches it, in the version that the source names or that
+    /// reads its lock. None for what is fetched otherwise.
+    pub(super) fn by_npm(self, package: &Package<'_>) -> Option<String> {
+        let field = package.tree.get("packageManager").and_then(Node::text).unwrap_or_default();
+        let named = field.split_once('@').and_then(|(_, version)| version.split('+').next());
+        let (name, usual) = match self {
+            Manager::Npm | Manager::Bun => return None,
+            // The lock begins with its format, which pnpm 7, 8 and 9 write as 5, 6 and 9.
+            Manager::Pnpm => match text::find(package.source, "pnpm-lock.yaml").ok().flatten() {
+                Some(lock) if lock.starts_with("lockfileVersion: '6") => ("pnpm", "8"),
+                Some(lock) if lock.starts_with("lockfileVersion: 5") => ("pnpm", "7"),
+                _ => ("pnpm", "9"),
+            },
+            Manager::YarnClassic => ("yarn", "1.22.22"),
+            Manager::YarnBerry => ("@yarnpkg/cli-dist", "4"),
+        };
+        Some(format!("npm exec --yes -- {name}@{}", named.unwrap_or(usual)))
     }
 
     pub(super) fn tool(self) -> Tool {
@@ -116,19 +136,33 @@ impl Manager {
         format!("{} run {script}", self.tool().program())
     }
 
-    /// Returns whether a build command does nothing but what was done already.
-    pub(super) fn only_installs(self, command: &str) -> bool {
+    /// Calls it another way at the beginning of every line of commands.
+    pub(super) fn called(self, commands: &str, way: &str) -> String {
+        let program = self.tool().program();
+        let lines = commands.lines().map(|line| match line.strip_prefix(program) {
+            Some(rest) if rest.starts_with(' ') => format!("{way}{rest}"),
+            _ => line.to_owned(),
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    /// Returns a build command without what was done already: installs that it begins with.
+    pub(super) fn without_installs(self, command: &str) -> Option<String> {
         let done = [
             "npm install",
             "npm ci",
             "npm i",
             "pnpm install",
+            "pnpm install --frozen-lockfile",
             "pnpm i",
             "yarn",
             "yarn install",
+            "yarn install --frozen-lockfile",
             "bun install",
         ];
-        command.split("&&").map(str::trim).all(|step| done.contains(&step))
+        let steps: Vec<&str> =
+            command.split("&&").map(str::trim).skip_while(|step| done.contains(step)).collect();
+        (!steps.is_empty()).then(|| steps.join(" && "))
     }
 
     /// Returns the environment of its commands.
@@ -136,9 +170,11 @@ impl Manager {
         let own: &[(&str, &str)] = match self {
             Manager::Npm => &[("npm_config_cache", "{cache}"), ("npm_config_update_notifier", "false")],
             // A link out of the layer would lead nowhere: files are copied from the store.
-            Manager::Pnpm => {
-                &[("npm_config_store_dir", "{cache}"), ("npm_config_package_import_method", "copy")]
-            }
+            Manager::Pnpm => &[
+                ("npm_config_store_dir", "{cache}"),
+                ("npm_config_package_import_method", "copy"),
+                ("npm_config_cache", "{cache}/npm"),
+            ],
             Manager::YarnClassic => &[("YARN_CACHE_FOLDER", "{cache}")],
             // Plug'n'Play would leave no `node_modules` to take.
             Manager::YarnBerry => &[
@@ -149,5 +185,36 @@ impl Manager {
             Manager::Bun => &[("BUN_INSTALL_CACHE_DIR", "{cache}")],
         };
         own.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_installed_already_is_not_installed_again() {
+        let rest = |command| Manager::Npm.without_installs(command);
+        assert_eq!(rest("npm ci && npm run build"), Some("npm run build".to_owned()));
+        assert_eq!(rest("yarn install"), None);
+        let elsewhere = "cd web && npm install && npm run build";
+        assert_eq!(rest(elsewhere), Some(elsewhere.to_owned()));
+    }
+
+    #[test]
+    fn a_manager_that_the_box_has_not_is_called_by_npm() {
+        let source = tempfile::tempdir().unwrap();
+        let way = |manager: Manager, text: &str| {
+            let tree = crate::config::json::parse("package.json", text).unwrap();
+            manager.by_npm(&Package { source: source.path(), tree: &tree })
+        };
+        let named = way(Manager::Pnpm, r#"{"packageManager": "pnpm@9.12.0+sha512.abc"}"#).unwrap();
+        assert_eq!(named, "npm exec --yes -- pnpm@9.12.0");
+        assert_eq!(
+            Manager::Pnpm.called("pnpm install --prod=false\npnpm run build\npnpmx", &named),
+            format!("{named} install --prod=false\n{named} run build\npnpmx")
+        );
+        assert_eq!(way(Manager::YarnClassic, "{}").as_deref(), Some("npm exec --yes -- yarn@1.22.22"));
+        assert_eq!(way(Manager::Bun, "{}"), None);
     }
 }
