@@ -15,7 +15,8 @@ use crate::text;
 use crate::toolchain::{self, Asks, Tool};
 
 const MANIFEST: &str = "Cargo.toml";
-const FOLDER: &str = ".trackbed/bin";
+/// Where Railpack puts programs: a start command that was written for it finds them.
+const FOLDER: &str = "bin";
 
 /// A program that Cargo would build.
 struct Program {
