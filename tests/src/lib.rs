@@ -19,7 +19,7 @@ mod writers;
 
 pub use data::{flip_byte, sqlite, typed_time};
 pub use edge::{LoneEdge, edge_stats};
-pub use fixture::{App, assistant, knowledge};
+pub use fixture::{App, assistant, assistant_rs, knowledge};
 pub use http::{Connection, Response, get, request};
 pub use leftovers::Leftovers;
 pub use load::{Failed, Load, Seen};
