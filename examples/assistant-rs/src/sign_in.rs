@@ -166,3 +166,7 @@ fn tenant_of(token: &CoreIdToken) -> String {
     let claims = claims.and_then(|claims| serde_json::from_slice::<serde_json::Value>(&claims).ok());
     claims.and_then(|claims| claims["tid"].as_str().map(str::to_owned)).unwrap_or_default()
 }
+
+#[cfg(test)]
+#[path = "sign_in_tests.rs"]
+mod tests;
