@@ -80,7 +80,7 @@ impl LocalBuilder {
             data_dir: config.data_dir.clone(),
             host: host.clone(),
             interpreters: Interpreters::default(),
-            programs: HostPrograms::new(host.clone()),
+            programs: HostPrograms::new(host.clone(), config.data_dir.clone()),
             uv: Mutex::default(),
         };
         let workshop = Workshop {

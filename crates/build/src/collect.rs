@@ -14,6 +14,7 @@ use trackbed_core::image::Image;
 use trackbed_core::ports::LetGo;
 use trackbed_stdx::{clock, files, random};
 
+use crate::fetch;
 use crate::layers::Layers;
 
 /// Age from which on a source may go. A younger one was received for somebody who has not said yet what it is for.
@@ -40,12 +41,13 @@ pub(crate) fn collect(data_dir: &Path, keep: &[Image], sources: &[Digest]) -> io
     let sources: HashSet<&Digest> = sources.iter().collect();
     for digest in named(&data_dir.join("sources"))? {
         let path = data_dir.join("sources").join(digest.as_str());
-        if sources.contains(&digest) || is_new(&path)? {
+        if sources.contains(&digest) || is_newer(&path, SOURCE_AGE)? {
             continue;
         }
         remove_at_once(&path, &data_dir.join("tmp"), "source-")?;
         gone.sources += 1;
     }
+    fetch::let_go(data_dir, keep)?;
     Ok(gone)
 }
 
@@ -60,12 +62,13 @@ pub(crate) fn renew(path: &Path) -> io::Result<()> {
     fs::File::open(path)?.set_modified(now)
 }
 
-fn is_new(path: &Path) -> io::Result<bool> {
+/// Returns whether a folder was made or renewed less than an age ago.
+pub(crate) fn is_newer(path: &Path, limit: Duration) -> io::Result<bool> {
     let modified = fs::metadata(path)?.modified()?;
     let modified = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
     let now = Duration::from_millis(u64::try_from(clock::now_ms()).unwrap_or(0));
     // A time that lies ahead was stamped by a wrong clock, and says nothing.
-    Ok(now.checked_sub(modified).is_none_or(|age| age < SOURCE_AGE))
+    Ok(now.checked_sub(modified).is_none_or(|age| age < limit))
 }
 
 /// Returns the digests that entries of a folder are named by, each once.
@@ -83,7 +86,7 @@ fn named(folder: &Path) -> io::Result<HashSet<Digest>> {
 }
 
 /// Renames a tree out of sight, where a sweep would find it, and removes it there.
-fn remove_at_once(path: &Path, aside: &Path, prefix: &str) -> io::Result<()> {
+pub(crate) fn remove_at_once(path: &Path, aside: &Path, prefix: &str) -> io::Result<()> {
     let tail: String = random::bytes::<8>().iter().map(|byte| format!("{byte:02x}")).collect();
     let target: PathBuf = aside.join(format!("{prefix}{tail}"));
     fs::create_dir_all(aside)?;

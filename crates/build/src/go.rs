@@ -3,15 +3,13 @@
 use std::fs;
 use std::path::Path;
 
-use trackbed_core::plan::PlannedSetting;
 use trackbed_core::ports::PortError;
-use trackbed_core::settings::Origin;
 
-use crate::config::draft::{Draft, Given};
-use crate::config::keys::{Key, Setting};
-use crate::provider::{Decided, Found, Look};
+use crate::config::draft::Draft;
+use crate::config::keys::Key;
+use crate::provider::{Decided, Found, Look, give_start, place_of, version_setting};
 use crate::range::Range;
-use crate::steps::{RECIPE_VERSION, Recipe};
+use crate::steps::{RECIPE_VERSION, Recipe, pairs};
 use crate::text;
 use crate::toolchain::{self, Asks, Tool};
 
@@ -30,46 +28,46 @@ pub(crate) fn find(look: Look<'_>, draft: &mut Draft) -> Result<Found, PortError
     };
     let asks = asked(&module);
     let go = toolchain::choose(look.programs, Tool::Go, asks.as_ref())?;
+    let own = draft.text(Key::BuildCommand);
     let package = package(look.source, draft)?;
-    let place = asks.as_ref().map_or("default", |asks| asks.place.as_str()).to_owned();
-    if draft.find(Key::StartCommand).is_none() {
-        draft.give(Given {
-            key: Key::StartCommand,
-            setting: Setting::Text(format!("exec ./{BINARY}")),
-            origin: Origin::Detection,
-            place: package.clone(),
-        });
-    }
-    let own = format!("go build -trimpath -ldflags='-w -s' -o {BINARY} {package}");
-    let settings = vec![PlannedSetting {
-        key: "go.version".to_owned(),
-        value: format!("{} ({})", go.version, go.path.display()),
-        origin: if asks.is_some() { Origin::Detection } else { Origin::Default },
-        place: place.clone(),
-    }];
-    let env = |pairs: &[(&str, &str)]| {
-        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
-    };
+    let program = own.as_deref().map_or_else(|| BINARY.to_owned(), |command| made_by(command, &module));
+    give_start(draft, format!("exec ./{program}"), package.clone());
+    let usual = || format!("go build -trimpath -ldflags='-w -s' -o {BINARY} {package}");
+    let settings = vec![version_setting("go", &go, asks.as_ref())];
     let recipe = Recipe {
         version: RECIPE_VERSION,
         programs: vec![go.clone()],
         at_run: false,
         install: None,
-        build: Some(draft.text(Key::BuildCommand).unwrap_or(own)),
+        build: Some(own.unwrap_or_else(usual)),
+        after: None,
         drop: Vec::new(),
         secrets: Vec::new(),
-        build_env: env(&[
+        build_env: pairs([
             ("GOCACHE", "{cache}/build"),
             ("GOMODCACHE", "{cache}/modules"),
             // What is on the box is used; another toolchain would be fetched without a checksum of ours.
             ("GOTOOLCHAIN", "local"),
             ("GOFLAGS", "-modcacherw -buildvcs=false"),
         ]),
-        env: env(&[("LANG", "C.UTF-8")]),
+        env: pairs([("LANG", "C.UTF-8")]),
         path: Vec::new(),
     };
+    let place = place_of(asks.as_ref());
     let summary = format!("go {} ({place}), {MODULE}, {package}", go.version);
     Decided::of("go", summary, &recipe, settings)
+}
+
+/// The program that a build command of one's own makes: what `-o` names, else the last part of the package or module
+/// (pkg.go.dev/cmd/go, "Compile packages and dependencies").
+fn made_by(command: &str, module: &str) -> String {
+    let command = command.rsplit("&&").find(|step| step.contains("go build")).unwrap_or(command);
+    let words: Vec<&str> = command.split_whitespace().collect();
+    let named = words.windows(2).find(|pair| pair[0] == "-o").map(|pair| pair[1]);
+    let package = words.last().filter(|word| word.starts_with("./") && word.len() > 2).copied();
+    let path = module.lines().find_map(|line| line.trim().strip_prefix("module ")).unwrap_or("app");
+    let last = |path: &str| path.trim_end_matches('/').rsplit('/').next().unwrap_or(path).to_owned();
+    named.map_or_else(|| last(package.unwrap_or(path)), |named| named.trim_start_matches("./").to_owned())
 }
 
 /// `go 1.22` means that version or a newer one (go.dev/ref/mod#go-mod-file-go).
@@ -121,4 +119,21 @@ fn is_program(folder: &Path) -> bool {
                 text.is_some_and(|text| text.lines().any(|line| line.trim() == "package main"))
             })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_command_tells_which_program_it_makes() {
+        for (command, program) in [
+            ("go build -o bin/web ./cmd/web", "bin/web"),
+            ("go mod download && CGO_ENABLED=0 go build -o ./main .", "main"),
+            ("go build ./cmd/api", "api"),
+            ("go build", "shop"),
+        ] {
+            assert_eq!(made_by(command, "module example.com/me/shop\n\ngo 1.22\n"), program, "{command}");
+        }
+    }
 }

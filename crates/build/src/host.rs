@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// Variables of the box that installs may see: certificates, proxies and package indexes. Nothing else passes.
-pub(crate) const PASSED: [&str; 34] = [
+pub(crate) const PASSED: [&str; 52] = [
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
     "REQUESTS_CA_BUNDLE",
@@ -39,11 +39,29 @@ pub(crate) const PASSED: [&str; 34] = [
     "NODE_EXTRA_CA_CERTS",
     "NPM_CONFIG_REGISTRY",
     "npm_config_registry",
+    "NPM_CONFIG_CAFILE",
+    "npm_config_cafile",
+    "YARN_NPM_REGISTRY_SERVER",
+    "BUN_CONFIG_REGISTRY",
+    "NPM_CONFIG_NODEDIR",
+    "npm_config_nodedir",
+    "DENO_CERT",
+    "DENO_TLS_CA_STORE",
+    "JSR_URL",
     "GOPROXY",
     "GOPRIVATE",
+    "GONOPROXY",
     "GONOSUMDB",
     "GOSUMDB",
+    "GOINSECURE",
     "CARGO_HTTP_CAINFO",
+    "CARGO_HTTP_PROXY",
+    "CARGO_NET_OFFLINE",
+    "CARGO_NET_GIT_FETCH_WITH_CLI",
+    "BUNDLE_SSL_CA_CERT",
+    "BUNDLE_MIRROR__ALL",
+    "HEX_MIRROR",
+    "HEX_CACERTS_PATH",
 ];
 
 /// pip's names and those of uv, which does not read pip's itself.

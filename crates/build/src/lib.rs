@@ -1,28 +1,36 @@
 //! Source → plan → image: receives a tree, decides how it is built and run without running any of it, and builds it.
 //!
 //! Read in this order: [`source`] (what arrives), `config` (what files and flags ask for), `planner` (what is decided),
-//! `provider` (what one is; `python`, `node`, `go`, `rust`, `shell` are), `steps` (what most of them build by), `builder`
+//! `provider` (what one is; `python`, `node`, `go` and others are), `steps` (what most of them build by), `builder`
 //! (the port), `layers` and `job` (disk and sandbox).
 
 mod builder;
 mod collect;
 mod config;
+mod deno;
+mod elixir;
+mod explain;
+mod fetch;
 mod go;
 mod host;
+mod java;
 mod job;
 mod layers;
 mod node;
+mod php;
 mod planner;
 mod preflight;
 mod provider;
 mod python;
 mod range;
+mod ruby;
 mod rust;
 mod shell;
 pub mod source;
 mod source_tree;
 mod steps;
 mod text;
+mod tool;
 mod toolchain;
 mod tools;
 

@@ -85,12 +85,10 @@ fn warn_of_docker(folder: &Path, draft: &mut Draft) {
 
 fn unsupported(folder: &Path) -> PortError {
     let signs = [
-        ("Gemfile", "Ruby"),
-        ("composer.json", "PHP"),
-        ("pom.xml", "Java"),
-        ("build.gradle", "Java"),
-        ("mix.exs", "Elixir"),
-        ("deno.json", "Deno"),
+        ("gleam.toml", "Gleam"),
+        ("CMakeLists.txt", "C or C++"),
+        ("global.json", ".NET"),
+        ("Package.swift", "Swift"),
         ("index.html", "a static site"),
         ("Dockerfile", "Docker"),
     ];
@@ -101,8 +99,9 @@ fn unsupported(folder: &Path) -> PortError {
         .collect();
     let found = if found.is_empty() { "none of the files it knows".to_owned() } else { found.join(", ") };
     PortError::new(format!(
-        "cannot build this source: Trackbed builds Python, Node, Go and Rust, and starts a `start.sh`; found {found}. \
-         Looked at the root for package.json, go.mod, Cargo.toml and start.sh; for requirements.txt, pyproject.toml, \
+        "cannot build this source: Trackbed builds Python, Node, Go, Rust, Ruby, PHP, Java, Elixir and Deno, and starts a \
+         `start.sh`; found {found}. Looked at the root for package.json, go.mod, Cargo.toml, Gemfile, composer.json, \
+         index.php, pom.xml, build.gradle, mix.exs, deno.json and start.sh; for requirements.txt, pyproject.toml, \
          Pipfile and setup.py there and up to two folders down; and for *.py at the root and in the folder that the \
          start command enters by `cd`"
     ))

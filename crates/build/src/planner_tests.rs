@@ -46,13 +46,27 @@ impl Programs for Box {
             Tool::Bun => &[],
             Tool::Go => &[("1.19.8", "/usr/lib/go/bin"), ("1.22.1", "/usr/local/go/bin")],
             Tool::Cargo => &[("1.63.0", "/usr/bin"), ("1.95.0", "/opt/rust/bin")],
+            Tool::Deno => &[("2.1.4", "/opt/deno/bin")],
+            Tool::Ruby => &[("3.1.2", "/usr/bin"), ("3.3.6", "/opt/ruby33/bin")],
+            Tool::Bundler => &[("2.3.15", "/usr/bin"), ("2.5.22", "/opt/ruby33/bin")],
+            Tool::Php => &[("8.2.29", "/usr/bin")],
+            Tool::Composer => &[("2.5.5", "/usr/bin")],
+            Tool::Java => &[("17.0.16", "/usr/lib/jvm/java-17/bin"), ("21.0.8", "/usr/lib/jvm/java-21/bin")],
+            Tool::Maven => &[("3.8.7", "/usr/share/maven/bin")],
+            Tool::Gradle => &[],
+            Tool::Elixir => &[("1.14.0", "/usr/bin")],
         };
         let found = versions.iter().map(|(version, folder)| Program {
             tool,
             version: Version::parse(version).unwrap(),
             path: PathBuf::from(folder).join(tool.program()),
+            preview: false,
         });
         found.collect()
+    }
+
+    fn fetch(&self, _: Tool, _: Option<&str>) -> Result<(), String> {
+        Err("the box is offline".to_owned())
     }
 }
 

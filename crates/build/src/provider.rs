@@ -4,11 +4,13 @@ use std::path::Path;
 
 use trackbed_core::plan::PlannedSetting;
 use trackbed_core::ports::PortError;
+use trackbed_core::settings::Origin;
 
-use crate::config::draft::Draft;
+use crate::config::draft::{Draft, Given};
+use crate::config::keys::{Key, Setting};
 use crate::python::interpreters::Interpreter;
 use crate::python::wanted::Wanted;
-use crate::toolchain::Programs;
+use crate::toolchain::{Asks, Program, Programs};
 
 /// What providers may look at.
 #[derive(Clone, Copy)]
@@ -65,14 +67,46 @@ impl Decided {
     }
 }
 
+/// Says how the source is started, unless somebody said it already. `place` is what it was told by.
+pub(crate) fn give_start(draft: &mut Draft, command: impl Into<String>, place: impl Into<String>) {
+    if draft.find(Key::StartCommand).is_none() {
+        draft.give(Given {
+            key: Key::StartCommand,
+            setting: Setting::Text(command.into()),
+            origin: Origin::Detection,
+            place: place.into(),
+        });
+    }
+}
+
+/// The version that was chosen, as a setting.
+pub(crate) fn version_setting(key: &str, program: &Program, asks: Option<&Asks>) -> PlannedSetting {
+    PlannedSetting {
+        key: format!("{key}.version"),
+        value: format!("{} ({})", program.version, program.path.display()),
+        origin: if asks.is_some() { Origin::Detection } else { Origin::Default },
+        place: place_of(asks).to_owned(),
+    }
+}
+
+/// Where the version is asked for.
+pub(crate) fn place_of(asks: Option<&Asks>) -> &str {
+    asks.map_or("default", |asks| asks.place.as_str())
+}
+
 type Finder = fn(Look<'_>, &mut Draft) -> Result<Found, PortError>;
 
 /// Every provider in the order in which they are asked: Railpack's (core/providers/provider.go), so that a source with
 /// signs of several languages becomes here what it is there. The first that knows the source has it.
-pub(crate) const PROVIDERS: [(&str, Finder); 5] = [
+pub(crate) const PROVIDERS: [(&str, Finder); 10] = [
+    ("php", crate::php::find),
     ("go", crate::go::find),
+    ("java", crate::java::find),
     ("rust", crate::rust::find),
+    ("ruby", crate::ruby::find),
+    ("elixir", crate::elixir::find),
     ("python", crate::python::plan::find),
+    ("deno", crate::deno::find),
     ("node", crate::node::find),
     ("shell", crate::shell::find),
 ];

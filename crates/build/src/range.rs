@@ -22,6 +22,24 @@ impl Range {
         alternatives.collect::<Option<Vec<_>>>().map(Range)
     }
 
+    /// Reads what Ruby, Composer and Mix say, where the last number given may grow: `~> 3.2` and `~3.2` are 3.2 and newer
+    /// below 4, `~> 3.2.1` is 3.2.1 and newer below 3.3 (getcomposer.org/doc/articles/versions.md). One `|` is enough.
+    pub(crate) fn parse_pessimistic(text: &str) -> Option<Range> {
+        let plain = text.replace("||", "|").replace(" or ", "|").replace(" and ", " ").replace("~>", "~");
+        let alternatives = plain.split('|').map(|alternative| {
+            let joined = alternative.trim().replace("~ ", "~");
+            let parts = joined.split([' ', ',']).filter(|part| !part.is_empty());
+            let told: Vec<String> = parts
+                .map(|part| match part.strip_prefix('~') {
+                    Some(version) if version.matches('.').count() < 2 => format!("^{version}"),
+                    _ => part.to_owned(),
+                })
+                .collect();
+            told.join(" ")
+        });
+        Range::parse(&alternatives.collect::<Vec<_>>().join("||"))
+    }
+
     /// Returns whether a version is one of those asked for.
     pub(crate) fn admits(&self, version: Version) -> bool {
         self.0.iter().any(|all| {
@@ -126,6 +144,18 @@ mod tests {
             assert!(!admits(range, bad), "{range} refuses {bad}");
         }
         assert!(admits("*", "3.0.0"));
+        for (range, good, bad) in [
+            ("~> 3.2", "3.3.6", "4.0.0"),
+            ("~> 3.2.1", "3.2.9", "3.3.0"),
+            ("^8.1|^8.2", "8.2.29", "9.0.0"),
+            ("~8.1", "8.2.0", "8.0.9"),
+            (">= 3.0, < 3.3", "3.2.0", "3.3.0"),
+            ("~> 1.14 or ~> 2.0", "2.1.0", "1.13.0"),
+        ] {
+            let admits =
+                |version| Range::parse_pessimistic(range).unwrap().admits(Version::parse(version).unwrap());
+            assert!(admits(good) && !admits(bad), "{range}");
+        }
         assert_eq!(Range::parse("latest"), None);
         assert_eq!(Range::parse("lts/*"), None);
     }

@@ -1,22 +1,24 @@
 //! The Rust provider: one program out of a package or workspace, built with the toolchain that the source asks for.
 
-use trackbed_core::plan::PlannedSetting;
 use trackbed_core::ports::PortError;
-use trackbed_core::settings::Origin;
 
-use crate::config::draft::{Draft, Given};
-use crate::config::keys::{Key, Setting};
+use crate::config::draft::Draft;
+use crate::config::keys::Key;
 use crate::config::toml;
 use crate::config::tree::Node;
-use crate::provider::{Decided, Found, Look};
+use crate::provider::{Decided, Found, Look, give_start, place_of, version_setting};
 use crate::range::Range;
-use crate::steps::{RECIPE_VERSION, Recipe};
+use crate::steps::{RECIPE_VERSION, Recipe, pairs};
 use crate::text;
 use crate::toolchain::{self, Asks, Tool};
 
 const MANIFEST: &str = "Cargo.toml";
 /// Where Railpack puts programs: a start command that was written for it finds them.
 const FOLDER: &str = "bin";
+
+/// Puts what was built where Cargo puts it when nobody says otherwise.
+const TARGET: &str = "mkdir -p target/release\nfind \"$CARGO_TARGET_DIR/release\" -maxdepth 1 -type f -perm -u+x \
+                      -exec cp {} target/release/ ';'";
 
 /// A program that Cargo would build.
 struct Program {
@@ -32,68 +34,54 @@ pub(crate) fn find(look: Look<'_>, draft: &mut Draft) -> Result<Found, PortError
     let tree = toml::parse(MANIFEST, &text)?;
     let asks = asked(look, &tree)?;
     let cargo = toolchain::choose(look.programs, Tool::Cargo, asks.as_ref())?;
-    let own = match draft.text(Key::BuildCommand) {
-        Some(command) => command,
-        None => {
+    let start = draft.text(Key::StartCommand);
+    let own = draft.text(Key::BuildCommand);
+    let (build, after) = match (own, start) {
+        // Whoever starts what Cargo makes by its usual path finds it there.
+        (own, Some(start)) if start.contains("target/") => {
+            (own.unwrap_or_else(|| format!("cargo build --release{}", locked(look))), TARGET.to_owned())
+        }
+        (Some(own), Some(_)) => (own, String::new()),
+        (own, _) => {
             let program = program(look, &tree, draft)?;
-            give_start(draft, &program);
+            give_start(draft, format!("exec ./{FOLDER}/{}", program.name), program.place.clone());
             let package = program.package.map(|name| format!(" --package {name}")).unwrap_or_default();
-            let locked = if look.source.join("Cargo.lock").is_file() { " --locked" } else { "" };
             let name = &program.name;
             // The target folder is a cache; only the program belongs to the app.
-            format!(
-                "cargo build --release{locked}{package} --bin {name}\nmkdir -p {FOLDER}\n\
-                 cp \"$CARGO_TARGET_DIR/release/{name}\" {FOLDER}/{name}"
-            )
+            let after = format!("mkdir -p {FOLDER}\ncp \"$CARGO_TARGET_DIR/release/{name}\" {FOLDER}/{name}");
+            let build = || format!("cargo build --release{}{package} --bin {name}", locked(look));
+            (own.unwrap_or_else(build), after)
         }
     };
     if !look.source.join("Cargo.lock").is_file() {
         let message = "there is no Cargo.lock: every build takes the newest versions that fit; commit one";
         draft.warn(MANIFEST, None, message);
     }
-    if draft.find(Key::StartCommand).is_none() {
-        return Err(PortError::new("a build command is set, but nothing says how the program is started")
-            .hint("say it: deploy.startCommand, or trackbed up --start './program'"));
-    }
-    let place = asks.as_ref().map_or("default", |asks| asks.place.as_str()).to_owned();
-    let settings = vec![PlannedSetting {
-        key: "rust.version".to_owned(),
-        value: format!("{} ({})", cargo.version, cargo.path.display()),
-        origin: if asks.is_some() { Origin::Detection } else { Origin::Default },
-        place: place.clone(),
-    }];
-    let env = |pairs: &[(&str, &str)]| {
-        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
-    };
+    let settings = vec![version_setting("rust", &cargo, asks.as_ref())];
+    let place = place_of(asks.as_ref());
     let summary = format!("rust {} ({place}), {MANIFEST}", cargo.version);
     let recipe = Recipe {
         version: RECIPE_VERSION,
         programs: vec![cargo],
         at_run: false,
         install: None,
-        build: Some(own),
+        build: Some(build),
+        after: (!after.is_empty()).then_some(after),
         drop: Vec::new(),
         secrets: Vec::new(),
-        build_env: env(&[
+        build_env: pairs([
             ("CARGO_HOME", "{cache}/home"),
             ("CARGO_TARGET_DIR", "{cache}/target"),
             ("CARGO_TERM_PROGRESS_WHEN", "never"),
         ]),
-        env: env(&[("LANG", "C.UTF-8")]),
+        env: pairs([("LANG", "C.UTF-8")]),
         path: Vec::new(),
     };
     Decided::of("rust", summary, &recipe, settings)
 }
 
-fn give_start(draft: &mut Draft, program: &Program) {
-    if draft.find(Key::StartCommand).is_none() {
-        draft.give(Given {
-            key: Key::StartCommand,
-            setting: Setting::Text(format!("exec ./{FOLDER}/{}", program.name)),
-            origin: Origin::Detection,
-            place: program.place.clone(),
-        });
-    }
+fn locked(look: Look<'_>) -> &'static str {
+    if look.source.join("Cargo.lock").is_file() { " --locked" } else { "" }
 }
 
 /// `rust-toolchain.toml` names a channel; `rust-version` is the oldest that will do

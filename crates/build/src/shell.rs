@@ -1,12 +1,11 @@
 //! The shell provider: a source that says itself how it starts, by `start.sh` or a start command, and needs no build.
 
 use trackbed_core::ports::PortError;
-use trackbed_core::settings::Origin;
 
-use crate::config::draft::{Draft, Given};
-use crate::config::keys::{Key, Setting};
-use crate::provider::{Decided, Found, Look};
-use crate::steps::{RECIPE_VERSION, Recipe};
+use crate::config::draft::Draft;
+use crate::config::keys::Key;
+use crate::provider::{Decided, Found, Look, give_start};
+use crate::steps::{RECIPE_VERSION, Recipe, pairs};
 
 const SCRIPT: &str = "start.sh";
 
@@ -16,24 +15,18 @@ pub(crate) fn find(look: Look<'_>, draft: &mut Draft) -> Result<Found, PortError
     if !has_script {
         return Ok(Found::No);
     }
-    if draft.find(Key::StartCommand).is_none() {
-        draft.give(Given {
-            key: Key::StartCommand,
-            setting: Setting::Text(format!("exec sh ./{SCRIPT}")),
-            origin: Origin::Detection,
-            place: SCRIPT.to_owned(),
-        });
-    }
+    give_start(draft, format!("exec sh ./{SCRIPT}"), SCRIPT);
     let recipe = Recipe {
         version: RECIPE_VERSION,
         programs: Vec::new(),
         at_run: false,
         install: None,
         build: draft.text(Key::BuildCommand),
+        after: None,
         drop: Vec::new(),
         secrets: Vec::new(),
         build_env: Vec::new(),
-        env: vec![("LANG".to_owned(), "C.UTF-8".to_owned())],
+        env: pairs([("LANG", "C.UTF-8")]),
         path: Vec::new(),
     };
     Decided::of("shell", format!("shell, {SCRIPT}"), &recipe, Vec::new())

@@ -11,16 +11,16 @@ use trackbed_core::{Digest, Secret};
 use trackbed_stdx::files;
 
 use crate::builder::{Made, Workshop, blocking};
+use crate::explain;
+use crate::fetch;
 use crate::job::{self, Failure, Job};
 use crate::layers::{self, disk};
 use crate::toolchain::Program;
 
 /// Raised when the way of running steps changes.
-const FORMAT: &str = "steps 1";
+const FORMAT: &str = "steps 2";
 /// Where the caches of a service are while it is built.
 const CACHE_INSIDE: &str = "/opt/trackbed/cache";
-/// Lines of a command's output that an error quotes.
-const QUOTED: usize = 12;
 
 /// What a provider asks for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,6 +35,8 @@ pub(crate) struct Recipe {
     pub(crate) install: Option<Install>,
     /// Makes the source into what is started.
     pub(crate) build: Option<String>,
+    /// Commands of Trackbed's own that follow the build.
+    pub(crate) after: Option<String>,
     /// What the build leaves behind that is not part of the app, relative to it.
     pub(crate) drop: Vec<String>,
     /// Variables of the service that the install may see.
@@ -59,7 +61,12 @@ pub(crate) struct Install {
 }
 
 /// The recipe's version.
-pub(crate) const RECIPE_VERSION: u32 = 1;
+pub(crate) const RECIPE_VERSION: u32 = 2;
+
+/// Makes an environment of what is written down in a provider.
+pub(crate) fn pairs<const N: usize>(pairs: [(&str, &str); N]) -> Vec<(String, String)> {
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+}
 
 /// Builds.
 pub(crate) async fn build(
@@ -80,6 +87,7 @@ pub(crate) async fn build(
             return Err(PortError::new(format!("{title} {} is gone: {path}", program.version))
                 .hint("deploy again, so that another one is looked for"));
         }
+        fetch::renew(&workshop.data_dir, &program.path);
         log.line(LogStream::System, &format!("{title} {} from {path}", program.version));
     }
     let steps = Steps { workshop, request, recipe: &recipe, log };
@@ -87,12 +95,12 @@ pub(crate) async fn build(
         Some(install) => Some(steps.install(install).await?),
         None => None,
     };
-    let layers = match &recipe.build {
-        Some(command) => {
-            let built = steps.run(command, dependencies.as_ref()).await?;
+    let layers = match recipe.build.is_some() || recipe.after.is_some() {
+        true => {
+            let built = steps.run(dependencies.as_ref()).await?;
             std::iter::once(built).chain(dependencies).collect()
         }
-        None => {
+        false => {
             log.line(LogStream::System, &format!("source: {}", request.source.digest.short()));
             std::iter::once(layers::source_layer(&workshop.data_dir, request)).chain(dependencies).collect()
         }
@@ -101,8 +109,8 @@ pub(crate) async fn build(
     let folders = recipe.path.iter().map(|folder| format!("/app/{folder}"));
     let tools = recipe.programs.iter().filter(|_| recipe.at_run);
     env.insert(0, ("PATH".to_owned(), search_path(folders, tools)));
-    let roots = recipe.programs.iter().filter(|_| recipe.at_run).filter_map(Program::root);
-    let mut host_paths: Vec<String> = roots.map(|root| root.display().to_string()).collect();
+    let shown = recipe.programs.iter().filter(|_| recipe.at_run).flat_map(Program::shown);
+    let mut host_paths: Vec<String> = shown.map(|path| path.display().to_string()).collect();
     host_paths.sort();
     host_paths.dedup();
     Ok(Made { provider: provider.to_owned(), layers, host_paths, env })
@@ -110,9 +118,8 @@ pub(crate) async fn build(
 
 /// The usual places, after the app's own and those of the programs.
 fn search_path<'a>(own: impl Iterator<Item = String>, programs: impl Iterator<Item = &'a Program>) -> String {
-    let tools = programs.filter(|program| program.root().is_some());
     let mut folders: Vec<String> =
-        own.chain(tools.map(|program| program.folder().display().to_string())).collect();
+        own.chain(programs.map(|program| program.folder().display().to_string())).collect();
     folders.extend(["/usr/local/bin", "/usr/bin", "/bin"].map(str::to_owned));
     let mut seen = std::collections::HashSet::new();
     folders.retain(|folder| seen.insert(folder.clone()));
@@ -149,7 +156,7 @@ impl Steps<'_> {
         let staging = self.workshop.layers.stage()?;
         let folder = staging.path().to_owned();
         blocking(move || lay_out(&folder, &texts)).await?;
-        self.command(staging.path(), "dependencies", &install.command, false).await?;
+        self.command(staging.path(), "dependencies", &install.command, "", false).await?;
         let (layers, makes) = (self.workshop.layers.clone(), install.makes.clone());
         let (layer, record) = blocking(move || {
             let layer = staging.path().join(".layer");
@@ -173,11 +180,13 @@ impl Steps<'_> {
     }
 
     /// Returns the layer of the built source.
-    async fn run(&self, command: &str, dependencies: Option<&Layer>) -> Result<Layer, PortError> {
+    async fn run(&self, dependencies: Option<&Layer>) -> Result<Layer, PortError> {
+        let command = self.recipe.build.as_deref().unwrap_or_default();
+        let after = self.recipe.after.as_deref().unwrap_or_default();
         let source = self.request.source.digest.as_str().as_bytes().to_vec();
         let below = dependencies.map(|layer| layer.digest.as_str().as_bytes().to_vec()).unwrap_or_default();
         let mut parts = self.key_parts("build", command);
-        parts.extend([("source", source), ("dependencies", below)]);
+        parts.extend([("after", after.as_bytes().to_vec()), ("source", source), ("dependencies", below)]);
         parts.extend(self.recipe.drop.iter().map(|path| ("drop", path.clone().into_bytes())));
         let digest = key(&parts);
         let _turn = self.workshop.turn(&digest).await;
@@ -185,7 +194,9 @@ impl Steps<'_> {
             self.say(&format!("build command: reused layer {}", digest.short()));
             return Ok(layer);
         }
-        self.say(&format!("build command: {command}"));
+        if !command.is_empty() {
+            self.say(&format!("build command: {command}"));
+        }
         let staging = self.workshop.layers.stage()?;
         let (folder, source) = (staging.path().to_owned(), self.request.source.path.clone());
         let below = dependencies.map(|layer| self.workshop.data_dir.join(&layer.path));
@@ -195,7 +206,7 @@ impl Steps<'_> {
             copied.map_err(|error| disk("cannot copy source and dependencies", &error))
         })
         .await?;
-        self.command(staging.path(), "build", command, true).await?;
+        self.command(staging.path(), "build", command, after, true).await?;
         let (layers, drop) = (self.workshop.layers.clone(), self.recipe.drop.clone());
         let made = self.recipe.install.as_ref().map(|install| install.makes.clone());
         let below = dependencies.map(|layer| self.workshop.data_dir.join(&layer.path));
@@ -258,11 +269,12 @@ impl Steps<'_> {
         app: &Path,
         what: &str,
         command: &str,
+        after: &str,
         with_variables: bool,
     ) -> Result<(), PortError> {
         let job = Job {
             title: format!("{what} {}", self.request.source.digest.short()),
-            command: format!("set -e\numask 022\n{command}\n"),
+            command: format!("set -e\numask 022\n{command}\n{after}\n"),
             app,
             binds: self.binds()?,
             env: self.environment(with_variables),
@@ -270,11 +282,7 @@ impl Steps<'_> {
         let ran = job::run(self.workshop.jobs.as_ref(), self.request, job, self.log).await;
         ran.map_err(|failure| match failure {
             Failure::Port(error) => error,
-            Failure::Command { how, tail } => {
-                let last: Vec<&str> = tail.iter().rev().take(QUOTED).rev().map(String::as_str).collect();
-                PortError::new(format!("`{command}` {how}:\n{}", last.join("\n")))
-                    .hint("the whole output is in `trackbed logs --build`")
-            }
+            Failure::Command { how, tail } => explain::command(command, &how, &tail),
         })
     }
 
@@ -285,8 +293,8 @@ impl Steps<'_> {
             inside: CACHE_INSIDE.to_owned(),
             writable: true,
         }];
-        let roots = self.recipe.programs.iter().filter_map(Program::root);
-        binds.extend(roots.filter_map(|root| job::show(&root.display().to_string())));
+        let shown = self.recipe.programs.iter().flat_map(Program::shown);
+        binds.extend(shown.filter_map(|path| job::show(&path.display().to_string())));
         let passed = self.workshop.host.passed();
         let files = passed.iter().filter(|(_, value)| value.starts_with('/'));
         binds.extend(files.filter_map(|(_, value)| job::show(value)));

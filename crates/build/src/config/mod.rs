@@ -4,6 +4,7 @@
 
 pub(crate) mod draft;
 pub(crate) mod json;
+pub(crate) mod jsonc;
 pub(crate) mod keys;
 mod nixpacks;
 mod platforms;

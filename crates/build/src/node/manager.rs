@@ -116,19 +116,23 @@ impl Manager {
         format!("{} run {script}", self.tool().program())
     }
 
-    /// Returns whether a build command does nothing but what was done already.
-    pub(super) fn only_installs(self, command: &str) -> bool {
+    /// Returns a build command without what was done already: installs that it begins with.
+    pub(super) fn without_installs(self, command: &str) -> Option<String> {
         let done = [
             "npm install",
             "npm ci",
             "npm i",
             "pnpm install",
+            "pnpm install --frozen-lockfile",
             "pnpm i",
             "yarn",
             "yarn install",
+            "yarn install --frozen-lockfile",
             "bun install",
         ];
-        command.split("&&").map(str::trim).all(|step| done.contains(&step))
+        let steps: Vec<&str> =
+            command.split("&&").map(str::trim).skip_while(|step| done.contains(step)).collect();
+        (!steps.is_empty()).then(|| steps.join(" && "))
     }
 
     /// Returns the environment of its commands.
@@ -149,5 +153,19 @@ impl Manager {
             Manager::Bun => &[("BUN_INSTALL_CACHE_DIR", "{cache}")],
         };
         own.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_installed_already_is_not_installed_again() {
+        let rest = |command| Manager::Npm.without_installs(command);
+        assert_eq!(rest("npm ci && npm run build"), Some("npm run build".to_owned()));
+        assert_eq!(rest("yarn install"), None);
+        let elsewhere = "cd web && npm install && npm run build";
+        assert_eq!(rest(elsewhere), Some(elsewhere.to_owned()));
     }
 }

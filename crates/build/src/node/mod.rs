@@ -6,17 +6,15 @@ mod start;
 
 use std::path::Path;
 
-use trackbed_core::plan::PlannedSetting;
 use trackbed_core::ports::PortError;
-use trackbed_core::settings::Origin;
 
-use crate::config::draft::{Draft, Given};
+use crate::config::draft::Draft;
 use crate::config::json;
-use crate::config::keys::{Key, Setting};
+use crate::config::keys::Key;
 use crate::config::tree::Node;
-use crate::provider::{Decided, Found, Look};
+use crate::provider::{Decided, Found, Look, give_start, place_of, version_setting};
 use crate::range::Range;
-use crate::steps::{Install, RECIPE_VERSION, Recipe};
+use crate::steps::{Install, RECIPE_VERSION, Recipe, pairs};
 use crate::text;
 use crate::toolchain::{self, Asks, Tool};
 use manager::Manager;
@@ -44,6 +42,23 @@ impl Package<'_> {
 
     fn has_file(&self, path: &str) -> bool {
         self.source.join(path).is_file()
+    }
+
+    /// Returns whether an install reads more of the source than lists and lock: packages that lie in it, or scripts of
+    /// its own, such as one that generates code.
+    fn needs_source(&self) -> bool {
+        let lists = ["dependencies", "devDependencies", "optionalDependencies"];
+        let local =
+            lists.iter().filter_map(|list| self.tree.get(list)).flat_map(Node::members).any(|member| {
+                let said = member.node.text().unwrap_or_default();
+                ["file:", "link:", "portal:", "workspace:", "./", "../"]
+                    .iter()
+                    .any(|start| said.starts_with(start))
+            });
+        let scripts = ["preinstall", "install", "postinstall", "prepare"];
+        let generates = scripts.iter().any(|name| self.script(name).is_some()) || self.has("@prisma/client");
+        let workspaces = self.tree.get("workspaces").is_some() || self.has_file("pnpm-workspace.yaml");
+        local || generates || workspaces
     }
 
     fn is_empty(&self) -> bool {
@@ -75,22 +90,21 @@ pub(crate) fn find(look: Look<'_>, draft: &mut Draft) -> Result<Found, PortError
     }
     find_start(&package, manager, runtime, draft)?;
     let build = match draft.text(Key::BuildCommand) {
-        Some(command) => Some(command).filter(|command| !manager.only_installs(command)),
+        Some(command) => manager.without_installs(&command),
         None => package.script("build").map(|_| manager.run("build")),
     };
-    let install = (!package.is_empty()).then(|| Install {
-        reads: manager.reads(look.source),
-        command: manager.install(look.source, build.is_some()),
-        makes: "node_modules".to_owned(),
-    });
-    let place = asks.as_ref().map_or("default", |asks| asks.place.as_str()).to_owned();
-    let settings = vec![PlannedSetting {
-        key: format!("{}.version", runtime.program()),
-        value: format!("{} ({})", node.version, node.path.display()),
-        origin: if asks.is_some() { Origin::Detection } else { Origin::Default },
-        place: place.clone(),
-    }];
-    if install.is_some() && manager.lock(look.source).is_none() {
+    let command = manager.install(look.source, build.is_some());
+    let (install, build) = match (package.is_empty(), package.needs_source()) {
+        (true, _) => (None, build),
+        // Packages of the source, and scripts that read it, are there only with the source.
+        (false, true) => (None, Some(build.map_or(command.clone(), |build| format!("{command}\n{build}")))),
+        (false, false) => {
+            let reads = manager.reads(look.source);
+            (Some(Install { reads, command, makes: "node_modules".to_owned() }), build)
+        }
+    };
+    let settings = vec![version_setting(runtime.program(), &node, asks.as_ref())];
+    if !package.is_empty() && manager.lock(look.source).is_none() {
         let message = format!(
             "there is no lock file: every build takes the newest versions that {PACKAGE} allows; commit one (`{}`)",
             manager.run_install()
@@ -98,9 +112,9 @@ pub(crate) fn find(look: Look<'_>, draft: &mut Draft) -> Result<Found, PortError
         draft.warn(PACKAGE, None, message);
     }
     let title = runtime.program();
-    let from = match &install {
-        Some(_) => format!("{}, {}", manager.lock(look.source).unwrap_or(PACKAGE), manager.tool().program()),
-        None => "no dependencies".to_owned(),
+    let from = match package.is_empty() {
+        true => "no dependencies".to_owned(),
+        false => format!("{}, {}", manager.lock(look.source).unwrap_or(PACKAGE), manager.tool().program()),
     };
     let recipe = Recipe {
         version: RECIPE_VERSION,
@@ -108,15 +122,14 @@ pub(crate) fn find(look: Look<'_>, draft: &mut Draft) -> Result<Found, PortError
         at_run: true,
         install,
         build,
+        after: None,
         drop: vec!["node_modules/.cache".to_owned()],
         secrets: secrets(look.source)?,
         build_env: manager.environment(),
-        env: vec![
-            ("NODE_ENV".to_owned(), "production".to_owned()),
-            ("LANG".to_owned(), "C.UTF-8".to_owned()),
-        ],
+        env: pairs([("NODE_ENV", "production"), ("LANG", "C.UTF-8")]),
         path: vec!["node_modules/.bin".to_owned()],
     };
+    let place = place_of(asks.as_ref());
     Decided::of("node", format!("{title} {} ({place}), {from}", node.version), &recipe, settings)
 }
 
@@ -133,12 +146,7 @@ fn find_start(
     if let Some(warning) = found.warning {
         draft.warn(PACKAGE, None, warning);
     }
-    draft.give(Given {
-        key: Key::StartCommand,
-        setting: Setting::Text(found.command),
-        origin: Origin::Detection,
-        place: found.place,
-    });
+    give_start(draft, found.command, found.place);
     Ok(())
 }
 

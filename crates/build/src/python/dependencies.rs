@@ -12,7 +12,7 @@ use crate::config::toml;
 use crate::config::tree::{Node, Value};
 use crate::python::requirements::{self, Requirement, Requirements};
 use crate::python::version::Version;
-use crate::python::{poetry, wanted};
+use crate::python::{pdm, poetry, wanted};
 use crate::text;
 
 /// What is installed, and how.
@@ -25,6 +25,8 @@ pub(crate) enum Install {
     UvLock,
     /// The main group of `poetry.lock`, exactly.
     PoetryLock,
+    /// The default group of `pdm.lock`, exactly.
+    PdmLock,
     /// The default section of `Pipfile.lock`, exactly.
     PipfileLock,
     /// The dependencies in `pyproject.toml`, resolved now.
@@ -42,6 +44,7 @@ impl Install {
             Install::Requirements => "requirements.txt",
             Install::UvLock => "uv.lock",
             Install::PoetryLock => "poetry.lock",
+            Install::PdmLock => "pdm.lock",
             Install::PipfileLock => "Pipfile.lock",
             Install::Pyproject => "pyproject.toml",
             Install::Project => "pyproject.toml or setup.py",
@@ -110,7 +113,7 @@ pub(crate) fn find(source: &Path, folder: &str) -> Result<Option<Dependencies>, 
         Ok(text::find(&here, name)?.map(|text| (path, text)))
     };
     let requirements = requirements::read(source, &join(folder, "requirements.txt"))?;
-    let locked = here.join("uv.lock").is_file() || here.join("poetry.lock").is_file();
+    let locked = ["uv.lock", "poetry.lock", "pdm.lock"].iter().any(|lock| here.join(lock).is_file());
     if let Some(all) = requirements.filter(|all| !all.list.is_empty() || !locked) {
         if locked {
             let message = "used for the dependencies; the lock file beside it is not, as on Railway";
@@ -151,6 +154,12 @@ pub(crate) fn find(source: &Path, folder: &str) -> Result<Option<Dependencies>, 
         found.install = Install::PoetryLock;
         found.project = false;
         let lines = poetry::lines_of_poetry(&lock, &tree)?;
+        found.list.extend(exact(&lines, &path));
+        found.files = vec![(join(folder, LOCKED), lines.join("\n") + "\n")];
+    } else if let Some((path, lock)) = keep("pdm.lock")? {
+        found.install = Install::PdmLock;
+        found.project = false;
+        let lines = pdm::lines(&lock)?;
         found.list.extend(exact(&lines, &path));
         found.files = vec![(join(folder, LOCKED), lines.join("\n") + "\n")];
     } else if !asked.is_empty() {

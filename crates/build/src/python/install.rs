@@ -120,7 +120,9 @@ fn command(deps: &Dependencies, recipe: &Recipe) -> String {
             let project = if deps.project { "" } else { " --no-install-project" };
             format!("uv sync --locked --no-dev --compile-bytecode{project} --python /app/.venv/bin/python")
         }
-        Install::PoetryLock | Install::PipfileLock => format!("{pip} --no-deps -r {LOCKED}{extra}"),
+        Install::PoetryLock | Install::PdmLock | Install::PipfileLock => {
+            format!("{pip} --no-deps -r {LOCKED}{extra}")
+        }
         Install::Pyproject if deps.project => format!("{pip} -e .{extra}"),
         Install::Pyproject => format!("{pip} -r pyproject.toml{extra}"),
         Install::Project => format!("{pip} -e .{extra}"),

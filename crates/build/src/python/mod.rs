@@ -7,6 +7,7 @@ pub(crate) mod dependencies;
 pub(crate) mod explain;
 pub(crate) mod install;
 pub(crate) mod interpreters;
+pub(crate) mod pdm;
 pub(crate) mod plan;
 pub(crate) mod poetry;
 pub(crate) mod preflight;

@@ -8,9 +8,9 @@ use trackbed_core::plan::PlannedSetting;
 use trackbed_core::ports::PortError;
 use trackbed_core::settings::Origin;
 
-use crate::config::draft::{Draft, Given};
+use crate::config::draft::Draft;
 use crate::config::keys::{Key, Setting};
-use crate::provider::{Decided, Found, Look};
+use crate::provider::{Decided, Found, Look, give_start};
 use crate::python::dependencies::{self, Dependencies, Install, join};
 use crate::python::interpreters::{self, Interpreter};
 use crate::python::wanted::{self, Wanted};
@@ -172,12 +172,7 @@ fn find_start(source: &Path, draft: &mut Draft, deps: &Dependencies) -> Result<(
         let (file, line) = found.place.split_once(':').unwrap_or((&found.place, ""));
         draft.warn(file, line.parse().ok(), warning);
     }
-    draft.give(Given {
-        key: Key::StartCommand,
-        setting: Setting::Text(found.command),
-        origin: Origin::Detection,
-        place: found.place,
-    });
+    give_start(draft, found.command, found.place);
     Ok(())
 }
 

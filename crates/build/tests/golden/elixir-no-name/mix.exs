@@ -1,0 +1,3 @@
+defmodule X do
+  def project, do: Shared.project()
+end
