@@ -97,6 +97,11 @@ pub fn assistant() -> App {
     example("assistant")
 }
 
+/// Makes a source as a copy of the assistant's edition in Rust.
+pub fn assistant_rs() -> App {
+    example("assistant-rs")
+}
+
 /// Makes a source as a copy of the example with ChromaDB, its tests left out.
 pub fn knowledge() -> App {
     example("knowledge")
@@ -118,7 +123,7 @@ fn copy_tree(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).expect("the fixture is there") {
         let entry = entry.expect("a readable fixture");
         let name = entry.file_name();
-        if matches!(name.to_str(), Some("__pycache__" | "tests" | ".pytest_cache" | ".venv")) {
+        if matches!(name.to_str(), Some("__pycache__" | "tests" | ".pytest_cache" | ".venv" | "target")) {
             continue;
         }
         let target = to.join(&name);

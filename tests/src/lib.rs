@@ -20,7 +20,7 @@ mod writers;
 
 pub use data::{flip_byte, sqlite, typed_time};
 pub use edge::{LoneEdge, edge_stats};
-pub use fixture::{App, assistant, knowledge};
+pub use fixture::{App, assistant, assistant_rs, knowledge};
 pub use git::Repository;
 pub use http::{Connection, Response, get, request};
 pub use leftovers::Leftovers;

@@ -17,6 +17,7 @@ use std::process::ExitCode;
 const HELP: &str = "\
 cargo xtask demo [--keep]   deploy examples/assistant to a fresh box and talk to it
 cargo xtask test            install what the tests need and run everything
+cargo xtask test editions   deploy examples/assistant-rs, which compiles for minutes, and hold it to its contract
 cargo xtask bench [NAME]    measure against peers; NAME is `deploy` or `idle` (default: both), or
   edge [--rounds N] [--seconds N]    plain proxying beside nginx and haproxy
   sse [--rounds N] [--streams N] [--seconds N] [--memory-streams N] [--memory-rounds N]
@@ -24,6 +25,7 @@ cargo xtask bench [NAME]    measure against peers; NAME is `deploy` or `idle` (d
   handover [--requests N] [--handovers N]    requests of every kind while releases change
   data [--rounds N] [--pause-rounds N] [--copy-rounds N] [--cycles N]
                                      snapshots and restores of a live volume, and a soak of so many cycles of kills
+  editions [--rounds N]              both editions of the example assistant: start, memory, image
 cargo xtask conformance     hold the edge against request corpora of other servers; writes docs/conformance.md
 cargo xtask floors          check that every import between crates goes down the floors";
 
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
         ["demo"] => demo::run(false),
         ["demo", "--keep"] => demo::run(true),
         ["test"] => test::run(),
+        ["test", "editions"] => test::editions(),
         ["bench"] => bench::run(None, &[]),
         ["bench", name, ref options @ ..] => bench::run(Some(name), options),
         ["conformance"] => conformance::run(),

@@ -13,7 +13,8 @@ use crate::text;
 use crate::toolchain::{self, Asks, Tool};
 
 const MANIFEST: &str = "Cargo.toml";
-const FOLDER: &str = ".trackbed/bin";
+/// Where Railpack puts programs: a start command that was written for it finds them.
+const FOLDER: &str = "bin";
 
 /// Puts what was built where Cargo puts it when nobody says otherwise.
 const TARGET: &str = "mkdir -p target/release\nfind \"$CARGO_TARGET_DIR/release\" -maxdepth 1 -type f -perm -u+x \

@@ -57,6 +57,7 @@ impl Live {
             given_up: None,
             start_took_ms: None,
             waited_ms: 0,
+            unsettled: Vec::new(),
             job: Some(job),
         }
     }

@@ -1,9 +1,12 @@
-"""The HTTP contract of the assistant, held against a running server.
+"""The HTTP contract of the assistant, held against a running server of either edition.
 
 With BASE_URL set (and TEST_HOST, when the Host header must be another), the tests talk to that
-server and skip what needs a server of their own; otherwise they start gunicorn on a free port with data in a temporary folder.
+server and skip what needs a server of their own. Otherwise they start servers on free ports with
+data in temporary folders: gunicorn, or with SERVER set the program that it names, which is the
+Rust edition.
 """
 
+import http.server
 import json
 import os
 import shlex
@@ -11,9 +14,11 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 import pytest
@@ -29,8 +34,29 @@ MESSAGE_MAX_BYTES = 16 * 1024
 needs_own_server = pytest.mark.skipif(bool(BASE_URL), reason="needs a server that this test can start")
 
 
+class Edition(NamedTuple):
+    """What differs between the editions, as far as a test can see it."""
+
+    # What a process writes once it serves.
+    started: str
+    # What describes the API in development. FastAPI brings a second page of its own.
+    docs: tuple[str, ...]
+    # Whether one server is several processes.
+    has_workers: bool
+    # The exit status of a server that cannot start: 3. gunicorn says 1 when it hears of two workers at once.
+    cannot_boot: tuple[int, ...]
+
+
+PYTHON = Edition("Application startup complete", ("/docs", "/openapi.json", "/redoc"), True, (3, 1))
+RUST = Edition("assistant listens on", ("/docs", "/openapi.json"), False, (3,))
+PROGRAM = os.environ.get("SERVER")
+EDITION = RUST if PROGRAM else PYTHON
+
+
 def start_command(port: int, workers: int) -> list[str]:
-    """The very line that is deployed, on loopback and with this interpreter."""
+    """The very line that is deployed, on loopback; the Rust edition is told by HOST and PORT where to listen."""
+    if PROGRAM:
+        return [str(Path(PROGRAM).resolve())]
     line = json.loads((APP / "railway.json").read_text())["deploy"]["startCommand"]
     words = shlex.split(line.replace("0.0.0.0:$PORT", f"127.0.0.1:{port}"))
     return [sys.executable, "-m", *words, "--workers", str(workers), "--pythonpath", str(APP)]
@@ -43,16 +69,17 @@ def free_port() -> int:
 
 
 class Server:
-    """One gunicorn over a data folder; it can be stopped and started again."""
+    """One server over a data folder; it can be stopped and started again."""
 
-    def __init__(self, folder: Path, workers: int = 2, **variables: str) -> None:
+    def __init__(self, folder: Path, workers: int = 2, log: str = "log", **variables: str) -> None:
         self.data = folder / "data"
         self.data.mkdir(exist_ok=True)
-        self.log = folder / "log"
+        self.log = folder / log
         self.url = ""
         self._folder = folder
-        self._workers = workers
+        self._workers = workers if EDITION.has_workers else 1
         self._process: subprocess.Popen | None = None
+        self._started_before = 0
         inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
         self._environment = {
             **inherited,
@@ -66,18 +93,26 @@ class Server:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
         with self.log.open("ab") as log:
+            self._started_before = self._workers_started()
             self._process = subprocess.Popen(
-                start_command(port, self._workers), cwd=self._folder, env=self._environment, stdout=log, stderr=log
+                start_command(port, self._workers),
+                cwd=self._folder,
+                env={**self._environment, "HOST": "127.0.0.1", "PORT": str(port)},
+                stdout=log,
+                stderr=log,
             )
         return self._process
 
     def start(self) -> "Server":
-        workers_started_before = self._workers_started()
-        process = self.launch()
+        self.launch()
+        return self.wait_for_start()
+
+    def wait_for_start(self) -> "Server":
+        process = self._process
 
         # Every worker, not only the first to answer: one that starts late makes a new database file.
         def all_workers_started() -> bool:
-            return self._workers_started() - workers_started_before == self._workers
+            return self._workers_started() - self._started_before == self._workers
 
         wait_until(lambda: all_workers_started() or process.poll() is not None, f"a start: {self.log}")
         assert process.poll() is None, self.log.read_text()
@@ -93,7 +128,7 @@ class Server:
                 raise
 
     def _workers_started(self) -> int:
-        return self.log.read_text().count("Application startup complete") if self.log.exists() else 0
+        return self.log.read_text().count(EDITION.started) if self.log.exists() else 0
 
 
 def wait_until(condition, what: str):
@@ -279,6 +314,7 @@ def test_chat_page_is_one_file(client):
     assert response.status_code == 200
     assert response.headers["content-type"].startswith("text/html")
     assert "<script src" not in response.text and "<link rel=\"stylesheet\"" not in response.text
+    assert response.text == (APP / "static" / "index.html").read_text(), "the editions have the same page"
 
 
 @needs_own_server
@@ -293,11 +329,26 @@ def test_guest_is_signed_in_when_no_provider_is_configured(client):
 
 @needs_own_server
 def test_docs_are_shown_in_development_only(client, tmp_path):
-    pages = ("/docs", "/redoc", "/openapi.json")
-    assert [client.get(page).status_code for page in pages] == [200] * 3
+    assert {client.get(page).status_code for page in EDITION.docs} == {200}
     with server(tmp_path, **production(tmp_path), AUTH_DISABLED="true") as own:
-        assert [httpx.get(own.url + page).status_code for page in pages] == [404] * 3
+        assert {httpx.get(own.url + page).status_code for page in EDITION.docs} == {404}
         assert httpx.get(own.url + "/threads").status_code == 200
+
+
+@needs_own_server
+def test_description_names_every_route(client):
+    paths = client.get("/openapi.json").json()["paths"]
+    assert {(path, method) for path, operations in paths.items() for method in operations} == {
+        ("/health", "get"),
+        ("/threads", "get"),
+        ("/threads", "post"),
+        ("/threads/{thread_id}", "get"),
+        ("/threads/{thread_id}/chat", "post"),
+        ("/auth/me", "get"),
+        ("/auth/logout", "post"),
+        ("/auth/{provider}/login", "get"),
+        ("/auth/{provider}/callback", "get"),
+    }
 
 
 @needs_own_server
@@ -347,12 +398,77 @@ def test_reply_under_way_at_shutdown_may_finish(tmp_path):
 
 
 @needs_own_server
-def test_workers_that_start_together_agree_on_a_new_database(tmp_path):
-    with server(tmp_path, workers=6) as own:
-        statuses = {httpx.get(own.url + "/health").status_code for _ in range(20)}
-        assert statuses == {200}
-        log = own.log.read_text()
-        assert "Traceback" not in log and "locked" not in log
+def test_reply_of_anthropic_is_passed_on_and_stored(tmp_path):
+    with anthropic([delta("Hello"), delta(" wörld\n"), {"type": "message_stop"}]) as (url, asked):
+        with server(tmp_path, ANTHROPIC_API_KEY="a-key", ANTHROPIC_BASE_URL=url) as own:
+            with httpx.Client(base_url=own.url, timeout=DEADLINE_SECONDS) as client:
+                thread = new_thread(client)
+                events = chat(client, thread, "One")
+                assert [data for _, data in events[:-1]] == [{"token": "Hello"}, {"token": " wörld\n"}]
+                assert events[-1][0] == "done"
+                assert chat(client, thread, "Two")[-1][0] == "done"
+                stored = messages_of(client, thread)
+                assert [message["content"] for message in stored[:2]] == ["One", "Hello wörld\n"]
+    headers, body = asked[1]
+    assert headers["x-api-key"] == "a-key" and headers["anthropic-version"]
+    assert body["stream"] is True and body["model"] and body["max_tokens"]
+    assert body["messages"] == [
+        {"role": "user", "content": "One"},
+        {"role": "assistant", "content": "Hello wörld\n"},
+        {"role": "user", "content": "Two"},
+    ]
+
+
+@needs_own_server
+@pytest.mark.parametrize(
+    "end, told",
+    [
+        ([{"type": "error", "error": {"type": "overloaded_error"}}], "Anthropic broke off: overloaded_error"),
+        ([], "Anthropic's reply ended early"),
+        (["not json"], "cannot read Anthropic's reply"),
+    ],
+)
+def test_reply_that_anthropic_breaks_off_is_stored_and_marked(tmp_path, end, told):
+    with anthropic([delta("Half"), *end]) as (url, _):
+        with server(tmp_path, ANTHROPIC_API_KEY="a-key", ANTHROPIC_BASE_URL=url) as own:
+            with httpx.Client(base_url=own.url, timeout=DEADLINE_SECONDS) as client:
+                thread = new_thread(client)
+                (_, token), (event, data) = chat(client, thread, "Go")
+                assert token == {"token": "Half"}
+                assert event == "error" and data["error"].startswith(told)
+                reply = messages_of(client, thread)[1]
+                assert reply["id"] == data["message_id"]
+                assert reply["content"] == "Half" and reply["interrupted"] is True
+
+
+@needs_own_server
+def test_refusal_of_anthropic_is_told_and_nothing_is_stored(tmp_path):
+    with anthropic([], status=529) as (url, _):
+        with server(tmp_path, ANTHROPIC_API_KEY="a-key", ANTHROPIC_BASE_URL=url) as own:
+            with httpx.Client(base_url=own.url, timeout=DEADLINE_SECONDS) as client:
+                thread = new_thread(client)
+                told = {"error": "Anthropic answered with status 529", "message_id": None}
+                assert chat(client, thread, "Go") == [("error", told)]
+                assert len(messages_of(client, thread)) == 1
+
+
+@needs_own_server
+def test_processes_that_start_together_agree_on_a_new_database(tmp_path):
+    # Six workers of one gunicorn; the Rust edition is one process with threads, so six of it.
+    servers = 1 if EDITION.has_workers else 6
+    town = [Server(tmp_path, workers=6, log=f"log-{number}") for number in range(servers)]
+    try:
+        for own in town:
+            own.launch()
+        for own in town:
+            own.wait_for_start()
+            statuses = {httpx.get(own.url + "/health").status_code for _ in range(20)}
+            assert statuses == {200}
+            log = own.log.read_text()
+            assert not crashed(log) and "locked" not in log
+    finally:
+        for own in town:
+            own.stop()
 
 
 @needs_own_server
@@ -378,33 +494,33 @@ def test_health_is_503_when_the_database_is_gone(tmp_path, loss):
 @needs_own_server
 def test_missing_volume_is_named_and_ends_the_process(tmp_path):
     own = Server(tmp_path, TRACKBED_VOLUME_MOUNT_PATH=str(tmp_path / "nowhere"))
-    assert exit_code(own) != 0
+    assert exit_code(own) in EDITION.cannot_boot
     assert "is the volume mounted?" in own.log.read_text()
 
 
 @needs_own_server
 def test_production_without_settings_names_all_of_them_and_ends(tmp_path):
     own = Server(tmp_path, ENVIRONMENT="production")
-    assert exit_code(own) != 0
+    assert exit_code(own) in EDITION.cannot_boot
     log = own.log.read_text()
     for name in ("DATABASE_URL", "SECRET_KEY", "BACKEND_URL", "GOOGLE_CLIENT_ID"):
         assert name in log
-    assert "Traceback" not in log
+    assert not crashed(log)
 
 
 @needs_own_server
 def test_provider_without_its_secret_is_refused(tmp_path):
     own = Server(tmp_path, MICROSOFT_CLIENT_ID="an-id")
-    assert exit_code(own) != 0
+    assert exit_code(own) in EDITION.cannot_boot
     assert "MICROSOFT_CLIENT_SECRET" in own.log.read_text()
 
 
 @needs_own_server
 def test_unknown_environment_is_refused_by_name(tmp_path):
     own = Server(tmp_path, ENVIRONMENT="staging", TOKEN_DELAY_MS="soon")
-    assert exit_code(own) != 0
+    assert exit_code(own) in EDITION.cannot_boot
     log = own.log.read_text()
-    assert "ENVIRONMENT" in log and "TOKEN_DELAY_MS" in log and "Traceback" not in log
+    assert "ENVIRONMENT" in log and "TOKEN_DELAY_MS" in log and not crashed(log)
 
 
 def production(folder: Path) -> dict[str, str]:
@@ -416,9 +532,45 @@ def production(folder: Path) -> dict[str, str]:
     }
 
 
+def crashed(log: str) -> bool:
+    return "Traceback" in log or "panicked at" in log
+
+
 def exit_code(own: Server) -> int:
     process = own.launch()
     try:
         return process.wait(DEADLINE_SECONDS)
     finally:
         own.stop()
+
+
+def delta(text: str) -> dict:
+    return {"type": "content_block_delta", "delta": {"type": "text_delta", "text": text}}
+
+
+@contextmanager
+def anthropic(events: list, status: int = 200):
+    """Something that answers like Anthropic; yields its address, and the headers and bodies it was sent."""
+    asked: list[tuple[dict, dict]] = []
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            assert self.path == "/v1/messages"
+            body = self.rfile.read(int(self.headers["content-length"]))
+            asked.append(({name.lower(): value for name, value in self.headers.items()}, json.loads(body)))
+            self.send_response(status)
+            self.send_header("content-type", "text/event-stream")
+            self.end_headers()
+            for event in [{"type": "message_start"}, *events]:
+                data = event if isinstance(event, str) else json.dumps(event)
+                self.wfile.write(f"event: any\ndata: {data}\n\n".encode())
+
+        def log_message(self, *_) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answer) as listening:
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{listening.server_port}", asked
+        finally:
+            listening.shutdown()

@@ -40,7 +40,7 @@ fn child_of(process: u64) -> Result<u64> {
 }
 
 /// Proportional set size (proc_pid_smaps(5)): shared pages count by their share.
-fn pss_kib(process: u64) -> Result<u64> {
+pub(super) fn pss_kib(process: u64) -> Result<u64> {
     let rollup = std::fs::read_to_string(format!("/proc/{process}/smaps_rollup"))?;
     let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).context("a Pss line")?;
     Ok(line.trim().trim_end_matches(" kB").parse()?)

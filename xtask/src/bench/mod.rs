@@ -5,6 +5,7 @@ mod data;
 mod deploy;
 mod docker;
 mod edge;
+mod editions;
 mod handover;
 mod idle;
 mod load;
@@ -29,10 +30,10 @@ pub fn run(name: Option<&str>, options: &[&str]) -> Result<()> {
         None | Some("idle" | "deploy") if options.is_empty() => &[install::BOX, install::BENCHES],
         None | Some("idle" | "deploy") => bail!("this benchmark has no options"),
         Some("edge" | "sse") => &[install::PROXIES],
-        Some("handover" | "data") => &[install::BOX, install::TESTS],
+        Some("handover" | "data" | "editions") => &[install::BOX, install::TESTS],
         Some(other) => {
             bail!(
-                "there is no benchmark `{other}`; there are `idle`, `deploy`, `edge`, `sse`, `handover` and `data`"
+                "there is no benchmark `{other}`; there are `idle`, `deploy`, `edge`, `sse`, `handover`, `data` and `editions`"
             )
         }
     };
@@ -49,6 +50,7 @@ pub fn run(name: Option<&str>, options: &[&str]) -> Result<()> {
         Some("sse") => sse::run(options),
         Some("handover") => handover::run(options),
         Some("data") => data::run(options),
+        Some("editions") => editions::run(options),
         _ => idle::run().and_then(|()| deploy::run()),
     }
 }
