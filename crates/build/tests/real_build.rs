@@ -2,7 +2,12 @@
 //!
 //! Needs root, `unshare` and the network: `cargo test -p trackbed-build --test real_build -- --ignored --nocapture`.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "the stand-in for the sandbox is a test too")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "the stand-in for the sandbox is a test too"
+)]
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -349,9 +354,8 @@ async fn locks_and_projects_are_installed_exactly() {
     assert!(venv(data_dir, &image).join("bin/python").exists());
 }
 
-/// A release of Node: answers as version 99, and is the machine's own in everything else.
-const NODE: &str =
-    "#!/bin/sh\nif [ \"$1\" = --version ]; then echo v99.1.0; else exec /usr/bin/node \"$@\"; fi\n";
+/// A release of Node, as far as it is asked for its version.
+const NODE: &str = "#!/bin/sh\necho v99.1.0\n";
 
 /// Makes what nodejs.org/dist has, with one release in it.
 fn releases(folder: &Path) {
@@ -364,7 +368,7 @@ fn releases(folder: &Path) {
         folder.display()
     );
     std::fs::write(bin.join("node"), NODE).unwrap();
-    std::fs::write(bin.join("npm"), "#!/usr/bin/env node\nconsole.log('99.1.0');\n").unwrap();
+    std::fs::write(bin.join("npm"), NODE).unwrap();
     let index = r#"[{"version": "v99.1.0", "date": "2026-01-01", "files": ["linux-x64"], "lts": "Test"}]"#;
     std::fs::write(folder.join("index.json"), index).unwrap();
     assert!(Command::new("sh").args(["-c", &script]).status().is_ok_and(|status| status.success()));
@@ -419,7 +423,7 @@ async fn a_node_that_the_box_has_not_is_fetched_and_checked() {
     let error =
         plan(&folder.path().join("two"), r#"{"engines": {"node": "^99"}}"#).await.unwrap_err().message;
     println!("{error}");
-    assert!(error.contains("it was not fetched") && error.to_lowercase().contains("checksum"), "{error}");
+    assert!(error.contains("it was not fetched") && error.contains("sha256:"), "{error}");
 }
 
 #[tokio::test]
