@@ -92,7 +92,7 @@ pub const KEEPERS_CALLS: [&str; 3] = ["builder.collect", "builder.drop_caches", 
 const RARE_CALLS: [&str; 2] = ["engine.exec", "volumes.used_bytes"];
 
 /// Calls without an effect.
-const READS: [&str; 17] = [
+const READS: [&str; 18] = [
     "edge.probe",
     "edge.stats",
     "engine.address",

@@ -8,8 +8,8 @@ use clap::{Parser, Subcommand};
 
 use crate::check::{self, CheckCommand};
 use crate::commands::{
-    backup, cancel, completions, db, deployments, down, git, import, install, logs, open, plan, redeploy, restart,
-    rollback, run, status, up, variables, volume,
+    backup, cancel, completions, db, deployments, down, git, import, install, logs, open, plan, redeploy,
+    restart, rollback, run, status, up, variables, volume,
 };
 use crate::home;
 use crate::quantities::parse_recover_at;

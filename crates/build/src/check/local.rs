@@ -10,7 +10,7 @@ use crate::check::{Known, facts, look};
 use crate::host::Host;
 use crate::planner::{self, Outcome};
 use crate::python::interpreters::Interpreters;
-use crate::toolchain::HostPrograms;
+use crate::toolchain::{HostPrograms, Program, Programs, Tool};
 
 /// Variables with their values, and mounts of volumes.
 pub type Lent = (Vec<(String, String)>, Vec<String>);
@@ -31,11 +31,24 @@ pub struct LocalCheck {
     pub data_dir: PathBuf,
 }
 
+/// The programs that are here: somebody who only looks fetches none.
+struct Present(HostPrograms);
+
+impl Programs for Present {
+    fn list(&self, tool: Tool) -> Vec<Program> {
+        self.0.list(tool)
+    }
+
+    fn fetch(&self, _: Tool, _: Option<&str>) -> Result<(), String> {
+        Err("a check fetches nothing".to_owned())
+    }
+}
+
 /// Looks at a folder. Blocking; runs nothing of it.
 pub fn check_folder(check: &LocalCheck) -> Findings {
     let host = Host::new(check.environment.clone());
     let pythons = Interpreters::default().list(&host, &check.data_dir);
-    let programs = HostPrograms::new(host);
+    let programs = Present(HostPrograms::new(host, check.data_dir.clone()));
     let request = PlanRequest {
         source: Source { digest: Digest::from_bytes([0; 32]), path: check.folder.clone() },
         overrides: Vec::new(),

@@ -1,6 +1,6 @@
 //! What step `check` decides about data: the ids of what is to be made, and whether what is wished can be had.
 
-use trackbed_core::deployment::{DataWish, Deployment, Pin, Rehearsal, Step};
+use trackbed_core::deployment::{DataWish, Deployment, DeploymentKind, Pin, Rehearsal, Step};
 use trackbed_core::ids::ID_BYTES;
 use trackbed_core::ports::{PointData, PortError, StrayFile};
 use trackbed_core::service::Service;
