@@ -157,6 +157,10 @@ impl State {
     ) -> usize {
         let source = digest_of(&app.name);
         let mut found = 0;
+        // A job serves nobody, and what it writes is what it is for.
+        if app.config.cron.is_some() && !is_trial {
+            self.disk.served.insert(source.clone());
+        }
         for directory in directories {
             let content = self.disk.places.entry(directory.clone()).or_default();
             found += content.writes.len();

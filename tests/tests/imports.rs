@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 
 use trackbed_tests::{App, TestBox};
 
@@ -34,9 +33,8 @@ JSON
 esac
 "#;
 
-fn fake_railway(folder: &Path, text: &str) -> String {
-    let program = folder.join("railway");
-    fs::write(&program, text).expect("a program");
+fn fake_railway(tools: &App, text: &str) -> String {
+    let program = tools.write("railway", text).path().join("railway");
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("our own file");
     program.to_string_lossy().into_owned()
 }
@@ -44,8 +42,8 @@ fn fake_railway(folder: &Path, text: &str) -> String {
 #[test]
 fn variables_and_the_volume_of_a_service_come_over_from_railway() {
     let town = TestBox::start();
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let program = fake_railway(folder.path(), RAILWAY);
+    let tools = App::empty("tools");
+    let program = fake_railway(&tools, RAILWAY);
     let arguments =
         ["import", "railway", "--project", "shop", "--service", "api", "--to", "api", "--cli", &program];
     let output = town.trackbed(&arguments);
@@ -64,7 +62,7 @@ fn variables_and_the_volume_of_a_service_come_over_from_railway() {
     let data = town.volume_folder("api", "api-volume");
     assert_eq!(fs::read(data.join("app.db")).unwrap(), b"db");
     assert!(output.stderr.contains("NOT copied, because it lies in a folder: uploads/a b.pdf"), "{output:?}");
-    let asked = fs::read_to_string(folder.path().join("asked")).unwrap();
+    let asked = fs::read_to_string(tools.path().join("asked")).unwrap();
     assert!(asked.contains("link --project shop --environment production --service api"), "{asked}");
     assert!(asked.trim_end().ends_with("unlink --yes"), "{asked}");
 
@@ -76,8 +74,8 @@ fn variables_and_the_volume_of_a_service_come_over_from_railway() {
 #[test]
 fn what_goes_wrong_with_the_railway_program_is_said_with_a_way_out() {
     let town = TestBox::start();
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let missing = folder.path().join("none").to_string_lossy().into_owned();
+    let tools = App::empty("tools");
+    let missing = tools.path().join("none").to_string_lossy().into_owned();
     let output = town.trackbed(&["import", "railway", "--cli", &missing]);
     assert_eq!(output.code, 1);
     assert!(
@@ -86,11 +84,11 @@ fn what_goes_wrong_with_the_railway_program_is_said_with_a_way_out() {
     );
     let refusing =
         "#!/bin/sh\n[ \"$1\" = --version ] && exit 0\necho 'Unauthorized. Please login' >&2\nexit 1\n";
-    let program = fake_railway(folder.path(), refusing);
+    let program = fake_railway(&tools, refusing);
     let output = town.trackbed(&["import", "railway", "--cli", &program]);
     assert_eq!(output.code, 1);
     assert!(output.stderr.contains("Unauthorized. Please login"), "{output:?}");
-    let odd = fake_railway(folder.path(), "#!/bin/sh\necho not json\n");
+    let odd = fake_railway(&tools, "#!/bin/sh\necho not json\n");
     let output = town.trackbed(&["import", "railway", "--cli", &odd]);
     assert!(output.code == 1 && output.stderr.contains("no table of variables"), "{output:?}");
 }

@@ -97,7 +97,7 @@ impl Control {
             }
             let step = deployment.step;
             self.reach(step, Moment::Before);
-            let outcome = self.take_in_time(&mut deployment).await?;
+            let outcome = Box::pin(self.take_in_time(&mut deployment)).await?;
             if matches!(outcome, Outcome::GivenUp) {
                 continue;
             }
