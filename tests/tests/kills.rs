@@ -146,8 +146,8 @@ fn answers_while_dead(held: bool, point: &str) -> Answers {
         (
             true,
             "after:park" | "before:stop" | "after:stop" | "before:pin" | "after:pin" | "before:swap"
-            | "after:swap" | "before:start" | "after:start" | "before:health" | "after:health"
-            | "before:switch",
+            | "after:swap" | "before:predeploy" | "after:predeploy" | "before:start" | "after:start"
+            | "before:health" | "after:health" | "before:switch",
         ) => Answers::Parked,
         (true | false, _) => Answers::Old,
     }
