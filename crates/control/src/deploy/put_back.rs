@@ -130,7 +130,7 @@ impl Control {
         deployment: &mut Deployment,
         volumes: &[Volume],
     ) -> Result<(), ControlError> {
-        let has_started = deployment.step >= Step::Start;
+        let has_started = deployment.step >= Step::PreDeploy;
         let is_pinned = deployment.pins.iter().any(|pin| pin.capture.is_some());
         if deployment.data_undone.is_some() || !is_pinned {
             return Ok(());
