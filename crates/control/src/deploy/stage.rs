@@ -20,6 +20,8 @@ impl Control {
         // A collection that began before step `check` does not know the points of this deployment; one that begins from
         // here on does. So none is in the way of those who wait later.
         drop(self.keep_collections_away().await);
+        // The build may have filled the disk with what can be made again.
+        self.keep_disk_free().await;
         let volumes = self.volumes(service).await?;
         for wish in deployment.restore.clone() {
             let volume = volume_of(&volumes, &wish)?;

@@ -35,6 +35,7 @@ use self::stamps::Stamps;
 use crate::chunk_store::{ChunkReader, PackWriter, SnapshotStore, StoreError};
 use crate::manifest::{FileContent, Header};
 use crate::place::LocalVolumes;
+use crate::restore::lock;
 use crate::walk::Root;
 
 /// How often the writers are made to stand still, when they were let go too early.
@@ -358,13 +359,9 @@ impl Ahead {
 fn lock_all(work: &[Work]) -> Result<Vec<impl Drop + use<>>, StoreError> {
     let mut locks = Vec::new();
     for work in work {
-        let lock = files::try_lock(&work.place.lock);
-        let lock = lock.map_err(|error| StoreError::disk("lock the volume with", &work.place.lock, error))?;
-        locks.push(lock.ok_or_else(|| {
-            StoreError::Refused(format!(
-                "volume `{}` is in use, although nobody should write to it",
-                work.name
-            ))
+        let lock = lock::take(&work.place.lock, &format!("volume `{}`", work.name));
+        locks.push(lock.map_err(|error| {
+            StoreError::Refused(format!("{}, although nobody should write to it", error.message))
         })?);
     }
     Ok(locks)

@@ -13,6 +13,8 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use trackbed_stdx::files;
 
+use super::lock;
+
 /// Which folder this is, whatever it is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct FolderId {
@@ -112,7 +114,7 @@ pub(crate) fn finish(volume: &Path, lock: &Path) -> io::Result<()> {
     if read_intent(volume)?.is_none() {
         return Ok(());
     }
-    match files::try_lock(lock)? {
+    match lock::take_free(lock)? {
         Some(_lock) => finish_locked(volume),
         None => Err(io::Error::other("its data is being replaced at this moment")),
     }
