@@ -300,7 +300,8 @@ impl Control {
         service: &Service,
     ) -> Result<Result<Option<InstanceFreezer>, NotNow>, ControlError> {
         let Some(live) = &service.live else { return Ok(Ok(None)) };
-        let is_wanted = service.wanted == Wanted::Running && live.given_up.is_none();
+        // A job is started at its next tick, not in a moment.
+        let is_wanted = service.wanted == Wanted::Running && live.given_up.is_none() && live.job.is_none();
         let state = match &live.instance {
             Some(instance) => self.inner.engine.inspect(instance).await?.map(|status| status.state),
             None => None,

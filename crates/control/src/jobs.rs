@@ -62,7 +62,12 @@ impl Control {
             data: Data::Live,
             process: Process::Job,
         };
-        match self.start_on(start).await {
+        // A backup that has begun since the last run holds the volumes for its moment.
+        let started = {
+            let _turn = self.turn_to_capture(&service.id).await;
+            self.start_on(start).await
+        };
+        match started {
             Ok(_) => Ok(()),
             // It never ran, and the next tick is another chance.
             Err(ControlError::Port(error)) => {

@@ -54,6 +54,17 @@ async fn a_job_is_live_without_running_and_runs_at_each_tick() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_volume_of_a_job_is_backed_up_between_its_runs() {
+    let mut rig = Rig::new().await;
+    rig.deploy_well(&job("one", MINUTE, Exit::Code { code: 0 })).await;
+    assert_eq!(state(&rig).await, ServiceState::Scheduled);
+    let web = || "web".parse().unwrap();
+    let points = rig.control.request_backup(&web(), &web(), None).await.unwrap();
+    assert_eq!(points.len(), 1);
+    rig.settle().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_tick_is_skipped_while_the_run_before_is_at_it() {
     let mut rig = Rig::new().await;
     rig.deploy_well(&job("one", 7 * MINUTE, Exit::Code { code: 4 })).await;
