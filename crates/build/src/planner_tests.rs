@@ -195,28 +195,6 @@ fn on_the_wire(plan: &Plan) -> trackbed_api::Plan {
     }
 }
 
-/// Files of platforms that an import may replace.
-const PLATFORMS: [&str; 18] = [
-    "railway.json",
-    "railway.toml",
-    "railpack.json",
-    "nixpacks.toml",
-    "Procfile",
-    "fly.toml",
-    "render.yaml",
-    "render.yml",
-    ".do/app.yaml",
-    ".do/app.yml",
-    "service.yaml",
-    "apprunner.yaml",
-    "captain-definition",
-    "app.json",
-    "compose.yaml",
-    "compose.yml",
-    "docker-compose.yaml",
-    "docker-compose.yml",
-];
-
 #[test]
 fn an_imported_source_has_the_same_plan_with_and_without_the_files_it_was_made_from() {
     let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
@@ -238,7 +216,7 @@ fn an_imported_source_has_the_same_plan_with_and_without_the_files_it_was_made_f
             .unwrap();
         for is_alone in [false, true] {
             if is_alone {
-                for file in PLATFORMS {
+                for file in config::files().filter(|file| *file != "trackbed.toml") {
                     let _ = fs::remove_file(folder.path().join(file));
                 }
             }

@@ -60,6 +60,21 @@ pub(crate) fn check_link(name: &str, target: &str, entries: &Entries) -> Result<
     Ok(())
 }
 
+/// Goes from a folder of a source by a relative path: `a/b` and `../c` are `a/c`. None when it leads out.
+pub(crate) fn join(folder: &str, path: &str) -> Option<String> {
+    let mut parts: Vec<&str> = folder.split('/').filter(|part| !part.is_empty()).collect();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop()?;
+            }
+            part => parts.push(part),
+        }
+    }
+    Some(parts.join("/"))
+}
+
 /// Names a tree by names, modes, kinds and contents.
 pub(crate) fn digest_of(entries: &Entries) -> Digest {
     let mut hasher = Sha256::new();

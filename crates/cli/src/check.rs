@@ -6,12 +6,10 @@ use anyhow::{Context, Result};
 use trackbed_api::{CheckReport, Finding};
 
 use crate::human::plain;
-use crate::names::parse_name;
 use crate::output::{Ink, Output, ResultLost};
 use crate::sarif;
 use crate::session::{Refusal, Session};
-use crate::target::Target;
-use crate::upload;
+use crate::upload::Folder;
 use crate::walk::EntryKind;
 
 /// Look at a folder for what would ruin its deployment; needs no box and changes nothing
@@ -22,18 +20,8 @@ use crate::walk::EntryKind;
                   knows the service lends its variables and volumes."
 )]
 pub(crate) struct Args {
-    /// The folder
-    #[arg(default_value = ".")]
-    path: PathBuf,
-    /// Name of the service whose variables count [default: the folder's name]
-    #[arg(long, short, value_name = "NAME", value_parser = parse_name)]
-    service: Option<String>,
-    /// Name of its project [default: the name of the service]
-    #[arg(long, short, value_name = "NAME", value_parser = parse_name)]
-    project: Option<String>,
-    /// Look at what .gitignore drops, too (.railwayignore still counts)
-    #[arg(long)]
-    no_gitignore: bool,
+    #[command(flatten)]
+    folder: Folder,
     /// Warnings are errors
     #[arg(long)]
     strict: bool,
@@ -94,13 +82,12 @@ async fn check(
     args: &Args,
     look: impl FnOnce(CheckWish) -> CheckReport + Send + 'static,
 ) -> Result<u8> {
-    let folder = session.below(&args.path);
-    let tree = upload::find(session, &folder, !args.no_gitignore)?;
+    let tree = args.folder.find(session)?;
     let files = tree.entries.into_iter().filter(|entry| matches!(entry.kind, EntryKind::File { .. }));
     let wish = CheckWish {
         folder: tree.root,
         files: files.map(|entry| entry.path).collect(),
-        service: known(session, args, &folder).await,
+        service: known(session, &args.folder).await,
         data_dir: session.data_dir.clone(),
     };
     let report = tokio::task::spawn_blocking(move || look(wish)).await.context("the look ended early")?;
@@ -116,8 +103,8 @@ async fn check(
 }
 
 /// What a box knows of the service. That none runs, or does not know it, is no failure.
-async fn known(session: &Session, args: &Args, folder: &std::path::Path) -> Option<Lent> {
-    let names = Target { service: args.service.clone(), project: args.project.clone() }.named(folder).ok()?;
+async fn known(session: &Session, folder: &Folder) -> Option<Lent> {
+    let names = folder.named(session).ok()?;
     let client = session.client();
     let service = names.of(&client).show().await.ok()?;
     let variables = names.of(&client).variables(true).await.ok()?;

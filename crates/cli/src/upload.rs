@@ -1,7 +1,7 @@
 //! Brings a folder to the box as a source.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,12 +10,44 @@ use anyhow::{Context, Result};
 use trackbed_client::{Client, source_channel};
 
 use crate::human;
+use crate::names::parse_name;
 use crate::pack::{ChunkWriter, pack};
 use crate::session::Session;
+use crate::target::{Names, Target};
 use crate::walk::{Tree, Walk};
 
 /// How often the status line tells how far an upload is.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+
+/// The flags that name a folder and the service that it is.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Folder {
+    /// The folder
+    #[arg(default_value = ".")]
+    path: PathBuf,
+    /// Name of the service [default: the folder's name]
+    #[arg(long, short, value_name = "NAME", value_parser = parse_name)]
+    service: Option<String>,
+    /// Name of its project [default: the name of the service]
+    #[arg(long, short, value_name = "NAME", value_parser = parse_name)]
+    project: Option<String>,
+    /// Take what .gitignore drops, too (.railwayignore still counts)
+    #[arg(long)]
+    no_gitignore: bool,
+}
+
+impl Folder {
+    /// Returns the names of the service, whether there is such a service or not.
+    pub(crate) fn named(&self, session: &Session) -> Result<Names> {
+        let target = Target { service: self.service.clone(), project: self.project.clone() };
+        target.named(&session.below(&self.path))
+    }
+
+    /// Finds the files of the source. Blocks for as long as the disk needs.
+    pub(crate) fn find(&self, session: &Session) -> Result<Tree> {
+        find(session, &session.below(&self.path), !self.no_gitignore)
+    }
+}
 
 /// Finds the files of a source. Blocks for as long as the disk needs.
 pub(crate) fn find(session: &Session, folder: &Path, heed_gitignore: bool) -> Result<Tree> {

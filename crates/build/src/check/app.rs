@@ -6,8 +6,9 @@ use crate::check::code::Code;
 use crate::check::lex::{Kind, Language};
 use crate::check::python::{self, Statement};
 use crate::check::reads::{Read, reads};
-use crate::check::tree::{Tree, is_of_app, join};
+use crate::check::tree::{Tree, is_of_app};
 use crate::python::command::{self, Ask};
+use crate::source_tree::join;
 
 /// What is known about the service apart from its code.
 #[derive(Debug, Clone, Default)]

@@ -6,7 +6,7 @@ use crate::check::app::{App, Facts, Unit};
 use crate::check::code::Code;
 use crate::check::lex::Language;
 use crate::check::reads::Read;
-use crate::check::tree::join;
+use crate::source_tree::join;
 
 /// Most names followed from one to the next.
 const DEPTH_MAX: usize = 4;

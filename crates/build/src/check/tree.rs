@@ -164,18 +164,3 @@ pub(crate) fn is_of_app(path: &str) -> bool {
         || [".test.", ".spec.", ".config."].iter().any(|part| name.contains(part));
     !is_test && !parts.iter().any(is_beside)
 }
-
-/// Goes from a folder by a relative path: `a/b` and `../c` are `a/c`. None when it leads out.
-pub(crate) fn join(folder: &str, path: &str) -> Option<String> {
-    let mut parts: Vec<&str> = folder.split('/').filter(|part| !part.is_empty()).collect();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop()?;
-            }
-            part => parts.push(part),
-        }
-    }
-    Some(parts.join("/"))
-}

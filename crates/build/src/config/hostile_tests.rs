@@ -4,29 +4,6 @@ use std::fs;
 
 use super::*;
 
-/// Every file that is read, ours first.
-const FILES: [&str; 19] = [
-    "trackbed.toml",
-    "railway.json",
-    "railway.toml",
-    "railpack.json",
-    "nixpacks.toml",
-    "Procfile",
-    "fly.toml",
-    "render.yaml",
-    "render.yml",
-    ".do/app.yaml",
-    ".do/app.yml",
-    "service.yaml",
-    "apprunner.yaml",
-    "captain-definition",
-    "app.json",
-    "compose.yaml",
-    "compose.yml",
-    "docker-compose.yaml",
-    "docker-compose.yml",
-];
-
 /// Reads a folder with this one file, and returns what was said about it.
 fn said(name: &str, bytes: &[u8]) -> Vec<String> {
     let folder = tempfile::tempdir().unwrap();
@@ -59,7 +36,7 @@ fn with_members(name: &str, members: impl Iterator<Item = (String, String)>) -> 
 #[test]
 fn a_file_of_ten_megabytes_is_named_and_not_read() {
     let bytes = vec![b' '; 10 << 20];
-    for name in FILES {
+    for name in files() {
         let said = said(name, &bytes);
         assert!(
             said.len() == 1 && said[0].starts_with(&format!("{name} is 10 MB; at most 1 MB")),
@@ -70,7 +47,7 @@ fn a_file_of_ten_megabytes_is_named_and_not_read() {
 
 #[test]
 fn bytes_that_are_no_text_are_named() {
-    for name in FILES {
+    for name in files() {
         for bytes in [&b"a: \xff\xfe\x80\n"[..], b"\xff\xfe\x00\xd8\x00"] {
             let said = said(name, bytes);
             assert!(said.len() == 1 && said[0].starts_with(name), "{said:?}");
@@ -82,7 +59,7 @@ fn bytes_that_are_no_text_are_named() {
 #[test]
 fn nesting_without_end_is_no_end_of_the_stack() {
     let deep = 300_000;
-    for name in FILES {
+    for name in files() {
         for (open, inner) in
             [("[", ""), ("{\"a\":", ""), ("a = [", ""), ("{a: ", ""), ("- ", "x"), ("a:\n ", "")]
         {
@@ -98,7 +75,7 @@ fn nesting_without_end_is_no_end_of_the_stack() {
 
 #[test]
 fn many_unknown_keys_are_told_in_part() {
-    for name in FILES {
+    for name in files() {
         let many = with_members(name, (0..60_000).map(|number| (format!("key{number}"), "1".to_owned())));
         let said = said(name, many.as_bytes());
         assert!(said.len() <= 202, "{name}: {}", said.len());
@@ -119,11 +96,11 @@ fn the_last_of_two_equal_keys_counts_and_toml_refuses_them() {
         let draft = read(folder.path(), &[], &[], &[]).unwrap();
         assert_eq!(draft.text(Key::StartCommand).as_deref(), Some("c"), "{name}");
     }
-    for name in FILES.into_iter().filter(|name| name.ends_with(".toml")) {
+    for name in files().filter(|name| name.ends_with(".toml")) {
         let said = said(name, b"[deploy]\na = 1\na = 2\n");
         assert!(said.len() == 1 && said[0].starts_with(&format!("{name}:3:1: ")), "{said:?}");
     }
-    for name in FILES {
+    for name in files() {
         let many = with_members(name, (0..100_000).map(|_| ("same".to_owned(), "1".to_owned())));
         assert!(said(name, many.as_bytes()).len() <= 202, "{name}");
     }
@@ -140,7 +117,7 @@ fn an_alias_that_stands_for_billions_is_refused() {
         format!("base: &b {{{}}}\n{}", (0..900).map(|key| format!("k{key}: 1, ")).collect::<String>(), {
             (0..2000).map(|table| format!("t{table}:\n  <<: *b\n  own: 1\n")).collect::<String>()
         });
-    for name in FILES.into_iter().filter(|name| name.ends_with("ml") && !name.ends_with("toml")) {
+    for name in files().filter(|name| name.ends_with("ml") && !name.ends_with("toml")) {
         for text in [&laughs, &merges] {
             let said = said(name, text.as_bytes());
             assert!(said.len() == 1 && said[0].contains("100000 values"), "{name}: {said:?}");
@@ -151,7 +128,7 @@ fn an_alias_that_stands_for_billions_is_refused() {
 #[test]
 fn a_key_or_value_of_a_million_letters_is_quoted_in_brief() {
     let long = "x".repeat(1_000_000);
-    for name in FILES {
+    for name in files() {
         for (key, value) in
             [(long.as_str(), "1"), ("deploy", long.as_str()), ("services", &format!("\"{long}\""))]
         {

@@ -39,6 +39,13 @@ const READERS: [(&str, Reader); 6] = [
     ("Procfile", procfile::read),
 ];
 
+/// Returns the names of all files that are read, ours first.
+#[cfg(test)]
+pub(crate) fn files() -> impl Iterator<Item = &'static str> {
+    let own = READERS.iter().map(|(name, _)| *name);
+    own.chain(platforms::READERS.iter().map(|(name, _)| *name))
+}
+
 /// Keys that `trackbed up` has a flag for.
 const FLAGS: [(Key, &str); 3] = [
     (Key::StartCommand, "--start"),

@@ -5,6 +5,7 @@ use std::path::Path;
 use trackbed_core::ports::PortError;
 
 use crate::python::version::Version;
+use crate::source_tree::join;
 use crate::text;
 
 /// Most files that one may include.
@@ -149,20 +150,7 @@ fn option<'a>(line: &'a str, names: &[&str]) -> Option<&'a str> {
 
 /// Joins a path to a folder of the source; none when it leads out.
 fn inside(base: &Path, path: &str) -> Option<String> {
-    let mut parts: Vec<&str> = base.to_str()?.split('/').filter(|part| !part.is_empty()).collect();
-    if path.starts_with('/') {
-        return None;
-    }
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." => {
-                parts.pop()?;
-            }
-            part => parts.push(part),
-        }
-    }
-    Some(parts.join("/"))
+    if path.starts_with('/') { None } else { join(base.to_str()?, path) }
 }
 
 fn is_local(line: &str) -> bool {

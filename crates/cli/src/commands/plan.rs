@@ -1,43 +1,28 @@
 //! `trackbed plan`: what `up` would do, and why.
 
-use std::path::PathBuf;
-
 use anyhow::Result;
 use trackbed_api::{Plan, PlanRequest};
 
 use crate::human::{plain, table};
-use crate::names::parse_name;
 use crate::output::{Ink, Output, ResultLost};
 use crate::session::Session;
 use crate::start::ensure_box;
-use crate::target::Target;
-use crate::upload;
+use crate::upload::{self, Folder};
 
 /// Show how a folder would be built and run, and where each setting comes from; deploys nothing
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  trackbed plan ./api")]
 pub(crate) struct Args {
-    /// The folder
-    #[arg(default_value = ".")]
-    path: PathBuf,
-    /// Name of the service [default: the folder's name]
-    #[arg(long, short, value_name = "NAME", value_parser = parse_name)]
-    service: Option<String>,
-    /// Name of its project [default: the name of the service]
-    #[arg(long, short, value_name = "NAME", value_parser = parse_name)]
-    project: Option<String>,
-    /// Take what .gitignore drops, too (.railwayignore still counts)
-    #[arg(long)]
-    no_gitignore: bool,
+    #[command(flatten)]
+    folder: Folder,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
 }
 
 pub(crate) async fn run(session: &Session, args: &Args) -> Result<u8> {
-    let folder = session.below(&args.path);
-    let names = Target { service: args.service.clone(), project: args.project.clone() }.named(&folder)?;
-    let tree = upload::find(session, &folder, !args.no_gitignore)?;
+    let names = args.folder.named(session)?;
+    let tree = args.folder.find(session)?;
     let client = ensure_box(session).await?;
     let source = upload::upload(session, &client, tree).await?;
     let (project, service) = (names.project, names.service);

@@ -1,16 +1,12 @@
 //! `trackbed up`: from a folder to a live service.
 
-use std::path::PathBuf;
-
 use anyhow::Result;
 use trackbed_api::DeploymentRequest;
 
 use crate::deploy::{self, Follow};
-use crate::names::parse_name;
 use crate::session::Session;
 use crate::start::ensure_box;
-use crate::target::Target;
-use crate::upload;
+use crate::upload::{self, Folder};
 
 /// As long as the box waits at most.
 const WEEK_SECONDS: u32 = 7 * 86_400;
@@ -21,15 +17,8 @@ const WEEK_SECONDS: u32 = 7 * 86_400;
                         trackbed up --start 'uvicorn app:api --host 0.0.0.0 --port $PORT' --health-path /health\n\n\
                         Starts a box on this machine when none runs. The URL goes to standard output.")]
 pub(crate) struct Args {
-    /// The folder to deploy
-    #[arg(default_value = ".")]
-    path: PathBuf,
-    /// Name of the service [default: the folder's name]
-    #[arg(long, short, value_name = "NAME", value_parser = parse_name)]
-    service: Option<String>,
-    /// Name of its project [default: the name of the service]
-    #[arg(long, short, value_name = "NAME", value_parser = parse_name)]
-    project: Option<String>,
+    #[command(flatten)]
+    folder: Folder,
     /// Start the app by this command instead of what was found
     #[arg(long, value_name = "CMD")]
     start: Option<String>,
@@ -39,9 +28,6 @@ pub(crate) struct Args {
     /// How long it may take until then
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
     health_timeout: Option<u32>,
-    /// Upload what .gitignore drops, too (.railwayignore still counts)
-    #[arg(long)]
-    no_gitignore: bool,
     /// Deploy even though the app keeps data outside its volumes, which is lost with the next release
     #[arg(long)]
     allow_data_outside: bool,
@@ -73,11 +59,9 @@ impl Args {
 }
 
 pub(crate) async fn run(session: &Session, args: &Args) -> Result<u8> {
-    let folder = session.below(&args.path);
-    let target = Target { service: args.service.clone(), project: args.project.clone() };
-    let names = target.named(&folder)?;
+    let names = args.folder.named(session)?;
     let refuse = |stage, error| deploy::refuse(session, &names, args.follow, stage, None, error);
-    let tree = match upload::find(session, &folder, !args.no_gitignore) {
+    let tree = match args.folder.find(session) {
         Ok(tree) => tree,
         Err(error) => return refuse("source", error),
     };

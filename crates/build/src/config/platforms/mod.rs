@@ -35,7 +35,7 @@ pub(crate) fn read(folder: &Path, draft: &mut Draft) {
 }
 
 /// Files and who reads them, the most specific first: of two that say the same, the first one counts.
-const READERS: [(&str, Reader); 13] = [
+pub(crate) const READERS: [(&str, Reader); 13] = [
     ("fly.toml", fly::read),
     ("render.yaml", render::read),
     (".do/app.yaml", digitalocean::read),
