@@ -50,7 +50,8 @@ impl Fetcher {
         Self { host, data_dir, turn: Mutex::default() }
     }
 
-    /// Fetches a version of a tool, or its newest. Blocking, up to several minutes.
+    /// Fetches a version of a tool, or its newest; of Node the newest that is supported for long. Blocking, up to several
+    /// minutes.
     ///
     /// # Errors
     /// For people: what could not be fetched, and why.
@@ -79,7 +80,8 @@ impl Fetcher {
         ] {
             env.push((name.to_owned(), value.to_owned()));
         }
-        let wanted = format!("{name}@{}", version.unwrap_or("latest"));
+        let newest = if tool == Tool::Node { "lts" } else { "latest" };
+        let wanted = format!("{name}@{}", version.unwrap_or(newest));
         host::run(&mise, &["install", &wanted], &env, TOOL_LIMIT)
             .map(|_| ())
             .map_err(|error| format!("{} install {wanted}: {error}", mise.display()))

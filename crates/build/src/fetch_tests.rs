@@ -52,6 +52,8 @@ fn what_cannot_be_fetched_is_named_with_the_reason() {
     for word in ["asks for Go 9.9 (go.mod:3)", "not on this box", "go@9.9", "no release for go@9.9"] {
         assert!(error.contains(word), "no `{word}` in: {error}");
     }
+    let error = toolchain::Programs::fetch(&programs, Tool::Node, None).unwrap_err();
+    assert!(error.contains("no release for node@lts"), "{error}");
     let error = toolchain::choose(&programs, Tool::Cargo, Some(&asks("9.9"))).unwrap_err().message;
     assert!(error.ends_with("it was not fetched: Trackbed does not fetch Rust"), "{error}");
 }

@@ -239,7 +239,7 @@ impl Copies {
         owner::claim(&self.remote, &self.keys, data_dir, ownership, conditional, now).await.map(drop)
     }
 
-    /// Returns the names and sizes of what the head names, for a person.
+    /// Returns how many bytes all of it is, before encryption.
     pub fn size_bytes(&self) -> u64 {
         let Named { bytes, .. } = &self.head.state;
         self.catalogue.entries.iter().map(|entry| entry.named.bytes).sum::<u64>() + bytes

@@ -4,9 +4,9 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, linkat, mkdirat, openat, unlinkat};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, fchmod, fstat, linkat, openat, unlinkat};
 use rustix::io::Errno;
 use trackbed_core::ports::{AdoptedFile, PortError, VolumePlace};
 use trackbed_core::volume::Volume;
@@ -75,7 +75,7 @@ impl Copy {
         let name = parts.pop().ok_or_else(|| io::Error::other("it has no name"))?;
         let owner = fstat(root)?;
         let owner = (Uid::from_raw(owner.st_uid), Gid::from_raw(owner.st_gid));
-        let folder = make_folders(root, &parts, owner)?;
+        let (folder, _) = beneath::make_folders(root, &parts, owner)?;
         let mut from = open(&file.from)?;
         if let Some(there) = find(&folder, &name)? {
             return match is_same(&mut from, there)? {
@@ -90,7 +90,7 @@ impl Copy {
         let copy = Copy { to: file.to.clone(), folder, beside, name };
         let written = (|| {
             io::copy(&mut from, &mut to)?;
-            give_to(&to, owner)?;
+            beneath::give_to(&to, owner)?;
             fchmod(&to, Mode::from_raw_mode(fstat(&from)?.st_mode & 0o777))?;
             to.sync_all()
         })();
@@ -107,7 +107,7 @@ impl Copy {
     fn give_name(&self) -> Named<()> {
         let linked =
             linkat(&self.folder, self.beside.as_str(), &self.folder, self.name.as_os_str(), AtFlags::empty());
-        let synced = linked.map_err(io::Error::from).and_then(|()| sync(&self.folder));
+        let synced = linked.map_err(io::Error::from).and_then(|()| beneath::sync(&self.folder));
         synced.map_err(|error| (self.to.clone(), error))
     }
 
@@ -126,32 +126,6 @@ fn open(path: &std::path::Path) -> io::Result<File> {
     match file.metadata()?.is_file() {
         true => Ok(file),
         false => Err(io::Error::other(format!("{} is not a regular file", path.display()))),
-    }
-}
-
-fn make_folders(root: &OwnedFd, parts: &[OsString], owner: (Uid, Gid)) -> io::Result<OwnedFd> {
-    let mut at = root.try_clone()?;
-    for part in parts {
-        let is_new = match mkdirat(&at, part.as_os_str(), Mode::from_raw_mode(0o755)) {
-            Ok(()) => true,
-            Err(Errno::EXIST) => false,
-            Err(error) => return Err(error.into()),
-        };
-        let below = beneath::descend(&at, std::slice::from_ref(part))?;
-        if is_new {
-            give_to(&below, owner)?;
-            sync(&at)?;
-        }
-        at = below;
-    }
-    Ok(at)
-}
-
-/// As an ordinary user everything is ours anyway.
-fn give_to(file: impl AsFd, (uid, gid): (Uid, Gid)) -> io::Result<()> {
-    match nix::unistd::geteuid().is_root() {
-        true => Ok(fchown(file, Some(uid), Some(gid))?),
-        false => Ok(()),
     }
 }
 
@@ -183,10 +157,6 @@ fn is_same(from: &mut File, mut there: File) -> io::Result<bool> {
         left -= count as u64;
     }
     Ok(true)
-}
-
-fn sync(folder: &OwnedFd) -> io::Result<()> {
-    File::from(folder.try_clone()?).sync_all()
 }
 
 #[cfg(test)]

@@ -1,12 +1,15 @@
 //! Paths that stay beneath a folder, whatever stands in them and whoever swaps a folder for a link at this moment.
+//! What is made there belongs to the owner of that folder.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Uid, fchown, mkdirat, openat, unlinkat};
+use rustix::io::Errno;
 
 /// Longest name of a file on Linux.
 const NAME_MAX: usize = 255;
@@ -50,14 +53,60 @@ pub(crate) fn descend(root: impl AsFd, parts: &[OsString]) -> io::Result<OwnedFd
     for part in parts {
         at = openat(&at, part.as_os_str(), FOLDER, Mode::empty()).map_err(|errno| {
             let why = match errno {
-                rustix::io::Errno::LOOP | rustix::io::Errno::NOTDIR => "is not a folder".to_owned(),
-                rustix::io::Errno::NOENT => "is not in the volume".to_owned(),
+                Errno::LOOP | Errno::NOTDIR => "is not a folder".to_owned(),
+                Errno::NOENT => "is not in the volume".to_owned(),
                 other => io::Error::from(other).to_string(),
             };
             io::Error::new(io::Error::from(errno).kind(), format!("`{}` {why}", part.display()))
         })?;
     }
     Ok(at)
+}
+
+/// Opens a folder beneath another, and makes what is missing on the way, durably. Returns also how many were made.
+pub(crate) fn make_folders(
+    root: &OwnedFd,
+    parts: &[OsString],
+    owner: (Uid, Gid),
+) -> io::Result<(OwnedFd, usize)> {
+    let (mut at, mut made) = (root.try_clone()?, 0);
+    for part in parts {
+        let is_new = match mkdirat(&at, part.as_os_str(), Mode::from_raw_mode(0o755)) {
+            Ok(()) => true,
+            Err(Errno::EXIST) => false,
+            Err(error) => return Err(error.into()),
+        };
+        let below = descend(&at, std::slice::from_ref(part))?;
+        if is_new {
+            give_to(&below, owner)?;
+            sync(&at)?;
+            made += 1;
+        }
+        at = below;
+    }
+    Ok((at, made))
+}
+
+/// Removes the deepest so many folders of a path, as far as they are empty.
+pub(crate) fn remove_folders(root: &OwnedFd, parts: &[OsString], count: usize) {
+    for length in (parts.len().saturating_sub(count)..parts.len()).rev() {
+        let Ok(above) = descend(root, &parts[..length]) else { return };
+        if unlinkat(&above, parts[length].as_os_str(), AtFlags::REMOVEDIR).is_err() {
+            return;
+        }
+    }
+}
+
+/// As an ordinary user everything is ours anyway.
+pub(crate) fn give_to(file: impl AsFd, (uid, gid): (Uid, Gid)) -> io::Result<()> {
+    match nix::unistd::geteuid().is_root() {
+        true => Ok(fchown(file, Some(uid), Some(gid))?),
+        false => Ok(()),
+    }
+}
+
+pub(crate) fn sync(folder: &OwnedFd) -> io::Result<()> {
+    File::from(folder.try_clone()?).sync_all()
 }
 
 #[cfg(test)]

@@ -149,11 +149,11 @@ fn append<W: Write>(
 }
 
 /// Writes a file into a folder of a volume: beside, made durable, then renamed into its place. It gets the mode and owner
-/// of the file that it replaces, else those of the folder's files. Returns its size; blocks.
+/// of the file that it replaces, else those of the folder's files. Folders that are missing on the way are made, and belong
+/// to the owner of the volume. Returns its size; blocks.
 ///
 /// # Errors
-/// When `path` leaves the volume, leads over a link, or names something else than a file; when its folder is missing; when
-/// it would replace a database and may not; when `contents` breaks off or holds more than `bytes_max`. Then nothing has
+/// When `path` leaves the volume, leads over a link, or names something else than a file; when it would replace a database and may not; when `contents` breaks off or holds more than `bytes_max`. Then nothing has
 /// changed.
 pub fn write_file(
     volume: &Path,
@@ -165,9 +165,26 @@ pub fn write_file(
     let root = beneath::folder(volume)?;
     let mut parts = beneath::parts(path.trim_start_matches('/').as_bytes())?;
     let name = parts.pop().ok_or_else(|| refuse(path, "names no file"))?;
-    let folder = beneath::descend(&root, &parts)?;
-    let owner = rustix::fs::fstat(&folder)?;
-    let (uid, gid, mode) = match look(&folder, &name)? {
+    let owner = rustix::fs::fstat(&root)?;
+    let owner = (Uid::from_raw(owner.st_uid), Gid::from_raw(owner.st_gid));
+    let (folder, made) = beneath::make_folders(&root, &parts, owner)?;
+    let written = write_into(&folder, path, &name, contents, bytes_max, replace);
+    if written.is_err() {
+        beneath::remove_folders(&root, &parts, made);
+    }
+    written
+}
+
+fn write_into(
+    folder: &OwnedFd,
+    path: &str,
+    name: &OsString,
+    contents: &mut dyn Read,
+    bytes_max: u64,
+    replace: Replace,
+) -> io::Result<u64> {
+    let owner = rustix::fs::fstat(folder)?;
+    let (uid, gid, mode) = match look(folder, name)? {
         None => (owner.st_uid, owner.st_gid, NEW_FILE),
         Some(stat) => match FileType::from_raw_mode(stat.st_mode) {
             FileType::RegularFile => (stat.st_uid, stat.st_gid, stat.st_mode & 0o7777),
@@ -176,14 +193,14 @@ pub fn write_file(
             _ => return Err(refuse(path, "is neither a file nor a folder")),
         },
     };
-    if replace == Replace::Files && is_database(&folder, &name)? {
+    if replace == Replace::Files && is_database(folder, name)? {
         return Err(refuse(path, "is a database, which an app may have open; stop the service first"));
     }
     let hex: String = random::bytes::<6>().iter().map(|byte| format!("{byte:02x}")).collect();
     let beside = format!(".trackbed-put-{hex}");
     let written = (|| {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mut file = File::from(openat(&folder, beside.as_str(), flags, Mode::from_raw_mode(0o600))?);
+        let mut file = File::from(openat(folder, beside.as_str(), flags, Mode::from_raw_mode(0o600))?);
         let size = copy(contents, &mut file, bytes_max, path)?;
         let metadata = file.metadata()?;
         if (metadata.uid(), metadata.gid()) != (uid, gid) {
@@ -192,21 +209,21 @@ pub fn write_file(
         fchmod(&file, Mode::from_raw_mode(mode))?;
         file.sync_all()?;
         if replace == Replace::DatabasesToo {
-            for companion in companions(&name) {
-                match unlinkat(&folder, companion.as_os_str(), AtFlags::empty()) {
+            for companion in companions(name) {
+                match unlinkat(folder, companion.as_os_str(), AtFlags::empty()) {
                     Err(errno) if errno != rustix::io::Errno::NOENT => return Err(errno.into()),
                     _ => {}
                 }
             }
         }
-        renameat(&folder, beside.as_str(), &folder, name.as_os_str())?;
+        renameat(folder, beside.as_str(), folder, name.as_os_str())?;
         Ok(size)
     })();
     if written.is_err() {
-        let _ = unlinkat(&folder, beside.as_str(), AtFlags::empty());
+        let _ = unlinkat(folder, beside.as_str(), AtFlags::empty());
         return written;
     }
-    File::from(folder).sync_all()?;
+    beneath::sync(folder)?;
     written
 }
 
@@ -301,15 +318,32 @@ mod tests {
     }
 
     #[test]
+    fn folders_on_the_way_are_made_and_go_when_the_file_does_not_come() {
+        let folder = tempfile::tempdir().unwrap();
+        let volume = folder.path();
+        put(volume, "a/b/c/file", "text", Replace::Files).unwrap();
+        assert_eq!(fs::read_to_string(volume.join("a/b/c/file")).unwrap(), "text");
+        let long = "x".repeat(101);
+        fs::create_dir(volume.join("empty")).unwrap();
+        for path in ["empty/new/deep/file", "a/b/new/file"] {
+            assert!(put(volume, path, &long, Replace::Files).is_err());
+        }
+        assert_eq!(fs::read_dir(volume.join("empty")).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(volume.join("a/b")).unwrap().count(), 1);
+    }
+
+    #[test]
     fn what_root_puts_belongs_to_the_owner_of_the_folder() {
         if !nix::unistd::geteuid().is_root() {
             return;
         }
         let folder = tempfile::tempdir().unwrap();
         std::os::unix::fs::chown(folder.path(), Some(54_321), Some(54_322)).unwrap();
-        put(folder.path(), "file", "x", Replace::Files).unwrap();
-        let metadata = fs::metadata(folder.path().join("file")).unwrap();
-        assert_eq!((metadata.uid(), metadata.gid()), (54_321, 54_322));
+        put(folder.path(), "sub/file", "x", Replace::Files).unwrap();
+        for path in ["sub", "sub/file"] {
+            let metadata = fs::metadata(folder.path().join(path)).unwrap();
+            assert_eq!((metadata.uid(), metadata.gid()), (54_321, 54_322), "{path}");
+        }
     }
 
     #[test]
@@ -330,7 +364,9 @@ mod tests {
             "socket",
             "",
             "/",
-            "none/file",
+            "none/../file",
+            "link/file",
+            "socket/file",
             "a//b",
         ] {
             assert!(put(&volume, bad, "bad", Replace::DatabasesToo).is_err(), "{bad}");

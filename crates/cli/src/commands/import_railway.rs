@@ -15,7 +15,7 @@ use trackbed_client::Client;
 use trackbed_stdx::files::remove_tree;
 use trackbed_stdx::random;
 
-use crate::commands::volume::send_file;
+use crate::commands::volume::send_folder;
 use crate::dotenv;
 use crate::human::{count, plain};
 use crate::names::{nearest, parse_name};
@@ -227,52 +227,10 @@ async fn fetch_volume(
     let to = download.to_string_lossy();
     let get = ["volume", "files", "download", "--volume", &theirs.name, "/", &to, "--json"];
     railway.ask(&get, DOWNLOAD_LIMIT).await?;
-    let files = files_below(download)?;
-    let mut copied = 0;
-    for path in &files {
-        let relative = path.strip_prefix(download).ok();
-        // A folder cannot be made in a volume from outside.
-        match relative.and_then(Path::to_str).filter(|relative| !relative.contains('/')) {
-            Some(name) => {
-                send_file(&volume, path, &format!("/{name}")).await?;
-                copied += 1;
-            }
-            None => {
-                let shown = plain(&relative.unwrap_or(path).to_string_lossy());
-                session.output.talk(format!("NOT copied, because it lies in a folder: {shown}"));
-            }
-        }
-    }
-    let left = files.len() as u64 - copied;
-    let copied = count(copied, "file");
+    let sent = send_folder(session, &volume, download, "").await?;
+    let copied = count(sent.entries.len() as u64, "file");
     session.output.talk(format!("volume {name} at {}: {copied} copied", theirs.mount_path));
-    if left > 0 {
-        session.output.talk(format!(
-            "{} NOT copied: fetch them by `railway volume files download`, and let the app take them in (trackbed run)",
-            count(left, "file")
-        ));
-    }
-    Ok(left == 0)
-}
-
-/// Returns the regular files below a folder, which may also be a file itself. Follows no link.
-fn files_below(root: &Path) -> Result<Vec<PathBuf>> {
-    let (mut found, mut folders) = (Vec::new(), vec![root.to_owned()]);
-    while let Some(folder) = folders.pop() {
-        let entries =
-            std::fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))?;
-        for entry in entries {
-            let entry = entry?;
-            let kind = entry.file_type()?;
-            if kind.is_dir() {
-                folders.push(entry.path());
-            } else if kind.is_file() {
-                found.push(entry.path());
-            }
-        }
-    }
-    found.sort();
-    Ok(found)
+    Ok(sent.left == 0)
 }
 
 impl Railway<'_> {

@@ -60,17 +60,19 @@ pub(super) struct Get {
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  trackbed volume put data seed.json\n  \
-                        trackbed volume put data seed.json imports/today.json")]
+                        trackbed volume put data seed.json imports/today.json\n  \
+                        trackbed volume put data ./uploads\n\n\
+                        A folder comes with all files below it; folders that are missing in the volume are made.")]
 pub(super) struct Put {
     /// Name of the volume
     #[arg(value_parser = parse_name)]
     name: String,
-    /// A file on this machine
+    /// A file or folder on this machine
     file: PathBuf,
     /// Where it goes in the volume; a `/` at the end keeps its own name [default: /]
     #[arg(value_name = "PATH", default_value = "/")]
     path: String,
-    /// Print a JSON object
+    /// Print a JSON object a file
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -200,50 +202,100 @@ async fn write_down(from: &mut FileStream, part: &Path, to: &Path) -> Result<Wri
 pub(super) async fn put(session: &Session, args: &Put) -> Result<u8> {
     let shown = args.file.display();
     let path = session.below(&args.file);
-    let opened = File::open(&path).and_then(|file| file.metadata().map(|metadata| (file, metadata)));
-    let (file, metadata) = opened.with_context(|| format!("cannot read {shown}"))?;
-    if !metadata.is_file() {
-        let what = if metadata.is_dir() { "a folder" } else { "no ordinary file" };
-        let hint =
-            "put takes one file at a time; pack a folder into an archive and unpack it by `trackbed run`";
-        return Err(Refusal::with_hint(format!("{shown} is {what}"), hint));
+    let metadata = fs::metadata(&path).with_context(|| format!("cannot read {shown}"))?;
+    if !metadata.is_file() && !metadata.is_dir() {
+        let hint = "only files and folders go into a volume";
+        return Err(Refusal::with_hint(format!("{shown} is neither a file nor a folder"), hint));
     }
     let to = match args.path.strip_suffix('/') {
         Some(folder) => {
-            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            format!("{folder}/{name}")
+            // `.` has a name, too.
+            let named = fs::canonicalize(&path).with_context(|| format!("cannot read {shown}"))?;
+            let name = path.file_name().or_else(|| named.file_name());
+            format!("{folder}/{}", name.map(|name| name.to_string_lossy()).unwrap_or_default())
         }
         None => args.path.clone(),
     };
     let client = session.client();
     let names = args.target.find(session, &client).await?;
-    let volume = names.of(&client).volume(&args.name);
-    let entry = send(&volume, file, metadata.len(), &to).await?;
-    if args.json {
-        session.output.json_pretty(&entry)?;
+    let service = names.of(&client);
+    let volume = service.volume(&args.name);
+    if metadata.is_file() {
+        let entry = send_file(&volume, &path, &to).await?;
+        if args.json {
+            session.output.json_pretty(&entry)?;
+        }
+        let (bytes, to) = (size(entry.size_bytes), plain(&entry.path));
+        session.output.talk(format!("{bytes} into volume {}: {to}", args.name));
+        return Ok(0);
     }
-    session.output.talk(format!(
-        "{} into volume {}: {}",
-        size(entry.size_bytes),
-        args.name,
-        plain(&entry.path)
-    ));
-    Ok(0)
+    let sent = send_folder(session, &volume, &path, &to).await?;
+    if args.json {
+        session.output.json_pretty(&sent.entries)?;
+    }
+    let bytes = size(sent.entries.iter().map(|entry| entry.size_bytes).sum());
+    let (files, to) = (count(sent.entries.len() as u64, "file"), plain(to.trim_matches('/')));
+    session.output.talk(format!("{files}, {bytes}, into volume {}: {to}/", args.name));
+    Ok(u8::from(sent.left > 0))
+}
+
+/// What became of a folder.
+pub(crate) struct SentFolder {
+    /// The files that are in the volume now.
+    pub(crate) entries: Vec<FileEntry>,
+    /// How many things below the folder are not: each was named.
+    pub(crate) left: u64,
+}
+
+/// Copies all files below a folder of this machine into a volume. Links are not followed; what is no file, or has a name
+/// that cannot be sent, is told and left.
+///
+/// # Errors
+/// At the first file that the box refuses or that cannot be read. Those before it are there.
+pub(crate) async fn send_folder(
+    session: &Session,
+    volume: &VolumeClient<'_>,
+    folder: &Path,
+    to: &str,
+) -> Result<SentFolder> {
+    let mut sent = SentFolder { entries: Vec::new(), left: 0 };
+    let mut folders = vec![(folder.to_owned(), to.trim_end_matches('/').to_owned())];
+    while let Some((folder, to)) = folders.pop() {
+        let cannot = || format!("cannot read {}", folder.display());
+        let mut entries =
+            fs::read_dir(&folder).with_context(cannot)?.collect::<io::Result<Vec<_>>>().with_context(cannot)?;
+        entries.sort_by_key(fs::DirEntry::file_name);
+        for entry in entries {
+            let (path, kind) = (entry.path(), entry.file_type().with_context(cannot)?);
+            let name = entry.file_name();
+            match name.to_str() {
+                Some(name) if kind.is_dir() => folders.push((path, format!("{to}/{name}"))),
+                Some(name) if kind.is_file() => {
+                    session.output.status(format!("copying {} …", plain(&path.to_string_lossy())));
+                    sent.entries.push(send_file(volume, &path, &format!("{to}/{name}")).await?);
+                    session.output.wipe_status();
+                }
+                _ => {
+                    let what = if kind.is_symlink() { "a link" } else { "no file with a name in UTF-8" };
+                    let shown = plain(&path.to_string_lossy());
+                    session.output.talk(format!("NOT copied, because it is {what}: {shown}"));
+                    sent.left += 1;
+                }
+            }
+        }
+    }
+    Ok(sent)
 }
 
 /// Copies a file of this machine into a volume.
-pub(crate) async fn send_file(volume: &VolumeClient<'_>, file: &Path, to: &str) -> Result<FileEntry> {
-    let opened = File::open(file).and_then(|file| file.metadata().map(|metadata| (file, metadata)));
-    let (file, metadata) = opened.with_context(|| format!("cannot read {}", file.display()))?;
-    send(volume, file, metadata.len(), to).await
-}
-
-async fn send(volume: &VolumeClient<'_>, file: File, size_bytes: u64, to: &str) -> Result<FileEntry> {
+async fn send_file(volume: &VolumeClient<'_>, path: &Path, to: &str) -> Result<FileEntry> {
+    let opened = File::open(path).and_then(|file| file.metadata().map(|metadata| (file, metadata)));
+    let (file, metadata) = opened.with_context(|| format!("cannot read {}", path.display()))?;
     let (chunks, taken) = source_channel();
     // What an app appends meanwhile is no longer part of what was announced.
-    let file = file.take(size_bytes);
+    let file = file.take(metadata.len());
     let reading = tokio::task::spawn_blocking(move || read_all(file, &chunks));
-    let entry = volume.put_file(to, size_bytes, taken, |_| {}).await;
+    let entry = volume.put_file(to, metadata.len(), taken, |_| {}).await;
     // When the box refused, nobody takes what is left to read.
     if entry.is_ok() {
         reading.await.context("reading stopped")?;

@@ -6,7 +6,7 @@ mod list;
 mod points;
 mod restore;
 
-pub(crate) use files::send_file;
+pub(crate) use files::send_folder;
 
 use anyhow::Result;
 
