@@ -28,7 +28,7 @@ pub use load::{Failed, Load, Seen};
 pub use random::Random;
 pub use small_disk::{FileSystem, SmallDisk};
 pub use testbox::{Output, TestBox, Up, User};
-pub use tools::{S3Server, uv_folder};
+pub use tools::{S3Server, sarif_faults, uv_folder};
 pub use traffic::{Tally, Traffic};
 pub use writers::{Instance, Process, Watched, Writers};
 

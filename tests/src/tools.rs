@@ -9,24 +9,39 @@ use std::time::Duration;
 /// when this machine has no pip.
 pub fn uv_folder() -> Option<PathBuf> {
     static FOLDER: OnceLock<Option<PathBuf>> = OnceLock::new();
-    FOLDER
-        .get_or_init(|| {
-            let folder = crate::testbox::target_folder().join("test-tools/uv");
-            let bin = folder.join("bin");
-            // Test programs may run beside each other: made aside, then moved into place by whoever is first.
-            if !bin.join("uv").exists() {
-                let aside = folder.with_extension(std::process::id().to_string());
-                let mut pip = Command::new("python3");
-                pip.args(["-m", "pip", "install", "--quiet", "--target"]).arg(&aside).arg("uv");
-                let fetched = pip.output().is_ok_and(|output| output.status.success());
-                if fetched {
-                    let _ = std::fs::rename(&aside, &folder);
-                }
-                let _ = std::fs::remove_dir_all(&aside);
-            }
-            bin.join("uv").exists().then_some(bin)
-        })
-        .clone()
+    FOLDER.get_or_init(|| pip_folder("uv", "uv", "bin/uv").map(|folder| folder.join("bin"))).clone()
+}
+
+/// Says what a log in SARIF has against the schema of the standard; none when it is as it should be. The schema comes in
+/// an npm package of Microsoft, whose standard it was; that it cannot be had is said loudly, and counts as nothing said.
+pub fn sarif_faults(log: &str) -> Option<String> {
+    const CHECK: &str = "import json, sys, jsonschema as j; s = json.load(open(sys.argv[1])); \
+                         print(*[e.message for e in j.Draft4Validator(s).iter_errors(json.load(sys.stdin))], sep='\\n')";
+    let package = "node_modules/@microsoft/jest-sarif/lib/schemas/sarif-2.1.0-rtm.5.json";
+    let fetched = pip_folder("jsonschema", "jsonschema", "jsonschema/__init__.py").zip(tool_folder(
+        "sarif",
+        package,
+        |aside| {
+            let mut npm = Command::new("npm");
+            npm.args(["install", "--no-save", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix"]);
+            npm.arg(aside).arg("@microsoft/jest-sarif@1.0.0-beta.0");
+            npm
+        },
+    ));
+    let Some((jsonschema, sarif)) = fetched else {
+        eprintln!("NOT TESTED (needs pip, npm and their registries): SARIF against its schema");
+        return None;
+    };
+    let mut python = Command::new("python3");
+    python.args(["-c", CHECK]).arg(sarif.join(package)).env("PYTHONPATH", jsonschema);
+    let mut checking = python.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("python3 is there");
+    let mut stdin = checking.stdin.take().expect("it is piped");
+    std::io::Write::write_all(&mut stdin, log.as_bytes()).expect("the checker reads it");
+    drop(stdin);
+    let output = checking.wait_with_output().expect("the checker ends");
+    assert!(output.status.success(), "the checker failed");
+    let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    (!said.is_empty()).then_some(said)
 }
 
 /// An S3 server of this test's own: moto, fetched once by pip into the target folder. It forgets everything when dropped.
@@ -92,15 +107,22 @@ fn moto_folder() -> Option<PathBuf> {
     FOLDER.get_or_init(|| pip_folder("moto", "moto[server]", "moto/server.py")).clone()
 }
 
-/// Fetches a package into a folder of its own, once for all tests. Test programs may run beside each other: it is made
-/// aside, then moved into place by whoever is first.
+/// Fetches a package by pip into a folder of its own.
 fn pip_folder(name: &str, package: &str, proof: &str) -> Option<PathBuf> {
+    tool_folder(name, proof, |aside| {
+        let mut pip = Command::new("python3");
+        pip.args(["-m", "pip", "install", "--quiet", "--target"]).arg(aside).arg(package);
+        pip
+    })
+}
+
+/// Makes a folder once for all tests. Test programs may run beside each other: it is made aside, then moved into place by
+/// whoever is first.
+fn tool_folder(name: &str, proof: &str, fetch: impl FnOnce(&Path) -> Command) -> Option<PathBuf> {
     let folder = crate::testbox::target_folder().join("test-tools").join(name);
     if !folder.join(proof).exists() {
         let aside = folder.with_extension(std::process::id().to_string());
-        let mut pip = Command::new("python3");
-        pip.args(["-m", "pip", "install", "--quiet", "--target"]).arg(&aside).arg(package);
-        if pip.output().is_ok_and(|output| output.status.success()) {
+        if fetch(&aside).output().is_ok_and(|output| output.status.success()) {
             let _ = std::fs::rename(&aside, &folder);
         }
         let _ = std::fs::remove_dir_all(&aside);

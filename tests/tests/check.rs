@@ -73,6 +73,7 @@ fn sarif_names_rules_levels_and_relative_places() {
     let rules = run["tool"]["driver"]["rules"].as_array().unwrap();
     let results = run["results"].as_array().unwrap();
     assert!(!results.is_empty());
+    assert_eq!(trackbed_tests::sarif_faults(&said.stdout), None);
     for result in results {
         let rule = &rules[usize::try_from(result["ruleIndex"].as_u64().unwrap()).unwrap()];
         assert_eq!(rule["id"], result["ruleId"]);

@@ -83,6 +83,11 @@ fn hint(words: &str, culprit: Option<&Requirement>) -> String {
             "that package exists for Windows only: take it out of {place}, or add `; sys_platform == 'win32'`"
         );
     }
+    if words.contains("401 Unauthorized") || words.contains("403 Forbidden") {
+        return "the index asks who you are: set UV_INDEX_URL=https://USER:TOKEN@HOST/simple among the service's variables, \
+                and take the index out of the list of dependencies"
+            .to_owned();
+    }
     if words.contains("was not found in the package registry") {
         return format!(
             "check the spelling in {place}; a package of your own needs UV_INDEX_URL or PIP_EXTRA_INDEX_URL among the service's variables"
@@ -137,6 +142,9 @@ mod tests {
             error.message.contains("was not found in the package registry")
                 && !error.message.contains("Using")
         );
+        let said = "  × No solution\n  ╰─▶ Because ours was not found in the package registry\n\nhint: An index URL (https://x) could not be queried (401 Unauthorized)";
+        let error = install("requirements.txt", "x", &tail(said), &[asked("ours")]);
+        assert!(error.hint.unwrap().contains("https://USER:TOKEN@HOST"), "{}", error.message);
         let said =
             "  × No solution\n  ╰─▶ Because there is no version of fastapi==99 and you require fastapi==99";
         let error = install("requirements.txt", "x", &tail(said), &[asked("fastapi==99")]);

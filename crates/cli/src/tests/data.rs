@@ -480,7 +480,10 @@ async fn what_the_box_refuses_is_told_with_the_way_out() {
         (&["volume", "get", "data", "../key"], "leaves the volume"),
         (&["volume", "files", "data", "../.."], "leaves the volume"),
         (&["volume", "put", "data", "main.py", "uploads"], "is a folder; name the file in it"),
-        (&["volume", "put", "data", "/dev/null"], "is neither a file nor a folder\nhint: only files and folders"),
+        (
+            &["volume", "put", "data", "/dev/null"],
+            "is neither a file nor a folder\nhint: only files and folders",
+        ),
         (&["volume", "put", "data", "missing"], "cannot read missing"),
         (&["volume", "adopt", "/etc/x"], "cannot be adopted"),
         (&["db", "nope:app.db", "-c", "SELECT 1"], "has no volume `nope`\nhint: it has: data:app.db"),

@@ -262,8 +262,10 @@ pub(crate) async fn send_folder(
     let mut folders = vec![(folder.to_owned(), to.trim_end_matches('/').to_owned())];
     while let Some((folder, to)) = folders.pop() {
         let cannot = || format!("cannot read {}", folder.display());
-        let mut entries =
-            fs::read_dir(&folder).with_context(cannot)?.collect::<io::Result<Vec<_>>>().with_context(cannot)?;
+        let mut entries = fs::read_dir(&folder)
+            .with_context(cannot)?
+            .collect::<io::Result<Vec<_>>>()
+            .with_context(cannot)?;
         entries.sort_by_key(fs::DirEntry::file_name);
         for entry in entries {
             let (path, kind) = (entry.path(), entry.file_type().with_context(cannot)?);
