@@ -86,9 +86,7 @@ pub(crate) async fn send(
     let telling = async {
         loop {
             tokio::time::sleep(PROGRESS_EVERY).await;
-            let sent = human::size(sent.load(Ordering::Relaxed));
-            let all = bytes.map(|bytes| format!(" of {}", human::size(bytes))).unwrap_or_default();
-            session.output.status(format!("uploading {sent}{all} …"));
+            session.output.status(progress(sent.load(Ordering::Relaxed), bytes));
         }
     };
     let uploaded = tokio::select! {
@@ -105,8 +103,34 @@ pub(crate) async fn send(
     }
 }
 
+/// Draws how far an upload is: `uploading ██████░░░░░░░░░░░░░░ 3.0 MB of 10 MB`.
+fn progress(sent: u64, all: Option<u64>) -> String {
+    const CELLS: u64 = 20;
+    let Some(all) = all.filter(|all| *all > 0) else { return format!("uploading {} …", human::size(sent)) };
+    // The tar around the files counts as sent, too.
+    let sent = sent.min(all);
+    let bar: String = (0..CELLS).map(|cell| if sent * CELLS > cell * all { '█' } else { '░' }).collect();
+    format!("uploading {bar} {} of {}", human::size(sent), human::size(all))
+}
+
 /// Returns whether packing ended only because the box would not take more.
 fn is_hang_up(error: &anyhow::Error) -> bool {
     let io = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
     io.into_iter().any(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upload_is_drawn_from_its_beginning_to_its_end() {
+        assert_eq!(progress(3_000_000, Some(10_000_000)), "uploading ██████░░░░░░░░░░░░░░ 3.0 MB of 10 MB");
+        assert_eq!(progress(0, Some(1)), format!("uploading {} 0 B of 1 B", "░".repeat(20)));
+        assert_eq!(progress(12, Some(10)), format!("uploading {} 10 B of 10 B", "█".repeat(20)));
+        assert_eq!(
+            (progress(5, None), progress(5, Some(0))),
+            ("uploading 5 B …".into(), "uploading 5 B …".into())
+        );
+    }
 }
