@@ -1,0 +1,1 @@
+//! What the folder gives out: hostile links, pipes and names are not there.
