@@ -89,10 +89,10 @@ fn show(outcome: Result<Outcome, PortError>) -> String {
                     crate::site::PROVIDER => plan.recipe.get("steps").filter(|steps| !steps.is_null()),
                     _ => Some(&plan.recipe),
                 };
-                let steps = steps.map(|steps| serde_json::from_value::<crate::steps::Recipe>(steps.clone()).unwrap());
+                let steps =
+                    steps.map(|steps| serde_json::from_value::<crate::steps::Recipe>(steps.clone()).unwrap());
                 let (build, install) = steps.map_or((None, None), |steps| (steps.build, steps.install));
-                let install =
-                    install.map(|install| format!("{} reads {:?}", install.command, install.reads));
+                let install = install.map(|install| format!("{} reads {:?}", install.command, install.reads));
                 for (step, what) in [("install", install), ("build", build)] {
                     if let Some(what) = what {
                         writeln!(text, "  {step}: {}", what.replace('\n', "; ")).unwrap();

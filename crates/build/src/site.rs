@@ -75,15 +75,19 @@ pub(crate) fn asked(draft: &mut Draft) -> Option<Output> {
     if let Some(start) = draft.find(Key::StartCommand).cloned() {
         let (root_place, start_place) = (&given.place, &start.place);
         if start.origin < given.origin {
-            let message = format!("{root_place}: the folder of a static site is not used: {start_place} starts a process");
+            let message = format!(
+                "{root_place}: the folder of a static site is not used: {start_place} starts a process"
+            );
             draft.warn("", None, message);
             return None;
         }
-        let message = format!("{start_place}: the start command is not used: by {root_place} this is a static site");
+        let message =
+            format!("{start_place}: the start command is not used: by {root_place} this is a static site");
         draft.warn("", None, message);
         draft.forget(Key::StartCommand);
     }
-    let is_one_page = matches!(draft.find(Key::StaticSpa).map(|given| &given.setting), Some(Setting::Flag(true)));
+    let is_one_page =
+        matches!(draft.find(Key::StaticSpa).map(|given| &given.setting), Some(Setting::Flag(true)));
     Some(Output { root, is_one_page, has_index: false, place: given.place, steps: None })
 }
 

@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 use trackbed_core::image::{Image, SiteFallback};
 use trackbed_core::instance::{
-    AppTree, Exit, InstanceSpec, InstanceStats, InstanceStatus, Listener, LogCursor, LogLine, LogPage, LogStream,
+    AppTree, Exit, InstanceSpec, InstanceStats, InstanceStatus, Listener, LogCursor, LogLine, LogPage,
+    LogStream,
 };
 use trackbed_core::isolation::Isolation;
 use trackbed_core::ports::{BuildLog, Engine, Frozen, PortError, StrayFile, VolumeLease, VolumePlace};
@@ -80,8 +81,11 @@ impl Sites {
                 .hint("deploy it again: trackbed up"));
         }
         let Some(folder) = folder.to_str() else {
-            return Err(PortError::new(format!("the data directory `{}` is no text", self.data_dir.display()))
-                .hint("serve from a directory whose name is UTF-8"));
+            return Err(PortError::new(format!(
+                "the data directory `{}` is no text",
+                self.data_dir.display()
+            ))
+            .hint("serve from a directory whose name is UTF-8"));
         };
         let fallback = match fallback {
             SiteFallback::NotFound => "404",
@@ -144,7 +148,8 @@ impl Engine for Sites {
         match self.find(id) {
             None => self.behind.remove(id).await,
             Some(Record { end: None, .. }) => {
-                Err(PortError::new(format!("cannot remove instance {id}: it still runs")).hint("stop it first"))
+                Err(PortError::new(format!("cannot remove instance {id}: it still runs"))
+                    .hint("stop it first"))
             }
             Some(_) => {
                 let removed = id.clone();

@@ -13,9 +13,9 @@ mod railpack;
 mod railway;
 mod railway_notes;
 pub(crate) mod resolve;
+mod staticfile;
 pub(crate) mod toml;
 pub(crate) mod tree;
-mod staticfile;
 mod yaml;
 
 use std::path::Path;

@@ -50,11 +50,11 @@ pub(super) fn find(
         if build.is_none() && !package.source.join(&output.root).is_dir() {
             return Err(site::no_folder(&output));
         }
-        output.is_one_page |= told(package)?.is_some_and(|(root, is_one_page, _)| is_one_page && root == output.root);
+        output.is_one_page |=
+            told(package)?.is_some_and(|(root, is_one_page, _)| is_one_page && root == output.root);
         return Ok(Some(output));
     }
-    let has_start =
-        package.script("start").is_some_and(|(script, _)| !STARTS.contains(&script.trim()));
+    let has_start = package.script("start").is_some_and(|(script, _)| !STARTS.contains(&script.trim()));
     let has_server = SERVERS.iter().any(|file| package.has_file(file));
     if build.is_none() || has_start || has_server || draft.find(Key::StartCommand).is_some() {
         return Ok(None);
@@ -72,7 +72,8 @@ fn told(package: &Package<'_>) -> Result<Option<Told>, PortError> {
         let config = configuration(package, "astro.config")?;
         let is_served = adapters.iter().any(|name| package.has(name))
             || config.as_ref().is_some_and(|config| config.says("output", "server"));
-        let root = config.as_ref().and_then(|config| config.text("outDir")).unwrap_or_else(|| "dist".to_owned());
+        let root =
+            config.as_ref().and_then(|config| config.text("outDir")).unwrap_or_else(|| "dist".to_owned());
         return Ok((!is_served).then_some((root, false, by("astro"))));
     }
     if package.has("next") {
@@ -81,14 +82,16 @@ fn told(package: &Package<'_>) -> Result<Option<Told>, PortError> {
         return Ok(config.says("output", "export").then_some((root, false, config.name)));
     }
     if package.has("nuxt") {
-        return Ok(script.contains("nuxt generate").then(|| (".output/public".to_owned(), false, by("nuxt"))).or(
-            script.contains("nuxi generate").then(|| (".output/public".to_owned(), false, by("nuxt"))),
-        ));
+        return Ok(script
+            .contains("nuxt generate")
+            .then(|| (".output/public".to_owned(), false, by("nuxt")))
+            .or(script.contains("nuxi generate").then(|| (".output/public".to_owned(), false, by("nuxt")))));
     }
     if package.has("@sveltejs/adapter-static") {
         let config = configuration(package, "svelte.config")?;
         let is_one_page = config.as_ref().is_some_and(|config| config.says("fallback", "index.html"));
-        let root = config.as_ref().and_then(|config| config.text("pages")).unwrap_or_else(|| "build".to_owned());
+        let root =
+            config.as_ref().and_then(|config| config.text("pages")).unwrap_or_else(|| "build".to_owned());
         return Ok(Some((root, is_one_page, by("@sveltejs/adapter-static"))));
     }
     for (dev, files) in [("@react-router/dev", "react-router.config"), ("@remix-run/dev", "vite.config")] {
@@ -141,7 +144,8 @@ fn angular(package: &Package<'_>) -> Result<Option<Told>, PortError> {
     let tree = json::parse("angular.json", &text)?;
     let projects = tree.get("projects").map(Node::members).unwrap_or_default();
     let wanted = tree.get("defaultProject").and_then(Node::text);
-    let Some(project) = projects.iter().find(|project| wanted.is_none_or(|wanted| wanted == project.key)) else {
+    let Some(project) = projects.iter().find(|project| wanted.is_none_or(|wanted| wanted == project.key))
+    else {
         return Ok(None);
     };
     let targets = project.node.get("architect").or_else(|| project.node.get("targets"));

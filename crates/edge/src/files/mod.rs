@@ -9,8 +9,6 @@ mod find;
 mod kinds;
 mod path;
 mod probe;
-#[cfg(test)]
-mod tests;
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -81,4 +79,20 @@ const NAME_CHARS: usize = 16;
 
 fn unusable(address: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, format!("`{address}` is no address of files"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_whole_address_of_files_is_one() {
+        assert!(Site::of("tcp:127.0.0.1:80").is_none());
+        for text in ["files:", "files:/x", "files:404:x", "files:200:/x", "files:index:"] {
+            assert!(Site::of(text).unwrap().is_err(), "{text}");
+        }
+        let site = Site::of("files:index:/data/a:b/layers/0123456789abcdef0123").unwrap().unwrap();
+        assert_eq!(site.root, Path::new("/data/a:b/layers/0123456789abcdef0123"));
+        assert_eq!((site.fallback, site.name.as_str()), (Fallback::Index, "0123456789abcdef"));
+    }
 }

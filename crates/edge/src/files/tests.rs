@@ -1,1 +1,0 @@
-//! What the folder gives out: hostile links, pipes and names are not there.
