@@ -342,3 +342,7 @@ fn copy_file(source: &Path, target: &Path) -> io::Result<()> {
     let _ = fsetxattr(&to, DIGEST, digest.as_bytes(), XattrFlags::empty());
     to.set_modified(from.metadata()?.modified()?)
 }
+
+#[cfg(test)]
+#[path = "site_tests.rs"]
+mod tests;

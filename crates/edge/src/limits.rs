@@ -31,6 +31,8 @@ pub(crate) const FILE_PIECE_BYTES: usize = 64 * 1024;
 pub(crate) const FILE_PATH_BYTES_MAX: usize = 4096;
 /// Threads of a worker that wait for the disk; more requests for what is not in memory wait for one of them.
 pub(crate) const DISK_THREADS_MAX: usize = 8;
+/// Longest wait for a file or a piece of one that the disk has to bring: beyond, the disk is not slow but stuck.
+pub(crate) const DISK_TIME_MAX: Duration = Duration::from_secs(30);
 /// Fields that the edge itself adds to a head, at most.
 pub(crate) const HEADERS_WRITTEN_MAX: usize = 16;
 /// Rounds of reading and writing of one connection before the others of its worker have their turn.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::Notify;
-use trackbed_core::image::{Image, SiteFallback};
+use trackbed_core::image::SiteFallback;
 use trackbed_core::instance::{
     AppTree, Exit, InstanceSpec, InstanceStats, InstanceStatus, Listener, LogCursor, LogLine, LogPage,
     LogStream,
@@ -18,7 +18,7 @@ use trackbed_core::route::Address;
 use trackbed_core::{InstanceId, Secret, Timestamp};
 use trackbed_stdx::clock;
 
-use crate::records::{End, Record, Records};
+use crate::records::{Record, Records};
 
 /// What the log of a site says, all of it.
 const LOG: &str = "a static site has no process that writes: the edge serves its files";
@@ -39,6 +39,12 @@ impl Sites {
     /// When the disk refuses.
     pub fn open(data_dir: &Path, behind: Arc<dyn Engine>) -> io::Result<Self> {
         let records = Records::open(&data_dir.join("sites"))?;
+        for record in records.list() {
+            if record.end.is_none() && !data_dir.join(&record.layer).is_dir() {
+                tracing::warn!(instance = %record.id, layer = record.layer, "the files of a site are gone");
+                records.change(&record.id, |known| known.map(|known| known.ended(Exit::Lost, now())))?;
+            }
+        }
         Ok(Self { behind, data_dir: data_dir.to_owned(), records: Arc::new(records), ended: Notify::new() })
     }
 
@@ -69,17 +75,9 @@ impl Sites {
         changed.map_err(|error| PortError::new(format!("{attempt}: {error}")))
     }
 
-    /// Returns where the files of an image are, as the edge reads it.
-    fn address(&self, image: &Image, fallback: SiteFallback) -> Result<Address, PortError> {
-        // Those below it are what its build needs again.
-        let Some(layer) = image.layers.first() else {
-            return Err(PortError::new("the image has no files").hint("deploy it again: trackbed up"));
-        };
-        let folder = self.data_dir.join(&layer.path);
-        if !folder.is_dir() {
-            return Err(PortError::new(format!("the files of the site are gone: {}", folder.display()))
-                .hint("deploy it again: trackbed up"));
-        }
+    /// Returns where the files of a layer are, as the edge reads it.
+    fn address_of(&self, layer: &str, fallback: SiteFallback) -> Result<Address, PortError> {
+        let folder = self.data_dir.join(layer);
         let Some(folder) = folder.to_str() else {
             return Err(PortError::new(format!(
                 "the data directory `{}` is no text",
@@ -118,9 +116,16 @@ impl Engine for Sites {
         if self.find(&spec.id).is_some() {
             return Ok(());
         }
-        let address = self.address(image, site.fallback)?;
+        // Those below it are what its build needs again.
+        let layer = image.layers.first().map(|layer| layer.path.clone()).unwrap_or_default();
+        self.address_of(&layer, site.fallback)?;
+        let folder = self.data_dir.join(&layer);
+        if layer.is_empty() || !folder.is_dir() {
+            return Err(PortError::new(format!("the files of the site are gone: {}", folder.display()))
+                .hint("deploy it again: trackbed up"));
+        }
         let identity = (spec.id.clone(), spec.kind, spec.service.clone());
-        let record = Record::new(identity, now(), spec.port, address);
+        let record = Record::new(identity, now(), spec.port, (layer, site.fallback));
         let attempt = format!("cannot start {} ({})", spec.title, spec.id);
         self.change(attempt, move |records| {
             let id = record.id.clone();
@@ -136,9 +141,8 @@ impl Engine for Sites {
         let stopped = id.clone();
         self.change(format!("cannot stop instance {id}"), move |records| {
             records.change(&stopped, |known| {
-                let mut record = known.filter(|record| record.end.is_none())?;
-                record.end = Some(End { exit: Exit::Code { code: 0 }, at: now() });
-                Some(record)
+                let running = known.filter(|record| record.end.is_none())?;
+                Some(running.ended(Exit::Code { code: 0 }, now()))
             })
         })
         .await
@@ -210,7 +214,7 @@ impl Engine for Sites {
 
     async fn address(&self, id: &InstanceId, port: u16) -> Result<Address, PortError> {
         match self.living(id)? {
-            Some(record) => Ok(record.address),
+            Some(record) => self.address_of(&record.layer, record.fallback),
             None => self.behind.address(id, port).await,
         }
     }

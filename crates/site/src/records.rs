@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
+use trackbed_core::image::SiteFallback;
 use trackbed_core::instance::{Exit, InstanceKind, InstanceState, InstanceStatus};
-use trackbed_core::route::Address;
 use trackbed_core::{InstanceId, ServiceId, Timestamp};
 use trackbed_stdx::files;
 
@@ -24,7 +24,9 @@ pub(crate) struct Record {
     pub(crate) service: ServiceId,
     pub(crate) started_at: Timestamp,
     pub(crate) port: Option<u16>,
-    pub(crate) address: Address,
+    /// The layer with the files, relative to the data directory.
+    pub(crate) layer: String,
+    pub(crate) fallback: SiteFallback,
     pub(crate) end: Option<End>,
 }
 
@@ -40,9 +42,13 @@ impl Record {
         (id, kind, service): (InstanceId, InstanceKind, ServiceId),
         started_at: Timestamp,
         port: Option<u16>,
-        address: Address,
+        (layer, fallback): (String, SiteFallback),
     ) -> Self {
-        Self { version: VERSION, id, kind, service, started_at, port, address, end: None }
+        Self { version: VERSION, id, kind, service, started_at, port, layer, fallback, end: None }
+    }
+
+    pub(crate) fn ended(self, exit: Exit, at: Timestamp) -> Self {
+        Self { end: Some(End { exit, at }), ..self }
     }
 
     pub(crate) fn status(&self) -> InstanceStatus {

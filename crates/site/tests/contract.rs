@@ -181,12 +181,17 @@ async fn a_new_control_plane_finds_its_sites_as_they_were() {
 }
 
 #[tokio::test]
-async fn a_site_without_its_files_is_not_started() {
+async fn a_site_without_its_files_is_lost_and_not_started() {
     let scene = Scene::new();
+    let running = scene.site();
+    scene.engine.start(&running).await.unwrap();
     fs::remove_dir(scene.data_dir.path().join("layers/abc")).unwrap();
     let error = scene.engine.start(&scene.site()).await.unwrap_err();
     assert!(error.message.contains("are gone") && error.hint.is_some(), "{error}");
-    assert!(scene.engine.list().await.unwrap().is_empty());
+    let again = Scene::open(&scene.world, &scene.data_dir);
+    let status = again.inspect(&running.id).await.unwrap().unwrap();
+    assert!(matches!(status.state, InstanceState::Ended { exit: Exit::Lost, .. }), "{status:?}");
+    assert_eq!(again.list().await.unwrap().len(), 1);
 }
 
 #[tokio::test]

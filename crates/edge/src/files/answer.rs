@@ -16,7 +16,7 @@ use super::find::{Found, Opened, Reach, Sought};
 use super::path::Path;
 use crate::buffers::{Kept, read_size, with_scratch};
 use crate::fields::tokens;
-use crate::limits::{FILE_PIECE_BYTES, HEADERS_MAX, HEADERS_WRITTEN_MAX, ROUNDS_MAX};
+use crate::limits::{DISK_TIME_MAX, FILE_PIECE_BYTES, HEADERS_MAX, HEADERS_WRITTEN_MAX, ROUNDS_MAX};
 use crate::open_request::OpenRequest;
 use crate::pages::Fault;
 use crate::proxy::{Next, Side};
@@ -214,7 +214,13 @@ async fn read_from_disk(opened: &Opened, range: &Range<u64>) -> io::Result<Vec<u
         piece.truncate(count);
         Ok(piece)
     };
-    tokio::task::spawn_blocking(read).await.map_err(io::Error::other)?
+    on_disk(read).await
+}
+
+/// Does what may wait for the disk on a thread of its own, within [`DISK_TIME_MAX`].
+async fn on_disk<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    let done = tokio::time::timeout(DISK_TIME_MAX, tokio::task::spawn_blocking(work)).await;
+    done.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?.map_err(io::Error::other)?
 }
 
 /// What is answered, before it is sent.
@@ -242,7 +248,7 @@ async fn decide(head: &[u8], request: &Request, target: &Arc<TargetState>) -> io
                 Some(site) => site.find(&sought, Reach::Disk),
                 None => Err(io::ErrorKind::InvalidInput.into()),
             };
-            tokio::task::spawn_blocking(look).await.map_err(io::Error::other)?
+            on_disk(look).await
         }
         found => found,
     };
