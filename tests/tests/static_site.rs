@@ -45,6 +45,8 @@ fn a_folder_is_served_without_a_process() {
     assert_eq!(header(&town.get("pages", "/docs"), "location"), Some("/docs/"));
     assert_eq!(town.request("pages", "POST", "/", "x").status, 405);
 
+    let (code, said) = run(&town, &["status", "--service", "pages"]);
+    assert!(code == 0 && said.contains("served by the edge, without a process"), "{said}");
     let (code, said) = run(&town, &["logs", "--service", "pages"]);
     assert!(code == 0 && said.contains("the edge serves its files"), "{said}");
     let (code, said) = run(&town, &["run", "--service", "pages", "--", "ls"]);

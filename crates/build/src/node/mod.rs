@@ -136,7 +136,8 @@ pub(crate) fn find(look: Look<'_>, draft: &mut Draft) -> Result<Found, PortError
     let recipe = Recipe {
         version: RECIPE_VERSION,
         programs,
-        at_run: site.is_none(),
+        // A site runs nothing but, if asked to, the command before its start.
+        at_run: site.is_none() || draft.find(Key::PreDeploy).is_some(),
         install,
         build,
         after: None,
