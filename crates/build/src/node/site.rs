@@ -23,19 +23,9 @@ const STARTS: [&str; 7] = [
 ];
 /// Files of a server that stands beside a site and serves it.
 const SERVERS: [&str; 4] = ["server.js", "server.mjs", "server.ts", "src/server.js"];
-/// Packages whose builds end in a server, unless something says otherwise.
-const SERVED: [&str; 10] = [
-    "nuxt",
-    "@sveltejs/kit",
-    "@react-router/dev",
-    "@remix-run/dev",
-    "@solidjs/start",
-    "@tanstack/react-start",
-    "@builder.io/qwik-city",
-    "vinxi",
-    "next",
-    "astro",
-];
+/// Packages that build with Vite and end in a server.
+const SERVED: [&str; 5] =
+    ["@sveltejs/kit", "@solidjs/start", "@tanstack/react-start", "@builder.io/qwik-city", "vinxi"];
 
 /// A folder, whether the site in it is one page that knows paths of its own, and what told so.
 type Told = (String, bool, String);
@@ -59,12 +49,15 @@ pub(super) fn find(
     if build.is_none() || has_start || has_server || draft.find(Key::StartCommand).is_some() {
         return Ok(None);
     }
-    Ok(told(package)?.map(|(root, is_one_page, place)| site::detected(draft, root, is_one_page, true, place)))
+    // A folder outside of the source belongs to another one, which serves it.
+    let told = told(package)?.filter(|(root, ..)| Key::StaticRoot.parse(root).is_ok());
+    Ok(told.map(|(root, is_one_page, place)| site::detected(draft, root, is_one_page, true, place)))
 }
 
 /// Looks through the frameworks.
 fn told(package: &Package<'_>) -> Result<Option<Told>, PortError> {
-    let script = package.script("build").map(|(script, _)| script.to_lowercase()).unwrap_or_default();
+    let written = package.script("build").map(|(script, _)| script).unwrap_or_default();
+    let script = written.to_ascii_lowercase();
     let by = |name: &str| format!("{PACKAGE}, {name}");
     let told = |root: &str, is_one_page, name: &str| Some((root.to_owned(), is_one_page, by(name)));
     if package.has("astro") {
@@ -82,10 +75,8 @@ fn told(package: &Package<'_>) -> Result<Option<Told>, PortError> {
         return Ok(config.says("output", "export").then_some((root, false, config.name)));
     }
     if package.has("nuxt") {
-        return Ok(script
-            .contains("nuxt generate")
-            .then(|| (".output/public".to_owned(), false, by("nuxt")))
-            .or(script.contains("nuxi generate").then(|| (".output/public".to_owned(), false, by("nuxt")))));
+        let generates = script.contains("nuxt generate") || script.contains("nuxi generate");
+        return Ok(if generates { told(".output/public", false, "nuxt") } else { None });
     }
     if package.has("@sveltejs/adapter-static") {
         let config = configuration(package, "svelte.config")?;
@@ -129,8 +120,8 @@ fn told(package: &Package<'_>) -> Result<Option<Told>, PortError> {
     if config.as_ref().is_some_and(|config| config.has("lib", "{")) {
         return Ok(None);
     }
-    let by_flag = script.split_once("--outdir").and_then(|(_, rest)| {
-        let rest = rest.trim_start_matches(['=', ' ']);
+    let by_flag = script.find("--outdir").and_then(|at| {
+        let rest = written[at + "--outdir".len()..].trim_start_matches(['=', ' ']);
         rest.split([' ', ';', '&']).next().filter(|folder| !folder.is_empty()).map(str::to_owned)
     });
     let by_config = config.as_ref().and_then(|config| config.text("outDir"));
