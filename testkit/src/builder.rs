@@ -74,6 +74,7 @@ impl FakeBuilder {
             layers: Vec::new(),
             host_paths: Vec::new(),
             env: Vec::new(),
+            site: None,
             built_at: Timestamp(0),
         })
     }

@@ -47,6 +47,7 @@ impl Fixture for Fake {
             layers: Vec::new(),
             host_paths: Vec::new(),
             env: Vec::new(),
+            site: None,
             built_at: Timestamp(0),
         };
         InstanceSpec {

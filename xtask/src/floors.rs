@@ -11,7 +11,7 @@ const TABLE: &[(&str, u8, &[&str])] = &[
     (
         "server",
         4,
-        &["control", "store", "build", "sandbox", "edge", "volume", "offsite", "core", "api", "stdx"],
+        &["control", "store", "build", "sandbox", "site", "edge", "volume", "offsite", "core", "api", "stdx"],
     ),
     ("control", 3, &["core", "store", "stdx"]),
     ("cli", 3, &["client", "api", "stdx"]),
@@ -19,6 +19,7 @@ const TABLE: &[(&str, u8, &[&str])] = &[
     ("build", 2, &["core", "stdx"]),
     ("sandbox", 2, &["core", "stdx"]),
     ("edge", 2, &["core", "stdx"]),
+    ("site", 2, &["core", "stdx"]),
     ("volume", 2, &["core", "stdx"]),
     ("offsite", 2, &["core", "stdx"]),
     ("client", 2, &["api"]),

@@ -8,12 +8,13 @@ use crate::{Plan, PlannedSetting, Warning};
 /// Whose values are taken over: everything that stands in a file. What is found in the code is found again.
 const ORIGINS: [&str; 6] = ["trackbed-toml", "railway", "railpack", "nixpacks", "procfile", "platform"];
 /// Keys whose values are no texts in the file.
-const BARE: [&str; 8] = [
+const BARE: [&str; 9] = [
     "deploy.restartPolicyMaxRetries",
     "deploy.shared",
     "deploy.rehearse",
     "deploy.preDeployTrial",
     "deploy.port",
+    "static.spa",
     "deploy.holdSeconds",
     "limits.cpu",
     "deploy.drainingSeconds",
@@ -33,7 +34,7 @@ pub fn settings_file(plan: &Plan) -> String {
             let _ = writeln!(text, "#   {}", one_line(&note));
         }
     }
-    for table in ["build", "deploy", "limits", "variables"] {
+    for table in ["build", "deploy", "limits", "static", "variables"] {
         let members: Vec<_> = taken
             .iter()
             .filter_map(|setting| Some((setting.key.strip_prefix(table)?.strip_prefix('.')?, *setting)))

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use trackbed_core::finding::Findings;
-use trackbed_core::image::{Image, Layer};
+use trackbed_core::image::{Image, Layer, Site};
 use trackbed_core::instance::LogStream;
 use trackbed_core::plan::Plan;
 use trackbed_core::ports::{
@@ -27,6 +27,7 @@ use crate::python::build as python;
 use crate::python::interpreters::{Interpreter, Interpreters};
 use crate::python::suspects;
 use crate::python::wanted::Wanted;
+use crate::site;
 use crate::steps;
 use crate::toolchain::HostPrograms;
 use crate::tools::{self, Uv};
@@ -72,6 +73,8 @@ pub(crate) struct Made {
     pub(crate) layers: Vec<Layer>,
     pub(crate) host_paths: Vec<String>,
     pub(crate) env: Vec<(String, String)>,
+    /// How it is served without a process; the topmost layer has the files then.
+    pub(crate) site: Option<Site>,
 }
 
 impl LocalBuilder {
@@ -167,6 +170,7 @@ impl Builder for LocalBuilder {
                 let uv = blocking(move || shared.uv()).await?;
                 python::build(&self.workshop, &request, &uv, log).await
             }
+            site::PROVIDER => site::build(&self.workshop, &request, log).await,
             provider => steps::build(&self.workshop, &request, provider, log).await,
         };
         let made = made.map_err(|error| layers::name_disk(error, &self.workshop.data_dir))?;
@@ -180,6 +184,9 @@ impl Builder for LocalBuilder {
         for (name, value) in &made.env {
             text.push_str(&format!("env {name}={value}\n"));
         }
+        if let Some(site) = &made.site {
+            text.push_str(&format!("site {site:?}\n"));
+        }
         let digest = layers::key(&[("image 1", text.as_bytes())]);
         log.line(LogStream::System, &format!("image {}", digest.short()));
         Ok(Image {
@@ -188,6 +195,7 @@ impl Builder for LocalBuilder {
             layers: made.layers,
             host_paths: made.host_paths,
             env: made.env,
+            site: made.site,
             built_at: Timestamp(clock::now_ms()),
         })
     }

@@ -124,6 +124,7 @@ mod tests {
             layers: layers.iter().map(|layer| (*layer).clone()).collect(),
             host_paths: Vec::new(),
             env: Vec::new(),
+            site: None,
             built_at: Timestamp(0),
         }
     }

@@ -73,6 +73,7 @@ fn a_fetched_tool_goes_when_neither_an_image_nor_a_build_needs_it() {
         layers: Vec::new(),
         host_paths: vec![version.display().to_string()],
         env: Vec::new(),
+        site: None,
         built_at: Timestamp(0),
     };
     assert_eq!(let_go(&data_dir, &[image]).unwrap(), 0);

@@ -27,6 +27,7 @@ mod range;
 mod ruby;
 mod rust;
 mod shell;
+mod site;
 pub mod source;
 mod source_tree;
 mod steps;

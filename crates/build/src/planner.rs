@@ -11,6 +11,7 @@ use crate::config::keys::Key;
 use crate::provider::{Decided, Found, Look, PROVIDERS};
 use crate::python::interpreters::Interpreter;
 use crate::python::wanted::Wanted;
+use crate::site;
 use crate::toolchain::Programs;
 
 /// A plan, or the one thing that is missing and might be fetched.
@@ -59,6 +60,10 @@ pub(crate) fn plan(
 
 /// Asks the providers, in order.
 fn first(look: Look<'_>, draft: &mut Draft) -> Result<Found, PortError> {
+    // Who says where the files of a site are means that site, whatever else the source holds; Node has sites to build.
+    if site::is_asked_for(draft) && !look.source.join("package.json").is_file() {
+        return site::find(look, draft);
+    }
     for (_, find) in PROVIDERS {
         match find(look, draft)? {
             Found::No => {}
@@ -89,7 +94,6 @@ fn unsupported(folder: &Path) -> PortError {
         ("CMakeLists.txt", "C or C++"),
         ("global.json", ".NET"),
         ("Package.swift", "Swift"),
-        ("index.html", "a static site"),
         ("Dockerfile", "Docker"),
     ];
     let found: Vec<String> = signs
@@ -99,9 +103,9 @@ fn unsupported(folder: &Path) -> PortError {
         .collect();
     let found = if found.is_empty() { "none of the files it knows".to_owned() } else { found.join(", ") };
     PortError::new(format!(
-        "cannot build this source: Trackbed builds Python, Node, Go, Rust, Ruby, PHP, Java, Elixir and Deno, and starts a \
-         `start.sh`; found {found}. Looked at the root for package.json, go.mod, Cargo.toml, Gemfile, composer.json, \
-         index.php, pom.xml, build.gradle, mix.exs, deno.json and start.sh; for requirements.txt, pyproject.toml, \
+        "cannot build this source: Trackbed builds Python, Node, Go, Rust, Ruby, PHP, Java, Elixir, Deno and static \
+         sites, and starts a `start.sh`; found {found}. Looked at the root for package.json, go.mod, Cargo.toml, Gemfile, composer.json, \
+         index.php, pom.xml, build.gradle, mix.exs, deno.json, index.html, public/, Staticfile and start.sh; for requirements.txt, pyproject.toml, \
          Pipfile and setup.py there and up to two folders down; and for *.py at the root and in the folder that the \
          start command enters by `cd`"
     ))

@@ -85,10 +85,15 @@ fn show(outcome: Result<Outcome, PortError>) -> String {
         Ok(Outcome::Ready(plan)) => {
             writeln!(text, "{}: {}", plan.provider, plan.summary).unwrap();
             if plan.provider != "python" {
-                let recipe: crate::steps::Recipe = serde_json::from_value(plan.recipe).unwrap();
-                let install =
-                    recipe.install.map(|install| format!("{} reads {:?}", install.command, install.reads));
-                for (step, what) in [("install", install), ("build", recipe.build)] {
+                let steps = match plan.provider.as_str() {
+                    crate::site::PROVIDER => plan.recipe.get("steps").filter(|steps| !steps.is_null()),
+                    _ => Some(&plan.recipe),
+                };
+                let steps =
+                    steps.map(|steps| serde_json::from_value::<crate::steps::Recipe>(steps.clone()).unwrap());
+                let (build, install) = steps.map_or((None, None), |steps| (steps.build, steps.install));
+                let install = install.map(|install| format!("{} reads {:?}", install.command, install.reads));
+                for (step, what) in [("install", install), ("build", build)] {
                     if let Some(what) = what {
                         writeln!(text, "  {step}: {}", what.replace('\n', "; ")).unwrap();
                     }

@@ -98,7 +98,7 @@ type Finder = fn(Look<'_>, &mut Draft) -> Result<Found, PortError>;
 
 /// Every provider in the order in which they are asked: Railpack's (core/providers/provider.go), so that a source with
 /// signs of several languages becomes here what it is there. The first that knows the source has it.
-pub(crate) const PROVIDERS: [(&str, Finder); 10] = [
+pub(crate) const PROVIDERS: [(&str, Finder); 11] = [
     ("php", crate::php::find),
     ("go", crate::go::find),
     ("java", crate::java::find),
@@ -108,5 +108,6 @@ pub(crate) const PROVIDERS: [(&str, Finder); 10] = [
     ("python", crate::python::plan::find),
     ("deno", crate::deno::find),
     ("node", crate::node::find),
+    ("static", crate::site::find),
     ("shell", crate::shell::find),
 ];

@@ -81,6 +81,17 @@ pub(crate) async fn build(
         .ok_or_else(|| {
             PortError::new("the plan was made by another version of Trackbed").hint("plan and build again")
         })?;
+    make(workshop, request, &recipe, provider, log).await
+}
+
+/// Builds by a recipe.
+pub(crate) async fn make(
+    workshop: &Workshop,
+    request: &BuildRequest,
+    recipe: &Recipe,
+    provider: &str,
+    log: &dyn BuildLog,
+) -> Result<Made, PortError> {
     for program in &recipe.programs {
         let (title, path) = (program.tool.title(), program.path.display());
         if !program.path.exists() {
@@ -90,7 +101,7 @@ pub(crate) async fn build(
         fetch::renew(&workshop.data_dir, &program.path);
         log.line(LogStream::System, &format!("{title} {} from {path}", program.version));
     }
-    let steps = Steps { workshop, request, recipe: &recipe, log };
+    let steps = Steps { workshop, request, recipe, log };
     let dependencies = match &recipe.install {
         Some(install) => Some(steps.install(install).await?),
         None => None,
@@ -113,7 +124,7 @@ pub(crate) async fn build(
     let mut host_paths: Vec<String> = shown.map(|path| path.display().to_string()).collect();
     host_paths.sort();
     host_paths.dedup();
-    Ok(Made { provider: provider.to_owned(), layers, host_paths, env })
+    Ok(Made { provider: provider.to_owned(), layers, host_paths, env, site: None })
 }
 
 /// The usual places, after the app's own and those of the programs.

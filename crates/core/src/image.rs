@@ -15,6 +15,23 @@ pub struct Layer {
     pub size_bytes: u64,
 }
 
+/// How an image without a process is served: the edge answers with the files of its topmost layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Site {
+    /// What is answered where no file is.
+    pub fallback: SiteFallback,
+}
+
+/// What a static site answers where no file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SiteFallback {
+    /// Its `404.html` or a page of the edge's, with status 404.
+    NotFound,
+    /// Its `index.html`, because the app in it knows paths of its own.
+    Index,
+}
+
 /// What a build leaves behind. Immutable; a release points to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Image {
@@ -28,6 +45,9 @@ pub struct Image {
     pub host_paths: Vec<String>,
     /// Environment that the image brings (`PATH`, `VIRTUAL_ENV`, `PYTHONUNBUFFERED`); the service's variables win.
     pub env: Vec<(String, String)>,
+    /// How it is served, when it is files and nothing else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<Site>,
     /// When it was built.
     pub built_at: Timestamp,
 }

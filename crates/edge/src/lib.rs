@@ -20,6 +20,7 @@ mod error;
 mod events;
 mod exchange;
 mod fields;
+mod files;
 mod frames;
 mod host;
 mod limits;

@@ -25,6 +25,16 @@ pub(crate) const LINGER_TIME_MAX: Duration = Duration::from_secs(30);
 pub(crate) const LINGER_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Largest buffer that an idle connection keeps, in bytes: most heads fit.
 pub(crate) const IDLE_BUFFER_BYTES_MAX: usize = 4 * 1024;
+/// Bytes of a file read at once for one client, at most; less when the worker is crowded.
+pub(crate) const FILE_PIECE_BYTES: usize = 64 * 1024;
+/// Longest path of a request for a file, in bytes, before it is decoded: Linux has no longer ones (path_resolution(7)).
+pub(crate) const FILE_PATH_BYTES_MAX: usize = 4096;
+/// Threads of a worker that wait for the disk; more requests for what is not in memory wait for one of them.
+pub(crate) const DISK_THREADS_MAX: usize = 8;
+/// Longest wait for a file or a piece of one that the disk has to bring: beyond, the disk is not slow but stuck.
+pub(crate) const DISK_TIME_MAX: Duration = Duration::from_secs(30);
+/// Fields that the edge itself adds to a head, at most.
+pub(crate) const HEADERS_WRITTEN_MAX: usize = 16;
 /// Rounds of reading and writing of one connection before the others of its worker have their turn.
 pub(crate) const ROUNDS_MAX: u32 = 4;
 /// Longest time for a whole request head, so that one byte a second holds nothing for long (haproxy's usual 10 s).

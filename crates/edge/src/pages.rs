@@ -47,6 +47,12 @@ pub(crate) enum Fault {
     Unreachable { service: String },
     /// The target's answer cannot be passed on.
     BadAnswer { service: String },
+    /// The target has files, and none at this path.
+    NoFile { service: String },
+    /// The target has files, which are only ever read.
+    NoMethodOfFiles { service: String },
+    /// The target's files cannot be read.
+    FilesUnreadable { service: String },
     /// The target closed before it answered.
     NoAnswer { service: String },
 }
@@ -180,6 +186,24 @@ impl Fault {
                 format!("{service} answered with something that is not HTTP/1.1."),
                 "Run `trackbed logs` to see what happened.".into(),
             ),
+            Fault::NoFile { service } => words(
+                StatusCode::NOT_FOUND,
+                "no_such_file",
+                format!("{service} has no file at this path."),
+                "Check the path. A page of your own stands here once the site has a `404.html`.".into(),
+            ),
+            Fault::NoMethodOfFiles { service } => words(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "files_are_read",
+                format!("{service} is a static site: its files are read with GET and HEAD."),
+                "Send GET or HEAD, or send the request to the service that answers it.".into(),
+            ),
+            Fault::FilesUnreadable { service } => words(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "files_unreadable",
+                format!("The files of {service} cannot be read."),
+                "Run `trackbed redeploy`; the log of the edge says what is wrong.".into(),
+            ),
             Fault::NoAnswer { service } => words(
                 broken,
                 "no_answer",
@@ -212,6 +236,9 @@ impl Fault {
             body.len(),
             form.id
         );
+        if matches!(self, Fault::NoMethodOfFiles { .. }) {
+            out.extend_from_slice(b"Allow: GET, HEAD\r\n");
+        }
         if words.retry {
             let _ = write!(out, "Retry-After: {RETRY_AFTER_SECONDS}\r\n");
         }

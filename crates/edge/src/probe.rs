@@ -9,6 +9,7 @@ use trackbed_core::ports::Probe;
 use trackbed_core::route::Address;
 
 use crate::dial::Dialler;
+use crate::files::{self, Site};
 use crate::limits::{HEAD_BYTES_MAX, HEADERS_MAX, PROBE_QUOTE_BYTES_MAX, PROBE_QUOTE_TIME_MAX};
 use crate::response::{Asked, Response, read_response};
 
@@ -18,6 +19,9 @@ const ASKED: Asked<'static> =
 
 /// Asks once. Without a path an accepted connection is the answer.
 pub(crate) async fn probe(address: &Address, path: Option<&str>, host: &str, limit: Duration) -> Probe {
+    if let Some(site) = Site::of(&address.0) {
+        return files::probe(site, path, limit).await;
+    }
     let connecting = async {
         let dialler = Dialler::new(address)?;
         dialler.connect().await

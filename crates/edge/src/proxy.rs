@@ -55,6 +55,10 @@ impl Side<'_> {
     pub(crate) async fn answer(&mut self, request: &Request) -> Next {
         let authority = String::from_utf8_lossy(&self.head[request.authority.clone()]);
         match self.find(&host::normalize(&authority)).await {
+            Found::Target(open, target) if target.site().is_some() => {
+                // Boxed, because every connection has room for it and only those of static sites need it.
+                Box::pin(self.serve_file(request, open, &target)).await
+            }
             Found::Target(open, target) => self.forward(request, open, &target).await,
             Found::Nothing(fault, open) => self.refuse(request, &fault, open).await,
             // Nothing was sent, nothing is answered.
@@ -205,13 +209,13 @@ impl Side<'_> {
     }
 
     /// Answers with a page of our own.
-    async fn refuse(&mut self, request: &Request, fault: &Fault, open: Option<OpenRequest>) -> Next {
-        let mut next = Next::Request;
-        if !request.body.is_done() || matches!(fault, Fault::BadChunks) {
-            next = Next::Linger;
-        } else if !request.keeps_alive || request.is_http10 || self.client.routes.is_closing() {
-            next = Next::Close;
-        }
+    pub(crate) async fn refuse(
+        &mut self,
+        request: &Request,
+        fault: &Fault,
+        open: Option<OpenRequest>,
+    ) -> Next {
+        let next = if matches!(fault, Fault::BadChunks) { Next::Linger } else { self.next_after(request) };
         let id = String::from_utf8_lossy(&self.head[request.id.clone()]).into_owned();
         let form = Form {
             wants_page: request.wants_page,

@@ -5,9 +5,11 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use trackbed_core::route::{Target, TargetStats};
+use tokio::sync::Notify;
+use trackbed_core::route::{Address, Target, TargetStats};
 
 use crate::dial::Dialler;
+use crate::files::Site;
 use crate::limits::UPSTREAM_IDLE_COUNT_MAX;
 use crate::streams::Streams;
 use crate::upstream::Upstream;
@@ -19,16 +21,35 @@ const LINKS_SWEPT_FROM: usize = 64;
 /// A target and what is going on with it.
 pub(crate) struct TargetState {
     target: Target,
-    dialler: io::Result<Dialler>,
+    place: io::Result<Place>,
     /// Not in the table in force: no request may begin.
     retired: AtomicBool,
     in_flight: AtomicU64,
     pub(crate) streams: Streams,
     requests: AtomicU64,
     cuts: AtomicU64,
+    /// Wakes the answers that no connection to a target carries.
+    cut: Notify,
     /// One list per worker, newest last.
     idle: Box<[Mutex<Vec<Arc<Upstream>>>]>,
     links: Mutex<Links>,
+}
+
+/// What an address leads to.
+enum Place {
+    /// A port of an instance.
+    Port(Dialler),
+    /// A folder, which is served here.
+    Files(Site),
+}
+
+impl Place {
+    fn of(address: &Address) -> io::Result<Self> {
+        match Site::of(&address.0) {
+            Some(site) => site.map(Place::Files),
+            None => Dialler::new(address).map(Place::Port),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -45,12 +66,13 @@ impl TargetState {
     pub(crate) fn new(target: &Target, workers: usize) -> Arc<Self> {
         Arc::new(Self {
             target: target.clone(),
-            dialler: Dialler::new(&target.address),
+            place: Place::of(&target.address),
             retired: AtomicBool::new(false),
             in_flight: AtomicU64::new(0),
             streams: Streams::default(),
             requests: AtomicU64::new(0),
             cuts: AtomicU64::new(0),
+            cut: Notify::new(),
             idle: (0..workers).map(|_| Mutex::default()).collect(),
             links: Mutex::default(),
         })
@@ -93,12 +115,26 @@ impl TargetState {
     /// Ends every open connection to the target.
     pub(crate) fn cut(&self) {
         self.cuts.fetch_add(1, Ordering::SeqCst);
+        self.cut.notify_waiters();
         let open = std::mem::take(&mut lock(&self.links).open);
         for link in open {
             if let Some(upstream) = link.upgrade() {
                 upstream.link.cut();
             }
         }
+    }
+
+    /// Returns the folder that is served in place of an instance's port.
+    pub(crate) fn site(&self) -> Option<&Site> {
+        match &self.place {
+            Ok(Place::Files(site)) => Some(site),
+            Ok(Place::Port(_)) | Err(_) => None,
+        }
+    }
+
+    /// Ends when the target is cut, from now on.
+    pub(crate) fn cut_notice(&self) -> impl Future<Output = ()> + '_ {
+        self.cut.notified()
     }
 
     /// Returns how many requests are open.
@@ -151,8 +187,13 @@ impl TargetState {
     /// When the target does not accept, or is cut meanwhile.
     pub(crate) async fn dial(&self) -> io::Result<Arc<Upstream>> {
         let cuts = self.cuts.load(Ordering::SeqCst);
-        let dialler =
-            self.dialler.as_ref().map_err(|error| io::Error::new(error.kind(), error.to_string()))?;
+        let dialler = match &self.place {
+            Ok(Place::Port(dialler)) => dialler,
+            Ok(Place::Files(_)) => {
+                return Err(io::Error::new(io::ErrorKind::Unsupported, "a folder has no port"));
+            }
+            Err(error) => return Err(io::Error::new(error.kind(), error.to_string())),
+        };
         let upstream = Arc::new(Upstream::new(dialler.connect().await?));
         self.remember(&upstream);
         if self.cuts.load(Ordering::SeqCst) != cuts {

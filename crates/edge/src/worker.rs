@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
 use crate::connection;
-use crate::limits::{ACCEPT_PAUSE, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL};
+use crate::limits::{ACCEPT_PAUSE, DISK_THREADS_MAX, KEEPALIVE_IDLE, KEEPALIVE_INTERVAL};
 use crate::proxy::Client;
 use crate::shutdown::{Closing, Drain, Stage, draining, started};
 use crate::table::Routes;
@@ -43,7 +43,10 @@ impl Worker {
     /// # Errors
     /// When no thread or runtime can be made.
     pub(crate) fn start(self, listener: std::net::TcpListener) -> io::Result<std::thread::JoinHandle<()>> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(DISK_THREADS_MAX)
+            .build()?;
         let listener = {
             let _inside = runtime.enter();
             TcpListener::from_std(listener)?

@@ -143,6 +143,7 @@ fn try_level(sandbox: &Sandbox, level: IsolationLevel) -> Result<Vec<String>, St
         layers,
         host_paths: Vec::new(),
         env: Vec::new(),
+        site: None,
         built_at: Timestamp(0),
     };
     let spec = InstanceSpec {

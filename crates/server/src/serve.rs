@@ -18,6 +18,7 @@ use trackbed_core::{Host, Network, Timestamp};
 use trackbed_edge::EdgeClient;
 use trackbed_offsite::Mirror;
 use trackbed_sandbox::Sandbox;
+use trackbed_site::Sites;
 use trackbed_stdx::tasks::Tasks;
 use trackbed_stdx::{clock, files, paths};
 use trackbed_store::{Key, Store};
@@ -128,12 +129,14 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<()> {
     let engine = sandbox.clone();
     tokio::task::spawn_blocking(move || engine.reconcile(&|_| true)).await??;
     builder.sweep().await?;
+    let sites = Sites::open(&data_dir, sandbox.clone()).context("cannot read the records of static sites")?;
+    let engine: Arc<dyn Engine> = Arc::new(sites);
     let volumes = Arc::new(LocalVolumes::new(&data_dir));
     let control = Control::new(
         Parts {
             store,
             builder: Arc::new(builder),
-            engine: sandbox.clone(),
+            engine: engine.clone(),
             edge: edge.clone(),
             volumes: volumes.clone(),
             clock: now,
@@ -200,7 +203,10 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<()> {
             if instances && let Err(error) = stopping.set_instances_aside().await {
                 tracing::warn!(%error, "services may count this stop as a crash");
             }
-            stop_box(&edge, sandbox.as_ref(), instances).await;
+            stop_box(&edge, engine.as_ref(), instances).await;
+            if instances {
+                dismantle(&sandbox).await;
+            }
         }
     }
     // Before the lock: a new `serve` makes a socket of its own under the same name.
@@ -298,7 +304,7 @@ async fn dismantle(engine: &Sandbox) {
 }
 
 /// Ends the edge, and the instances when that is wanted. They come back with the next `serve`.
-async fn stop_box(edge: &EdgeClient, engine: &Sandbox, instances: bool) {
+async fn stop_box(edge: &EdgeClient, engine: &dyn Engine, instances: bool) {
     if let Err(error) = edge.shutdown(EDGE_DRAIN).await {
         tracing::warn!(%error, "the edge could not be told to end");
     }
@@ -320,5 +326,4 @@ async fn stop_box(edge: &EdgeClient, engine: &Sandbox, instances: bool) {
             tracing::error!(instance = %id, %error, "could not be stopped");
         }
     }
-    dismantle(engine).await;
 }

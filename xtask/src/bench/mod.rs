@@ -6,6 +6,7 @@ mod deploy;
 mod docker;
 mod edge;
 mod editions;
+mod files;
 mod handover;
 mod idle;
 mod load;
@@ -29,17 +30,17 @@ pub fn run(name: Option<&str>, options: &[&str]) -> Result<()> {
     let needs: &[&[install::Need]] = match name {
         None | Some("idle" | "deploy") if options.is_empty() => &[install::BOX, install::BENCHES],
         None | Some("idle" | "deploy") => bail!("this benchmark has no options"),
-        Some("edge" | "sse") => &[install::PROXIES],
+        Some("edge" | "sse" | "files") => &[install::PROXIES],
         Some("handover" | "data" | "editions") => &[install::BOX, install::TESTS],
         Some(other) => {
             bail!(
-                "there is no benchmark `{other}`; there are `idle`, `deploy`, `edge`, `sse`, `handover`, `data` and `editions`"
+                "there is no benchmark `{other}`; there are `idle`, `deploy`, `edge`, `files`, `sse`, `handover`, `data` and `editions`"
             )
         }
     };
     install::ensure(needs)?;
     // The others build the edge alone.
-    if !matches!(name, Some("edge" | "sse")) {
+    if !matches!(name, Some("edge" | "sse" | "files")) {
         shell::run("cargo", &["build", "--release", "--package", "trackbed"])?;
     }
     println!("\n{}", install::machine());
@@ -47,6 +48,7 @@ pub fn run(name: Option<&str>, options: &[&str]) -> Result<()> {
         Some("idle") => idle::run(),
         Some("deploy") => deploy::run(),
         Some("edge") => edge::run(options),
+        Some("files") => files::run(options),
         Some("sse") => sse::run(options),
         Some("handover") => handover::run(options),
         Some("data") => data::run(options),

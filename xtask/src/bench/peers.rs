@@ -164,6 +164,26 @@ pub(super) fn static_upstream(folder: &Path) -> Result<Server> {
     Server::spawn("upstream", command, &folder, port, "/small")
 }
 
+/// Starts a contestant on a folder of files, on the processor of the proxies.
+pub(super) fn serve_files(kind: Kind, folder: &Path, files: &Path, path: &str) -> Result<Server> {
+    let port = free_port()?;
+    let folder = folder.join(kind.name());
+    std::fs::create_dir_all(&folder)?;
+    let (mut command, root) = (pinned(PROXY_CPU), files.display());
+    if kind == Kind::Trackbed {
+        command.arg(target_dir().join("release/examples/edge-standalone"));
+        command.arg(format!("127.0.0.1:{port}")).arg(&folder).arg("1");
+        command.arg(format!("{HOST}=files:404:{root}"));
+    } else {
+        let server = format!(
+            "sendfile on; tcp_nopush on; open_file_cache max=8; open_file_cache_valid 1h;
+             server {{ listen 127.0.0.1:{port} backlog=4096; root {root}; }}"
+        );
+        nginx(&mut command, &folder, 1024, &server)?;
+    }
+    Server::spawn(kind.name(), command, &folder, port, &format!("/{path}"))
+}
+
 fn nginx(command: &mut Command, folder: &Path, connections: u64, server: &str) -> Result<()> {
     let place = folder.display();
     // Started as root, nginx would give its worker to a user that may not read our folder.

@@ -45,6 +45,8 @@ pub(crate) fn look(
     let tree = Tree::new(folder, listed);
     let app = App::read(&tree, facts);
     let mut list: Vec<Finding> = refused.into_iter().collect();
+    // Nothing of a static site runs: its code is the browser's.
+    let is_site = facts.provider == crate::site::PROVIDER;
     for rule in [
         data::find,
         variables::find,
@@ -56,7 +58,9 @@ pub(crate) fn look(
         writers::find,
         writers::find_old_sqlite,
     ] {
-        rule(&app, &mut list);
+        if !is_site {
+            rule(&app, &mut list);
+        }
     }
     if let Some(what) = tree.left_out() {
         list.push(Finding {

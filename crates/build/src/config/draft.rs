@@ -72,6 +72,11 @@ impl Draft {
         self.given.iter().filter(|given| given.key == key).min_by_key(|given| given.origin)
     }
 
+    /// Forgets every value of a key.
+    pub(crate) fn forget(&mut self, key: Key) {
+        self.given.retain(|given| given.key != key);
+    }
+
     /// Finds the strongest value of a key that is a text.
     pub(crate) fn text(&self, key: Key) -> Option<String> {
         match self.find(key).map(|given| &given.setting) {

@@ -32,6 +32,8 @@ pub(crate) enum Key {
     RequiredMount,
     Memory,
     Cpu,
+    StaticRoot,
+    StaticSpa,
 }
 
 /// A value that was checked.
@@ -58,7 +60,7 @@ pub(crate) enum Setting {
 }
 
 /// Every key, in the order in which `trackbed plan` prints them, with its names; the first is ours.
-const KEYS: [(Key, &[&str]); 21] = [
+const KEYS: [(Key, &[&str]); 23] = [
     (Key::Builder, &["build.builder"]),
     (Key::BuildCommand, &["build.buildCommand", "build.command"]),
     (Key::StartCommand, &["deploy.startCommand", "start"]),
@@ -80,6 +82,8 @@ const KEYS: [(Key, &[&str]); 21] = [
     (Key::RequiredMount, &["deploy.requiredMountPath"]),
     (Key::Memory, &["limits.memory", "deploy.limitOverride.containers.memoryBytes"]),
     (Key::Cpu, &["limits.cpu", "deploy.limitOverride.containers.cpu"]),
+    (Key::StaticRoot, &["static.root"]),
+    (Key::StaticSpa, &["static.spa"]),
 ];
 
 /// Longest time that a setting may ask for.
@@ -124,13 +128,15 @@ impl Key {
             | Key::PreDeployTrial
             | Key::Cron
             | Key::WatchPatterns
-            | Key::RequiredMount => false,
+            | Key::RequiredMount
+            | Key::StaticRoot
+            | Key::StaticSpa => false,
         }
     }
 
     /// Returns whether a file writes the value as `true` or `false`.
     pub(crate) fn is_flag(self) -> bool {
-        matches!(self, Key::Shared | Key::Rehearse | Key::PreDeployTrial)
+        matches!(self, Key::Shared | Key::Rehearse | Key::PreDeployTrial | Key::StaticSpa)
     }
 
     /// Parses a value; the error says what is expected.
@@ -174,7 +180,7 @@ impl Key {
                 "held" => Ok(Setting::Handover(Handover::Held)),
                 _ => Err("\"overlap\" or \"held\"".to_owned()),
             },
-            Key::Shared | Key::Rehearse | Key::PreDeployTrial => match text {
+            Key::Shared | Key::Rehearse | Key::PreDeployTrial | Key::StaticSpa => match text {
                 "true" => Ok(Setting::Flag(true)),
                 "false" => Ok(Setting::Flag(false)),
                 _ => Err("true or false".to_owned()),
@@ -187,6 +193,9 @@ impl Key {
                 let port = number().filter(|port| (1..=65_535).contains(port));
                 port.map(Setting::Number).ok_or_else(|| "a port from 1 to 65535".to_owned())
             }
+            Key::StaticRoot => folder(text)
+                .map(Setting::Text)
+                .ok_or_else(|| "a folder of the source such as `dist`, or `.` for all of it".to_owned()),
             Key::RequiredMount => text
                 .parse()
                 .map(Setting::Mount)
@@ -240,6 +249,13 @@ impl fmt::Display for Setting {
     }
 }
 
+/// Parses a folder within the source: without `..`, and without what stands for nothing.
+fn folder(text: &str) -> Option<String> {
+    let parts: Vec<&str> = text.split('/').map(str::trim).filter(|part| !matches!(*part, "" | ".")).collect();
+    let is_plain = !text.is_empty() && !parts.iter().any(|part| *part == ".." || part.contains(['\0', '\n']));
+    is_plain.then(|| if parts.is_empty() { ".".to_owned() } else { parts.join("/") })
+}
+
 /// Parses an amount: bytes, or with `KB`, `MB`, `GB`, `Ki`, `Mi`, `Gi`, `m`, `g`. All are powers of 1024, as with Docker.
 fn bytes(text: &str) -> Option<u64> {
     let lower = text.to_lowercase();
@@ -270,6 +286,8 @@ mod tests {
         assert_eq!(Key::Cpu.show(&Setting::Number(2000)), "2");
         assert_eq!(Key::HealthPath.parse("health"), Ok(Setting::Text("/health".to_owned())));
         assert_eq!(Key::RestartMode.parse("on_failure"), Ok(Setting::Restart(RestartMode::OnFailure)));
+        assert_eq!(Key::StaticRoot.parse("./web//dist/"), Ok(Setting::Text("web/dist".to_owned())));
+        assert_eq!(Key::StaticRoot.parse("/"), Ok(Setting::Text(".".to_owned())));
         assert_eq!(Key::HealthTimeout.parse("300"), Ok(Setting::Time(Duration::from_secs(300))));
     }
 
@@ -293,6 +311,9 @@ mod tests {
             (Key::StartCommand, "  "),
             (Key::HealthPath, "http://x/health"),
             (Key::Cron, "every day"),
+            (Key::StaticRoot, "../dist"),
+            (Key::StaticRoot, ""),
+            (Key::StaticSpa, "index.html"),
         ] {
             assert!(key.parse(text).is_err(), "{key:?} {text}");
         }

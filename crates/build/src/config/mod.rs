@@ -13,6 +13,7 @@ mod railpack;
 mod railway;
 mod railway_notes;
 pub(crate) mod resolve;
+mod staticfile;
 pub(crate) mod toml;
 pub(crate) mod tree;
 mod yaml;
@@ -30,17 +31,22 @@ use keys::Key;
 type Reader = fn(&str, &str, &mut Draft) -> Result<(), PortError>;
 
 /// Files and who reads them.
-const READERS: [(&str, Reader); 6] = [
+const READERS: [(&str, Reader); 7] = [
     ("trackbed.toml", railway::read_toml),
     ("railway.json", railway::read_json),
     ("railway.toml", railway::read_toml),
     ("railpack.json", railpack::read),
     ("nixpacks.toml", nixpacks::read),
     ("Procfile", procfile::read),
+    ("Staticfile", staticfile::read),
 ];
 
+/// Returns whether a file at the root of a source is one of settings.
+pub(crate) fn is_settings(name: &str) -> bool {
+    files().any(|file| file == name)
+}
+
 /// Returns the names of all files that are read, ours first.
-#[cfg(test)]
 pub(crate) fn files() -> impl Iterator<Item = &'static str> {
     let own = READERS.iter().map(|(name, _)| *name);
     own.chain(platforms::READERS.iter().map(|(name, _)| *name))
@@ -54,10 +60,12 @@ const FLAGS: [(Key, &str); 3] = [
 ];
 
 /// Variables that are settings.
-const VARIABLES: [(&str, Key); 3] = [
+const VARIABLES: [(&str, Key); 5] = [
     ("RAILWAY_HEALTHCHECK_TIMEOUT_SEC", Key::HealthTimeout),
     ("RAILWAY_DEPLOYMENT_DRAINING_SECONDS", Key::DrainTimeout),
     ("PORT", Key::Port),
+    ("RAILPACK_SPA_OUTPUT_DIR", Key::StaticRoot),
+    ("RAILPACK_STATIC_FILE_ROOT", Key::StaticRoot),
 ];
 
 /// Variables that are settings on Railway and do nothing here.

@@ -1,4 +1,4 @@
-//! Reads the start command and the variables of `railpack.json`; everything else of it is Railpack's own build and is named as ignored.
+//! Reads the start command, the variables and the folder of a static site of `railpack.json`; everything else of it is Railpack's own build and is named as ignored.
 
 use trackbed_core::ports::PortError;
 use trackbed_core::settings::Origin;
@@ -20,6 +20,12 @@ pub(crate) fn read(name: &str, text: &str, draft: &mut Draft) -> Result<(), Port
         }
         draft.unknown(file, deploy, &["startCommand", "variables"], &["base"], "deploy.");
     }
-    draft.unknown(file, &tree, &["deploy"], &["$schema", "provider"], "");
+    if let Some(site) = tree.get("staticfile") {
+        if let Some(member) = site.member("root") {
+            draft.take(file, Key::StaticRoot, member)?;
+        }
+        draft.unknown(file, site, &["root"], &[], "staticfile.");
+    }
+    draft.unknown(file, &tree, &["deploy", "staticfile"], &["$schema", "provider"], "");
     Ok(())
 }

@@ -76,8 +76,25 @@ fn read(file: File<'_>, tree: &Node, draft: &mut Draft) -> Result<(), PortError>
         draft.unknown(file, &limits.node, &["memory", "cpu"], &[], "limits.");
     }
     read_variables(file, tree, "variables", draft);
-    let read = ["build", "deploy", "environments", "volumes", "limits", "variables"];
+    let mut read = vec!["build", "deploy", "environments", "volumes", "limits", "variables"];
+    if file.origin == Origin::TrackbedToml {
+        read.push("static");
+        read_static(file, tree, draft)?;
+    }
     draft.unknown(file, tree, &read, &["$schema"], "");
+    Ok(())
+}
+
+/// Where the files of a static site are, and what is answered where none is.
+fn read_static(file: File<'_>, tree: &Node, draft: &mut Draft) -> Result<(), PortError> {
+    let Some(site) = tree.member("static") else { return Ok(()) };
+    expect_table(file.name, site)?;
+    for (name, key) in [("root", Key::StaticRoot), ("spa", Key::StaticSpa)] {
+        if let Some(member) = site.node.member(name) {
+            draft.take(file, key, member)?;
+        }
+    }
+    draft.unknown(file, &site.node, &["root", "spa"], &[], "static.");
     Ok(())
 }
 

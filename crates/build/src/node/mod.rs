@@ -2,6 +2,7 @@
 //! framework.
 
 mod manager;
+mod site;
 mod start;
 
 use std::path::Path;
@@ -92,12 +93,15 @@ pub(crate) fn find(look: Look<'_>, draft: &mut Draft) -> Result<Found, PortError
         // The one that came with the chosen Node first.
         programs.push(toolchain::choose_beside(look.programs, tool, &node)?);
     }
-    // npm runs everybody's scripts, and is what the app will have.
-    find_start(&package, if way.is_some() { Manager::Npm } else { manager }, runtime, draft)?;
     let build = match draft.text(Key::BuildCommand) {
         Some(command) => manager.without_installs(&command),
         None => package.script("build").map(|_| manager.run("build")),
     };
+    let site = site::find(&package, build.as_deref(), draft)?;
+    if site.is_none() {
+        // npm runs everybody's scripts, and is what the app will have.
+        find_start(&package, if way.is_some() { Manager::Npm } else { manager }, runtime, draft)?;
+    }
     let command = manager.install(look.source, build.is_some());
     let (install, build) = match (package.is_empty(), package.needs_source()) {
         (true, _) => (None, build),
@@ -132,7 +136,8 @@ pub(crate) fn find(look: Look<'_>, draft: &mut Draft) -> Result<Found, PortError
     let recipe = Recipe {
         version: RECIPE_VERSION,
         programs,
-        at_run: true,
+        // A site runs nothing but, if asked to, the command before its start.
+        at_run: site.is_none() || draft.find(Key::PreDeploy).is_some(),
         install,
         build,
         after: None,
@@ -143,7 +148,11 @@ pub(crate) fn find(look: Look<'_>, draft: &mut Draft) -> Result<Found, PortError
         path: vec!["node_modules/.bin".to_owned()],
     };
     let place = place_of(asks.as_ref());
-    Decided::of("node", format!("{title} {} ({place}), {from}", node.version), &recipe, settings)
+    let summary = format!("{title} {} ({place}), {from}", node.version);
+    match site {
+        Some(output) => output.built_by(recipe).decided(summary, settings, draft),
+        None => Decided::of("node", summary, &recipe, settings),
+    }
 }
 
 fn find_start(

@@ -81,9 +81,9 @@ fn nothing(package: &Package<'_>) -> PortError {
     let stat = ["vite", "astro", "react-scripts", "@angular/cli", "gatsby"];
     if let Some(tool) = stat.into_iter().find(|tool| package.has(tool)) {
         return PortError::new(format!(
-            "this source builds a static site with {tool} and has nothing that serves it: {PACKAGE} has no `start` script"
+            "this source uses {tool}, and it cannot be told where its files will be: {PACKAGE} has neither a `start` script nor a `build` script that leaves them in the source"
         ))
-        .hint("add a server that listens on $PORT: `npm install serve`, and the script \"start\": \"serve --single --listen tcp://0.0.0.0:$PORT dist\"");
+        .hint("add a `build` script, or say where the files are: root under [static] in trackbed.toml");
     }
     PortError::new(format!(
         "found no way to start this source: {PACKAGE} has neither a `start` script nor a `main` file that is there, \

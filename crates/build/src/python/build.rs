@@ -65,6 +65,7 @@ pub(crate) async fn build(
         provider: "python".to_owned(),
         layers,
         host_paths,
+        site: None,
         env: ENVIRONMENT.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
     })
 }

@@ -151,7 +151,11 @@ fn service_lines(service: &Service, now: i64) -> Vec<String> {
             count => format!(", restarted {count} times in a row"),
         };
         let memory = size(instance.memory_bytes);
-        lines.push(format!("{port}up {up}, {memory}, {:.1} CPU s{restarts}", instance.cpu_seconds));
+        // A static site: nothing of it runs that could be measured.
+        lines.push(match service.release.as_ref().is_some_and(|release| release.provider == "static") {
+            true => format!("up {up}, its files are served by the edge, without a process"),
+            false => format!("{port}up {up}, {memory}, {:.1} CPU s{restarts}", instance.cpu_seconds),
+        });
         lines.push(format!(
             "{}, {} open{}",
             count(instance.requests, "request"),

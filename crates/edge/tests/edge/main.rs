@@ -5,6 +5,8 @@
 mod conformance;
 mod control;
 mod ends;
+mod files;
+mod files_hostile;
 mod headers;
 mod hostile;
 mod limits;

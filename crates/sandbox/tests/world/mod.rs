@@ -138,6 +138,7 @@ impl World {
             layers: vec![self.layer(&[("hello.txt", "hello\n"), ("sub/file", "old\n")])],
             host_paths: Vec::new(),
             env: Vec::new(),
+            site: None,
             built_at: Timestamp(0),
         };
         InstanceSpec {

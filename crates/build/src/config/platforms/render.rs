@@ -8,7 +8,7 @@ use crate::config::keys::Key;
 use crate::config::tree::Node;
 use crate::config::yaml;
 
-const READ: [&str; 9] = [
+const READ: [&str; 10] = [
     "buildCommand",
     "startCommand",
     "healthCheckPath",
@@ -18,8 +18,9 @@ const READ: [&str; 9] = [
     "maxShutdownDelaySeconds",
     "dockerfilePath",
     "schedule",
+    "staticPublishPath",
 ];
-const QUIET: [&str; 22] = [
+const QUIET: [&str; 21] = [
     "type",
     "name",
     "runtime",
@@ -39,7 +40,6 @@ const QUIET: [&str; 22] = [
     "dockerContext",
     "dockerCommand",
     "image",
-    "staticPublishPath",
     "ipAllowList",
     "pullRequestPreviewsEnabled",
 ];
@@ -63,6 +63,7 @@ pub(super) fn read(name: &str, text: &str, draft: &mut Draft) -> Result<(), Port
         page.take(Key::BuildCommand, service.member("buildCommand"));
         page.take(Key::StartCommand, service.member("startCommand"));
         page.take(Key::HealthPath, service.member("healthCheckPath"));
+        page.take(Key::StaticRoot, service.member("staticPublishPath"));
         page.take(Key::StopGrace, service.member("maxShutdownDelaySeconds"));
         page.take(Key::Cron, service.member("schedule"));
         page.take_release(service.member("preDeployCommand"));

@@ -1,0 +1,5 @@
+const nextConfig = {
+  // output: 'standalone',
+  output: 'export',
+}
+module.exports = nextConfig
