@@ -142,9 +142,15 @@ async fn deploy(
         ));
         return Ok(0);
     }
+    let pushed = trackbed_api::Commit {
+        via: "push".into(),
+        id: commit.0.clone(),
+        branch: branch.to_owned(),
+        subject: commit.subject()?,
+    };
     output.talk(format!("deploying {names} from {branch} at {}", commit.short()));
     output.talk(format!("it goes on when you leave; to end it: trackbed cancel {}", names.service));
-    let request = DeploymentRequest { source: Some(source), ..names.deployment("up") };
+    let request = DeploymentRequest { source: Some(source), commit: Some(pushed), ..names.deployment("up") };
     deploy::deploy(session, client, &request, Follow::default()).await
 }
 
