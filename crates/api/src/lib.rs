@@ -46,6 +46,9 @@
 //! | `GET …/git`, `PATCH …/git` | → [`GitAccess`]; [`GitChange`] → [`GitAccess`] |
 //! | `POST …/git/tokens` | [`GitTokenRequest`] → [`NewGitToken`]; makes the service when it is new |
 //! | `DELETE …/git/tokens/{id}` | → [`GitAccess`] |
+//! | `GET …/upstream`, `DELETE …/upstream` | → [`Upstream`] |
+//! | `PUT …/upstream` | [`UpstreamRequest`] → [`ConnectedUpstream`]; makes the service when it is new |
+//! | `POST …/upstream/deliveries` | → 202 [`Delivery`]: fetches what the branch is at |
 //! | `GET …/live?source=D` | → [`LiveSource`] |
 //! | `POST …/run` | [`RunRequest`] → a stream of [`RunEvent`], one JSON object a line |
 
