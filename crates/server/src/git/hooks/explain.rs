@@ -63,6 +63,11 @@ pub(super) fn is_refused_by_name(said: &str) -> bool {
     ["unadvertised object", "not our ref", "find remote ref"].iter().any(|words| said.contains(words))
 }
 
+/// Returns whether git failed at the repository on the box, not at the forge.
+pub(super) fn is_our_trouble(said: &str) -> bool {
+    [".lock'", "corrupt", "bad object", "did not send all necessary objects"].iter().any(|words| said.contains(words))
+}
+
 /// Says what git's complaints mean, and what to do.
 pub(super) fn explain(said: &str, url: &RepositoryUrl, branch: &Branch) -> PortError {
     let (what, host) = (named(url), url.host());
@@ -159,6 +164,12 @@ mod tests {
         }
         let odd = explain("fatal: \x1b[31modd\nlast", &url, &branch);
         assert_eq!(odd.message, "git cannot fetch `me/shop` at forge.example: fatal: [31modd; last");
+    }
+
+    #[test]
+    fn a_lock_that_a_crash_has_left_is_not_the_forges_fault() {
+        assert!(is_our_trouble("fatal: Unable to create '/x/shallow.lock': File exists."));
+        assert!(!is_our_trouble("ssh: connect to host forge.example port 22: Connection refused"));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use trackbed_core::upstream::{RepositoryUrl, Upstream, UpstreamSecrets};
 use trackbed_stdx::files;
 
 use super::aside::Aside;
-use super::explain::{explain, is_refused_by_name};
+use super::explain::{explain, is_our_trouble, is_refused_by_name};
 use crate::git::receive::{complaints, end, limit_memory, pid_of};
 use crate::git::repository::{PACK_MAX_BYTES, Repository, not_started};
 
@@ -95,7 +95,15 @@ impl Fetch<'_> {
         let repository = Repository::fetched(self.data_dir, self.service);
         repository.ensure().await.map_err(|error| PortError::new(error.to_string()))?;
         let branch = format!("refs/heads/{}", self.upstream.branch);
-        let said = self.run_git(&repository, aside, self.wanted.unwrap_or(&branch)).await?;
+        let what = self.wanted.unwrap_or(&branch);
+        let mut said = self.run_git(&repository, aside, what).await?;
+        if said.as_deref().is_some_and(is_our_trouble) {
+            // A crash has left a lock or a half: what is here is only a copy, so it is made anew.
+            let remade = files::remove_tree(repository.path());
+            remade.map_err(|error| PortError::new(format!("cannot remove the repository on the box: {error}")))?;
+            repository.ensure().await.map_err(|error| PortError::new(error.to_string()))?;
+            said = self.run_git(&repository, aside, what).await?;
+        }
         match (said, self.wanted) {
             (None, _) => {}
             // Forges without `allowReachableSHA1InWant` give out only what a branch is at.
