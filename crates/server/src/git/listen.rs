@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use super::GitDoor;
-use super::{hooks, request};
+use super::request;
 
 /// Connections at once. A push has one; strangers must not take the descriptors that the box needs.
 const CONNECTIONS_MAX: usize = 64;
@@ -23,10 +23,7 @@ const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// Answers on the listener until the owner of the door's tasks asks them to end.
 pub(super) fn serve(door: &GitDoor, listener: TcpListener) {
     let (tasks, mut shutdown) = (door.inner.tasks.clone(), door.inner.tasks.shutdown());
-    let hooks = Router::new().fallback(hooks::answer).with_state(door.inner.hooks.clone());
     let router = Router::new().fallback(request::answer).with_state(door.clone());
-    // A body of a delivery has its own limit.
-    let router = router.nest_service("/hooks", hooks);
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     door.inner.tasks.spawn("git listener", async move {
         loop {

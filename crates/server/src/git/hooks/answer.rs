@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use axum::body::to_bytes;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
+use trackbed_control::ControlError;
 use trackbed_core::service::Service;
 use trackbed_core::upstream::{Forge, Upstream};
 use trackbed_core::{Digest, Name, Secret};
@@ -22,9 +23,22 @@ const BODY_MAX_BYTES: usize = 25 << 20;
 /// How long a body may take.
 const BODY_LIMIT: Duration = Duration::from_secs(30);
 
-/// Answers every request below `/hooks`, which the path no longer has.
-pub(in crate::git) async fn answer(State(hooks): State<Hooks>, request: Request) -> Response {
-    match heard(&hooks, request).await {
+/// Reads the path of a webhook, `/hooks/[PROJECT/]SERVICE`. Other paths below `/hooks` may be those of a repository, whose
+/// project may have that name.
+pub(in crate::git) fn addressed(path: &str) -> Option<(Name, Name)> {
+    let names = path.strip_prefix("/hooks/")?;
+    let (project, service) = names.split_once('/').unwrap_or((names, names));
+    Some((project.parse().ok()?, service.parse().ok()?))
+}
+
+/// Answers a request to the address of a webhook.
+pub(in crate::git) async fn answer(
+    hooks: &Hooks,
+    project: Name,
+    service: Name,
+    request: Request,
+) -> Response {
+    match heard(hooks, &project, &service, request).await {
         Ok(answer) => answer,
         Err(error) => {
             tracing::error!(%error, "a delivery could not be taken");
@@ -33,9 +47,14 @@ pub(in crate::git) async fn answer(State(hooks): State<Hooks>, request: Request)
     }
 }
 
-async fn heard(hooks: &Hooks, request: Request) -> Result<Response, trackbed_control::ControlError> {
+async fn heard(
+    hooks: &Hooks,
+    project: &Name,
+    service: &Name,
+    request: Request,
+) -> Result<Response, ControlError> {
     let (parts, body) = request.into_parts();
-    let Some((service, upstream, secret)) = addressed(hooks, parts.uri.path()).await? else {
+    let Some((service, upstream, secret)) = followed(hooks, project, service).await? else {
         let message =
             "no service takes deliveries at this address; `trackbed source show` on the box says which";
         return Ok(text(StatusCode::NOT_FOUND, message));
@@ -98,23 +117,21 @@ async fn heard(hooks: &Hooks, request: Request) -> Result<Response, trackbed_con
     Ok(text(StatusCode::OK, &ignored))
 }
 
-/// Returns the service of an address `/hooks/[PROJECT/]SERVICE`, when it follows a repository.
-async fn addressed(
+/// Returns a service that follows a repository.
+async fn followed(
     hooks: &Hooks,
-    path: &str,
-) -> Result<Option<(Service, Upstream, Secret<String>)>, trackbed_control::ControlError> {
-    let names = path.strip_prefix('/').unwrap_or_default();
-    let (project, name) = names.split_once('/').unwrap_or((names, names));
-    let (Ok(project), Ok(name)) = (project.parse::<Name>(), name.parse::<Name>()) else { return Ok(None) };
+    project: &Name,
+    service: &Name,
+) -> Result<Option<(Service, Upstream, Secret<String>)>, ControlError> {
     let control = &hooks.inner.control;
-    let service = match control.service(&project, &name).await {
+    let service = match control.service(project, service).await {
         Ok(service) => service,
-        Err(trackbed_control::ControlError::NotFound(_)) => return Ok(None),
+        Err(ControlError::NotFound(_)) => return Ok(None),
         Err(error) => return Err(error),
     };
     match control.upstream_to_fetch(&service).await {
         Ok((upstream, secrets, _)) => Ok(Some((service, upstream, secrets.hook))),
-        Err(trackbed_control::ControlError::Conflict { .. }) => Ok(None),
+        Err(ControlError::Conflict { .. }) => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -125,7 +142,7 @@ async fn take(
     envelope: Envelope,
     body: &Bytes,
     commit: trackbed_core::git::Commit,
-) -> Result<Response, trackbed_control::ControlError> {
+) -> Result<Response, ControlError> {
     let Some(name) = envelope.name else {
         return Ok(text(
             StatusCode::BAD_REQUEST,
@@ -171,4 +188,28 @@ fn is_form(headers: &HeaderMap) -> bool {
 
 fn text(status: StatusCode, message: &str) -> Response {
     (status, [(CONTENT_TYPE, "text/plain; charset=utf-8")], format!("{message}\n")).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_names_a_service_and_the_repositories_of_a_project_called_hooks_stay_reachable() {
+        let read = |path: &str| addressed(path).map(|(project, service)| format!("{project} {service}"));
+        assert_eq!(read("/hooks/shop").as_deref(), Some("shop shop"));
+        assert_eq!(read("/hooks/shop/api").as_deref(), Some("shop api"));
+        for other in [
+            "/hooks",
+            "/hooks/",
+            "/hooks/a/b/c",
+            "/hooks/../shop",
+            "/hooks/%2e%2e",
+            "/hooks.git/info/refs",
+            "/hooks/api.git/info/refs",
+            "/hooks/api.git/git-receive-pack",
+        ] {
+            assert_eq!(read(other), None, "{other}");
+        }
+    }
 }

@@ -65,7 +65,9 @@ pub(super) fn is_refused_by_name(said: &str) -> bool {
 
 /// Returns whether git failed at the repository on the box, not at the forge.
 pub(super) fn is_our_trouble(said: &str) -> bool {
-    [".lock'", "corrupt", "bad object", "did not send all necessary objects"].iter().any(|words| said.contains(words))
+    [".lock'", "corrupt", "bad object", "did not send all necessary objects"]
+        .iter()
+        .any(|words| said.contains(words))
 }
 
 /// Says what git's complaints mean, and what to do.

@@ -100,7 +100,9 @@ impl Fetch<'_> {
         if said.as_deref().is_some_and(is_our_trouble) {
             // A crash has left a lock or a half: what is here is only a copy, so it is made anew.
             let remade = files::remove_tree(repository.path());
-            remade.map_err(|error| PortError::new(format!("cannot remove the repository on the box: {error}")))?;
+            remade.map_err(|error| {
+                PortError::new(format!("cannot remove the repository on the box: {error}"))
+            })?;
             repository.ensure().await.map_err(|error| PortError::new(error.to_string()))?;
             said = self.run_git(&repository, aside, what).await?;
         }

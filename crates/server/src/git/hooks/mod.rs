@@ -24,7 +24,7 @@ use trackbed_control::{Control, ControlError, KeyPair};
 use trackbed_core::{Name, ServiceId};
 use trackbed_stdx::tasks::Tasks;
 
-pub(super) use answer::answer;
+pub(super) use answer::{addressed, answer};
 
 /// Commits that are fetched at once, on the whole box.
 const FETCHES_AT_ONCE: usize = 4;
