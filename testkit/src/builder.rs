@@ -9,7 +9,7 @@ use trackbed_core::instance::LogStream;
 use trackbed_core::plan::Plan;
 use trackbed_core::ports::{
     BuildLog, BuildRequest, Builder, CheckRequest, LetGo, PlanRequest, PortError, Preflight,
-    PreflightRequest, Source, Suspect,
+    PreflightRequest, Source, SourceChanges, Suspect,
 };
 use trackbed_core::route::StreamFault;
 use trackbed_core::{Digest, Timestamp};
@@ -112,6 +112,24 @@ impl Builder for FakeBuilder {
             Ok(self.world.lock().suspects.clone())
         };
         self.faults.pass("builder.suspects", Err, look).await
+    }
+
+    /// Each source is one file of its app's name; a pattern matches that name or, as `**`, every one.
+    async fn changes(
+        &self,
+        from: &Source,
+        to: &Source,
+        patterns: &[String],
+    ) -> Result<SourceChanges, PortError> {
+        let look = || async {
+            let (from, to) = (self.app(from)?.name, self.app(to)?.name);
+            let files = if from == to { vec![] } else { vec![from, to] };
+            let is_watched =
+                |file: &&String| patterns.iter().any(|pattern| pattern == "**" || pattern == *file);
+            let watched = files.iter().filter(is_watched).count() as u64;
+            Ok(SourceChanges { files: files.len() as u64, watched })
+        };
+        self.faults.pass("builder.changes", Err, look).await
     }
 
     async fn build(&self, request: BuildRequest, log: &dyn BuildLog) -> Result<Image, PortError> {

@@ -85,6 +85,25 @@ pub struct DeploymentRequest {
     /// For `up`: flags that override settings.
     #[serde(default)]
     pub overrides: Vec<(String, String)>,
+    /// For `up`: the commit that the source was made of, when a push brought it. Then `watchPatterns` count.
+    #[serde(default)]
+    pub commit: Option<Commit>,
+    /// For `up`: the number of the delivery that brought it.
+    #[serde(default)]
+    pub delivery: Option<i64>,
+}
+
+/// A commit that a push brought.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Commit {
+    /// `push` for `git push` to the box, `upstream` for one that the box fetched.
+    pub via: String,
+    /// Its name.
+    pub id: String,
+    /// The branch that it came on.
+    pub branch: String,
+    /// The first line of its message.
+    pub subject: String,
 }
 
 /// A deployment.
@@ -98,7 +117,10 @@ pub struct Deployment {
     pub service: String,
     /// What asked for it.
     pub kind: String,
-    /// `queued`, `building`, `deploying`, `success`, `failed`, `superseded` or `cancelled`.
+    /// The commit that a push brought.
+    #[serde(default)]
+    pub commit: Option<Commit>,
+    /// `queued`, `building`, `deploying`, `success`, `failed`, `superseded`, `cancelled` or `skipped`.
     pub status: String,
     /// The step it is at, or ended at.
     pub step: String,
@@ -136,6 +158,9 @@ pub struct Deployment {
     /// Id of the newer deployment that it was given up for.
     #[serde(default)]
     pub superseded_by: Option<String>,
+    /// Why it was skipped.
+    #[serde(default)]
+    pub skipped: Option<String>,
     /// Whether its release is the live one now.
     pub live: bool,
     /// Where the service answers.

@@ -46,6 +46,9 @@
 //! | `GET …/git`, `PATCH …/git` | → [`GitAccess`]; [`GitChange`] → [`GitAccess`] |
 //! | `POST …/git/tokens` | [`GitTokenRequest`] → [`NewGitToken`]; makes the service when it is new |
 //! | `DELETE …/git/tokens/{id}` | → [`GitAccess`] |
+//! | `GET …/upstream`, `DELETE …/upstream` | → [`Upstream`] |
+//! | `PUT …/upstream` | [`UpstreamRequest`] → [`ConnectedUpstream`]; makes the service when it is new |
+//! | `POST …/upstream/deliveries` | → 202 [`Delivery`]: fetches what the branch is at |
 //! | `GET …/live?source=D` | → [`LiveSource`] |
 //! | `POST …/run` | [`RunRequest`] → a stream of [`RunEvent`], one JSON object a line |
 
@@ -60,6 +63,7 @@ mod logs;
 mod points;
 mod services;
 mod settings_file;
+mod upstreams;
 mod variables;
 mod volumes;
 
@@ -68,8 +72,8 @@ pub use boxes::{BoxInfo, EdgeInfo, IsolationInfo, StopBox};
 pub use check::{CheckReport, CheckRule, Finding};
 pub use databases::{Database, QueryRequest, QueryResult, Table};
 pub use deployments::{
-    Adoption, Deployment, DeploymentRequest, Event, EventPage, Failure, Pause, Pin, Plan, PlanRequest,
-    PlannedSetting, ReplacedData, RestoredVolume, SourceInfo, Warning,
+    Adoption, Commit, Deployment, DeploymentRequest, Event, EventPage, Failure, Pause, Pin, Plan,
+    PlanRequest, PlannedSetting, ReplacedData, RestoredVolume, SourceInfo, Warning,
 };
 pub use errors::{ErrorBody, ErrorCode, ErrorDetail};
 pub use git::{GitAccess, GitChange, GitToken, GitTokenRequest, LiveSource, NewGitToken};
@@ -80,6 +84,7 @@ pub use points::{
 };
 pub use services::{Instance, Job, JobRun, Release, Service};
 pub use settings_file::{says_something, settings_file};
+pub use upstreams::{ConnectedUpstream, Delivery, Upstream, UpstreamRequest};
 pub use variables::{Variable, VariableChange};
 pub use volumes::{
     CloneRequest, DatabaseSeen, EntryUsage, FileEntry, FolderUsage, Volume, VolumeChange, VolumeHolder,

@@ -11,12 +11,13 @@ use trackbed_core::instance::LogStream;
 use trackbed_core::plan::Plan;
 use trackbed_core::ports::{
     BuildLog, BuildRequest, Builder, CheckRequest, JobRunner, LetGo, PlanRequest, PortError, Preflight,
-    PreflightRequest, Source, Suspect,
+    PreflightRequest, Source, SourceChanges, Suspect,
 };
 use trackbed_core::route::StreamFault;
 use trackbed_core::{Digest, Timestamp};
 use trackbed_stdx::clock;
 
+use crate::changes;
 use crate::check::{self, Known};
 use crate::collect;
 use crate::host::Host;
@@ -161,6 +162,16 @@ impl Builder for LocalBuilder {
     async fn suspects(&self, source: &Source, fault: StreamFault) -> Result<Vec<Suspect>, PortError> {
         let folder = source.path.clone();
         blocking(move || Ok(suspects::find(&folder, fault))).await
+    }
+
+    async fn changes(
+        &self,
+        from: &Source,
+        to: &Source,
+        patterns: &[String],
+    ) -> Result<SourceChanges, PortError> {
+        let (from, to, patterns) = (from.path.clone(), to.path.clone(), patterns.to_vec());
+        blocking(move || changes::between(&from, &to, &patterns)).await
     }
 
     async fn build(&self, request: BuildRequest, log: &dyn BuildLog) -> Result<Image, PortError> {

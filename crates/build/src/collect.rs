@@ -51,9 +51,10 @@ pub(crate) fn collect(data_dir: &Path, keep: &[Image], sources: &[Digest]) -> io
     Ok(gone)
 }
 
-/// Removes the caches of installers, and the repositories of pushes, which are caches of what their pushers have.
+/// Removes the caches of installers, and the repositories of pushes and fetches, which are caches of what
+/// others have.
 pub(crate) fn drop_caches(data_dir: &Path) -> io::Result<()> {
-    for caches in ["cache", "git/repositories"] {
+    for caches in ["cache", "git/repositories", "git/fetched"] {
         remove_at_once(&data_dir.join(caches), &data_dir.join("build"), "cache-")?;
     }
     Ok(())

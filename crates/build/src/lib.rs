@@ -5,6 +5,7 @@
 //! (the port), `check` (what is wrong already), `layers` and `job` (disk and sandbox).
 
 mod builder;
+mod changes;
 mod check;
 mod collect;
 mod config;

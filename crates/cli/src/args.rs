@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 use crate::check::{self, CheckCommand};
 use crate::commands::{
     backup, cancel, completions, db, deployments, down, git, import, install, logs, open, plan, redeploy,
-    restart, rollback, run, status, up, variables, volume,
+    restart, rollback, run, source, status, up, variables, volume,
 };
 use crate::home;
 use crate::quantities::parse_recover_at;
@@ -264,6 +264,7 @@ pub(crate) enum Verb {
     Volume(volume::Args),
     Backup(backup::Args),
     Git(git::Args),
+    Source(source::Args),
     #[command(visible_alias = "database", alias = "databases")]
     Db(db::Args),
     #[command(alias = "deployment")]

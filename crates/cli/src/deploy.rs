@@ -69,7 +69,8 @@ pub(crate) async fn see_through(
     } else {
         tell(session, client, &ended).await?;
     }
-    Ok(u8::from(ended.status != "success"))
+    // Skipped is what the service's own settings ask for.
+    Ok(u8::from(!matches!(ended.status.as_str(), "success" | "skipped")))
 }
 
 /// Deploys once more what the box has already: `redeploy` or `restart`.
@@ -128,6 +129,9 @@ pub(crate) fn summary(deployment: &Deployment) -> Value {
     if let Some(newer) = &deployment.superseded_by {
         summary["superseded_by"] = json!(newer);
     }
+    if let Some(reason) = &deployment.skipped {
+        summary["skipped"] = json!(reason);
+    }
     if let Some(failure) = &deployment.failure {
         summary["stage"] = json!(failure.stage);
         summary["reason"] = json!(failure.reason);
@@ -169,6 +173,14 @@ async fn tell(session: &Session, client: &Client, ended: &Deployment) -> Result<
         None if ended.status == "superseded" => {
             let newer = ended.superseded_by.as_ref().map(|id| format!(" {id}")).unwrap_or_default();
             output.talk(format!("{cross} superseded: a newer deployment{newer} of {names} took its place"));
+        }
+        None if ended.status == "skipped" => {
+            let reason = ended.skipped.as_deref().unwrap_or("nothing that it watches has changed");
+            output.talk(format!("- SKIPPED: {}", human::plain(reason)));
+            output.talk(format!(
+                "{names} serves on as it is; to deploy it all the same: trackbed redeploy --service {}",
+                ended.service
+            ));
         }
         None => output.talk(format!("{cross} {} at {}", ended.status, ended.step)),
     }

@@ -116,7 +116,7 @@ pub(crate) async fn until_ended(client: &Client, id: &str) -> Result<Deployment>
 }
 
 fn has_ended(deployment: &Deployment) -> bool {
-    matches!(deployment.status.as_str(), "success" | "failed" | "superseded" | "cancelled")
+    matches!(deployment.status.as_str(), "success" | "failed" | "superseded" | "cancelled" | "skipped")
 }
 
 /// Returns the next events, or none when the box did not answer and may be asked again.

@@ -41,6 +41,8 @@ impl Names {
             version: None,
             with_data: false,
             overrides: Vec::new(),
+            commit: None,
+            delivery: None,
         }
     }
 }

@@ -8,6 +8,7 @@ mod git;
 mod run;
 mod stream;
 mod upload;
+mod upstreams;
 mod user;
 mod volumes;
 mod wire;

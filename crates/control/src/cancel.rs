@@ -91,6 +91,7 @@ pub(crate) fn withdraw(
     let event = match &withdrawal {
         Withdrawal::Cancelled => DeploymentEvent::WasCancelled,
         Withdrawal::Superseded { .. } => DeploymentEvent::WasSuperseded,
+        Withdrawal::Skipped { .. } => DeploymentEvent::WasSkipped,
     };
     let state = deployment.state.apply(event);
     deployment.state = state.map_err(|refused| StoreError::Conflict(refused.to_string()))?;

@@ -1,6 +1,7 @@
 //! What people ask for: stored at once, done by the workers.
 
 use trackbed_core::deployment::{Deployment, DeploymentState, Event, EventKind, Step, Withdrawal};
+use trackbed_core::git::Commit;
 use trackbed_core::ids::ID_BYTES;
 use trackbed_core::plan::Plan;
 use trackbed_core::ports::{PlanRequest, Source};
@@ -24,6 +25,15 @@ pub enum DeploymentWish {
         source: Digest,
         /// Flags that override settings: dotted key and value.
         overrides: Vec<(String, String)>,
+    },
+    /// Deploy the source of a commit that was pushed, unless it changes nothing that the service watches.
+    Pushed {
+        /// Which.
+        source: Digest,
+        /// What it was made of.
+        commit: Commit,
+        /// The number of the delivery that brought it, which is answered by the same transaction.
+        delivery: Option<i64>,
     },
     /// Deploy the newest source once more.
     Redeploy,
@@ -80,13 +90,17 @@ impl Control {
             .store
             .with(move |db| {
                 let found = match &wish {
-                    DeploymentWish::Up { source, .. } if !db.has_source(source)? => {
+                    DeploymentWish::Up { source, .. } | DeploymentWish::Pushed { source, .. }
+                        if !db.has_source(source)? =>
+                    {
                         return Ok(Err(ControlError::NotFound(format!(
                             "the box has no source {}",
                             source.short()
                         ))));
                     }
-                    DeploymentWish::Up { .. } => db.ensure_service(&project, &service, &domain, now)?,
+                    DeploymentWish::Up { .. } | DeploymentWish::Pushed { .. } => {
+                        db.ensure_service(&project, &service, &domain, now)?
+                    }
                     _ => match db.find_service(&project, &service)? {
                         Some(found) => found,
                         None => return Ok(Err(no_service(&project, &service))),
@@ -95,7 +109,10 @@ impl Control {
                 let ahead = db.list_unfinished(&found.id)?;
                 let moving = ahead.iter().find(|ahead| ahead.moves_data() && !is_over(ahead));
                 if let Some(moving) = moving
-                    && !matches!(wish, DeploymentWish::Up { .. } | DeploymentWish::Redeploy)
+                    && !matches!(
+                        wish,
+                        DeploymentWish::Up { .. } | DeploymentWish::Pushed { .. } | DeploymentWish::Redeploy
+                    )
                 {
                     return Ok(Err(ControlError::Conflict {
                         message: format!(
@@ -105,6 +122,10 @@ impl Control {
                         hint: Some("ask again when it has ended (trackbed status), or end it: trackbed cancel".into()),
                     }));
                 }
+                let delivery = match &wish {
+                    DeploymentWish::Pushed { delivery, .. } => *delivery,
+                    _ => None,
+                };
                 let wanted = match resolve(db, &found, wish)? {
                     Ok(wanted) => wanted,
                     Err(refusal) => return Ok(Err(refusal)),
@@ -119,6 +140,7 @@ impl Control {
                     stopwatch: None,
                     failure: None,
                     withdrawal: None,
+                    commit: wanted.commit,
                     source: wanted.source,
                     release: wanted.release.map(|release| release.id),
                     previous: None,
@@ -147,6 +169,9 @@ impl Control {
                     finished_at: None,
                 };
                 db.add_deployment(&deployment)?;
+                if let Some(delivery) = delivery {
+                    db.set_delivery_deployment(delivery, &deployment.id)?;
+                }
                 if let Some(moving) = moving {
                     let message = format!("waits for deployment {}, which puts data in place", moving.id);
                     let (step, kind) = (deployment.step, EventKind::Note);

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use trackbed_core::deployment::{Adoption, DataWish, Deployment, DeploymentKind, DeploymentState};
+use trackbed_core::git::Commit;
 use trackbed_core::release::Release;
 use trackbed_core::restore_point::RestorePoint;
 use trackbed_core::service::Service;
@@ -32,6 +33,7 @@ pub enum PointAt {
 /// What a wish comes to.
 pub(crate) struct Resolved {
     pub(crate) kind: DeploymentKind,
+    pub(crate) commit: Option<Commit>,
     pub(crate) source: Option<Digest>,
     pub(crate) release: Option<Release>,
     pub(crate) overrides: Vec<(String, String)>,
@@ -41,13 +43,13 @@ pub(crate) struct Resolved {
 
 impl Resolved {
     fn pushed(kind: DeploymentKind, source: Option<Digest>, overrides: Vec<(String, String)>) -> Self {
-        Self { kind, source, release: None, overrides, restore: Vec::new(), adopt: None }
+        Self { kind, commit: None, source, release: None, overrides, restore: Vec::new(), adopt: None }
     }
 
     fn known(kind: DeploymentKind, release: Release) -> Self {
         let source = Some(release.source.clone());
         let release = Some(release);
-        Self { kind, source, release, overrides: Vec::new(), restore: Vec::new(), adopt: None }
+        Self { kind, commit: None, source, release, overrides: Vec::new(), restore: Vec::new(), adopt: None }
     }
 }
 
@@ -80,6 +82,10 @@ fn resolve_wish(db: &Db<'_>, service: &Service, wish: DeploymentWish) -> Answer<
     Ok(Ok(match wish {
         DeploymentWish::Up { source, overrides } => {
             Resolved::pushed(DeploymentKind::Up, Some(source), overrides)
+        }
+        DeploymentWish::Pushed { source, commit, delivery: _ } => {
+            let pushed = Resolved::pushed(DeploymentKind::Up, Some(source), Vec::new());
+            Resolved { commit: Some(commit), ..pushed }
         }
         DeploymentWish::Redeploy => {
             let mut pushed = db.list_deployments(&service.id, 100)?;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::git::Commit;
 use crate::image::Image;
 use crate::plan::Plan;
 use crate::restore_point::{Capture, Difference};
@@ -44,6 +45,8 @@ pub enum DeploymentState {
     Superseded,
     /// Given up because its owner said so, before it was live; the previous release serves.
     Cancelled,
+    /// Not done, because the commit changes nothing that the service watches; the previous release serves.
+    Skipped,
 }
 
 /// Something that happened in a deployment, for the person who watches.
@@ -92,6 +95,8 @@ pub enum DeploymentEvent {
     WasSuperseded,
     /// It was undone because its owner said so.
     WasCancelled,
+    /// It is not worth doing.
+    WasSkipped,
 }
 
 /// An event that does not fit the state.
@@ -106,11 +111,12 @@ pub struct Refused {
 
 impl DeploymentState {
     /// States in which nothing more happens.
-    pub const TERMINAL: [DeploymentState; 4] = [
+    pub const TERMINAL: [DeploymentState; 5] = [
         DeploymentState::Success,
         DeploymentState::Failed,
         DeploymentState::Superseded,
         DeploymentState::Cancelled,
+        DeploymentState::Skipped,
     ];
 
     /// Returns whether nothing more happens.
@@ -129,6 +135,7 @@ impl DeploymentState {
             (S::Queued | S::Building | S::Deploying | S::Failed, E::WasUndone) => Ok(S::Failed),
             (S::Queued | S::Building | S::Deploying | S::Superseded, E::WasSuperseded) => Ok(S::Superseded),
             (S::Queued | S::Building | S::Deploying | S::Cancelled, E::WasCancelled) => Ok(S::Cancelled),
+            (S::Queued | S::Building | S::Skipped, E::WasSkipped) => Ok(S::Skipped),
             (state, event) => Err(Refused { state, event }),
         }
     }
@@ -318,6 +325,11 @@ pub enum Withdrawal {
         /// Which.
         by: DeploymentId,
     },
+    /// Nothing that the service watches has changed.
+    Skipped {
+        /// In words.
+        reason: String,
+    },
 }
 
 /// Since when something is being done that has a deadline, as far as it must outlive the control plane that began it.
@@ -450,6 +462,9 @@ pub struct Deployment {
     /// Set once it is given up though nothing failed: what remains is undoing, also after a crash.
     #[serde(default)]
     pub withdrawal: Option<Withdrawal>,
+    /// The commit that a push brought; none for what was asked for on the box.
+    #[serde(default)]
+    pub commit: Option<Commit>,
     /// What is deployed: known from the start for `up` and `redeploy`.
     pub source: Option<Digest>,
     /// Known from step `release` on.
@@ -601,6 +616,7 @@ mod tests {
         assert!(DeploymentState::Superseded.apply(E::WasCancelled).is_err());
         assert!(DeploymentState::Success.apply(DeploymentEvent::WasUndone).is_err());
         assert!(DeploymentState::Failed.apply(DeploymentEvent::BecameLive).is_err());
+        assert!(DeploymentState::Deploying.apply(DeploymentEvent::WasSkipped).is_err());
     }
 
     #[test]

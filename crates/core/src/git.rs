@@ -73,6 +73,57 @@ impl fmt::Debug for Branch {
     }
 }
 
+/// How a commit came to the box.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Via {
+    /// By `git push` to the box.
+    Push,
+    /// By a delivery of a forge, or because its owner had the box look there.
+    Upstream,
+}
+
+/// A commit that is deployed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Commit {
+    /// How it came.
+    pub via: Via,
+    /// Its name: 40 or 64 lower-case hex digits.
+    pub id: String,
+    /// The branch that it came on.
+    pub branch: String,
+    /// The first line of its message, at most [`SUBJECT_MAX_CHARS`] long.
+    pub subject: String,
+}
+
+/// Longest first line of a message that is kept.
+pub const SUBJECT_MAX_CHARS: usize = 200;
+
+impl Commit {
+    /// Makes a commit of what somebody tells about it.
+    ///
+    /// # Errors
+    /// When the name is none.
+    pub fn new(via: Via, id: &str, branch: &str, message: &str) -> Result<Self, ParseError> {
+        let is_name =
+            matches!(id.len(), 40 | 64) && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        if !is_name || id.bytes().all(|byte| byte == b'0') {
+            return Err(ParseError {
+                value: id.to_owned(),
+                wanted: "the name of a commit (40 or 64 hex digits)",
+            });
+        }
+        let line = message.trim_start().lines().next().unwrap_or_default();
+        let subject = line.chars().filter(|letter| !letter.is_control()).take(SUBJECT_MAX_CHARS).collect();
+        Ok(Self { via, id: id.to_owned(), branch: branch.to_owned(), subject })
+    }
+
+    /// Returns as much of the name as people need.
+    pub fn short(&self) -> &str {
+        &self.id[..10]
+    }
+}
+
 /// A token that may push to one service. Only a hash of it is kept, and never leaves the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GitToken {

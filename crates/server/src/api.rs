@@ -16,11 +16,12 @@ use trackbed_stdx::tasks::Tasks;
 use trackbed_volume::LocalVolumes;
 
 use crate::git::GitDoor;
+use crate::git::hooks::Hooks;
 use crate::given::unknown;
 use crate::peer::OwnUserListener;
 use crate::routes::{
-    backup, boxes, databases, deployments, files, git, logs, points, run, services, sources, variables,
-    volumes,
+    backup, boxes, databases, deployments, files, git, logs, points, run, services, sources, upstreams,
+    variables, volumes,
 };
 
 /// Largest JSON body: a change of variables may carry many long values. Sources are streams and have limits of their own.
@@ -34,6 +35,7 @@ pub(crate) struct Api {
     pub(crate) edge: Arc<EdgeClient>,
     pub(crate) volumes: Arc<LocalVolumes>,
     pub(crate) git: GitDoor,
+    pub(crate) hooks: Hooks,
     pub(crate) data_dir: PathBuf,
     pub(crate) domain: Host,
     /// Ends `serve`; carries whether instances shall end too.
@@ -81,6 +83,8 @@ fn router(api: Api) -> Router {
         .route("/git", get(git::show).patch(git::change))
         .route("/git/tokens", post(git::add_token))
         .route("/git/tokens/{id}", delete(git::remove_token))
+        .route("/upstream", get(upstreams::show).put(upstreams::connect).delete(upstreams::disconnect))
+        .route("/upstream/deliveries", post(upstreams::deploy))
         .route("/live", get(git::live))
         .route("/run", post(run::run));
     let v1 = Router::new()

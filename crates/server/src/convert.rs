@@ -5,6 +5,7 @@ use trackbed_control::{Control, ServiceState, ServiceStatus};
 use trackbed_core::deployment::{
     Deployment, DeploymentKind, DeploymentState, Event, EventKind, Failure, Withdrawal,
 };
+use trackbed_core::git::{Commit, Via};
 use trackbed_core::instance::{Exit, LogLine, LogStream};
 use trackbed_core::isolation::Isolation;
 use trackbed_core::job::{Job, Run};
@@ -35,6 +36,7 @@ pub(crate) fn deployment(
             DeploymentKind::Restore => "restore",
         }
         .into(),
+        commit: deployment.commit.as_ref().map(commit),
         status: match deployment.state {
             DeploymentState::Queued => "queued",
             DeploymentState::Building => "building",
@@ -43,6 +45,7 @@ pub(crate) fn deployment(
             DeploymentState::Failed => "failed",
             DeploymentState::Superseded => "superseded",
             DeploymentState::Cancelled => "cancelled",
+            DeploymentState::Skipped => "skipped",
         }
         .into(),
         step: deployment.step.as_str().into(),
@@ -69,7 +72,11 @@ pub(crate) fn deployment(
         failure: deployment.failure.as_ref().map(failure),
         superseded_by: match &deployment.withdrawal {
             Some(Withdrawal::Superseded { by }) => Some(by.to_string()),
-            Some(Withdrawal::Cancelled) | None => None,
+            Some(Withdrawal::Cancelled | Withdrawal::Skipped { .. }) | None => None,
+        },
+        skipped: match &deployment.withdrawal {
+            Some(Withdrawal::Skipped { reason }) => Some(reason.clone()),
+            Some(Withdrawal::Cancelled | Withdrawal::Superseded { .. }) | None => None,
         },
         live: deployment.state == DeploymentState::Success
             && live.is_some()
@@ -77,6 +84,19 @@ pub(crate) fn deployment(
         url: control.url(&service.host),
         created_at: deployment.created_at.0,
         finished_at: deployment.finished_at.map(|at| at.0),
+    }
+}
+
+pub(crate) fn commit(commit: &Commit) -> wire::Commit {
+    wire::Commit {
+        via: match commit.via {
+            Via::Push => "push",
+            Via::Upstream => "upstream",
+        }
+        .into(),
+        id: commit.id.clone(),
+        branch: commit.branch.clone(),
+        subject: commit.subject.clone(),
     }
 }
 

@@ -27,6 +27,7 @@ use trackbed_volume::LocalVolumes;
 use crate::api::{self, Api};
 use crate::edge_keeper::{self, EdgePlace};
 use crate::git::GitDoor;
+use crate::git::hooks::Hooks;
 use crate::remote_drill::FromTarget;
 
 /// How long the workers may take to reach a safe point when `serve` ends. They need none: it is only politeness.
@@ -97,8 +98,10 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<()> {
     let builder = LocalBuilder::new(trackbed_build::Config {
         data_dir: data_dir.clone(),
         jobs: sandbox.clone(),
-        environment: config.environment,
+        environment: config.environment.clone(),
     });
+
+    let environment = config.environment;
 
     let edge_place = EdgePlace {
         binary,
@@ -156,7 +159,15 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<()> {
         Arc::new(Mirror::new(&data_dir, trackbed_offsite::Limits::default())),
         Arc::new(FromTarget { data_dir: data_dir.clone() }),
     );
-    let git = GitDoor::new(control.clone(), data_dir.clone(), domain.clone(), git_listen, tasks.clone());
+    let hooks = Hooks::new(control.clone(), data_dir.clone(), environment, tasks.clone());
+    let git = GitDoor::new(
+        control.clone(),
+        hooks.clone(),
+        data_dir.clone(),
+        domain.clone(),
+        git_listen,
+        tasks.clone(),
+    );
     git.open_if_wanted().await;
     edge_keeper::keep(&tasks, edge_place, edge.clone(), control.clone());
     keep_kernel_state(&tasks, sandbox.clone());
@@ -173,6 +184,7 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<()> {
         edge: edge.clone(),
         volumes,
         git,
+        hooks: hooks.clone(),
         data_dir: data_dir.clone(),
         domain,
         stop,
@@ -180,6 +192,8 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<()> {
     // The API answers until the very end, so that whoever asked the box to stop sees when it has.
     let api_tasks = Tasks::default();
     api::serve(&api_tasks, api, listener);
+    // When the API answers: what is fetched is handed over through it.
+    hooks.go_on().await;
     trackbed_stdx::notify::ready();
     tracing::info!(data_dir = %data_dir.display(), edge = %edge_address, isolation = sandbox.isolation().level.as_str(), "trackbed serves");
 

@@ -24,6 +24,7 @@ use trackbed_volume::LocalVolumes;
 
 use crate::api::{self, Api};
 use crate::git::GitDoor;
+use crate::git::hooks::Hooks;
 
 /// A box that answers, with a service `web` that never ran and has a volume `data`.
 struct TestBox {
@@ -61,8 +62,10 @@ impl TestBox {
         let control = Control::new(parts, tasks.clone());
         control.start().await.unwrap();
         let socket = folder.path().join("api.sock");
+        let hooks = Hooks::new(control.clone(), folder.path().into(), Vec::new(), tasks.clone());
         let git = GitDoor::new(
             control.clone(),
+            hooks.clone(),
             folder.path().into(),
             "localhost".parse().unwrap(),
             None,
@@ -71,6 +74,7 @@ impl TestBox {
         let api = Api {
             control,
             git,
+            hooks,
             engine,
             edge: Arc::new(EdgeClient::new(folder.path().join("edge.sock"))),
             volumes: volumes.clone(),

@@ -9,6 +9,8 @@ use sha2::{Digest, Sha256};
 
 /// The file of the running program. It leads to the very file that was started, even after another one has taken its name.
 pub const OWN: &str = "/proc/self/exe";
+/// The name under which the box starts this program in a repository into which it has fetched a commit.
+pub const FETCHED_ROLE: &str = "trackbed-fetched";
 /// Bytes read at once.
 const CHUNK_BYTES: usize = 128 * 1024;
 

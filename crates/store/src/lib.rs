@@ -16,6 +16,7 @@ mod seal;
 mod services;
 mod sources;
 mod ticks;
+mod upstreams;
 mod variables;
 mod volumes;
 

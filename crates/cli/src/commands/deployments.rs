@@ -62,6 +62,10 @@ fn note(deployment: &Deployment) -> String {
         Some(failure) => notes.push(format!("{}: {}", failure.stage, headline(&failure.reason))),
         None => notes.extend(deployment.superseded_by.as_ref().map(|by| format!("by {by}"))),
     }
+    notes.extend(deployment.commit.as_ref().map(|commit| {
+        format!("{} `{}`", commit.id.get(..10).unwrap_or(&commit.id), headline(&commit.subject))
+    }));
+    notes.extend(deployment.skipped.as_ref().map(|reason| headline(reason)));
     if let Some(took_ms) = deployment.rehearsal_took_ms {
         notes.push(format!("rehearsed in {}", duration(i64::try_from(took_ms).unwrap_or(i64::MAX))));
     }

@@ -17,6 +17,7 @@ pub(crate) mod redeploy;
 pub(crate) mod restart;
 pub(crate) mod rollback;
 pub(crate) mod run;
+pub(crate) mod source;
 pub(crate) mod status;
 pub(crate) mod up;
 pub(crate) mod variables;
@@ -35,6 +36,7 @@ pub(crate) async fn run(session: &Session, verb: Verb) -> u8 {
         Verb::Variables(args) => variables::run(session, args).await,
         Verb::Volume(args) => Box::pin(volume::run(session, args)).await,
         Verb::Db(args) => db::run(session, args).await,
+        Verb::Source(args) => Box::pin(source::run(session, args)).await,
         Verb::Git(args) => Box::pin(git::run(session, args)).await,
         Verb::Backup(args) => Box::pin(backup::run(session, args)).await,
         Verb::Deployments(args) => deployments::run(session, &args).await,

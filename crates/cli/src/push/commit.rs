@@ -14,6 +14,8 @@ const ENTRIES_MAX: usize = 200_000;
 const RECORD_MAX_BYTES: u64 = 16 << 10;
 /// A pointer of LFS is shorter than this, says its specification.
 const POINTER_MAX_BYTES: u64 = 1024;
+/// As much of a message's first line as is read; the box keeps less.
+const SUBJECT_MAX_BYTES: u64 = 1000;
 /// What a pointer of LFS begins with.
 const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 /// How many characters of a commit's name people need.
@@ -54,6 +56,17 @@ impl Commit {
     /// Returns the name as people write it.
     pub(super) fn short(&self) -> &str {
         &self.0[..SHORT]
+    }
+
+    /// Returns the first line of its message.
+    pub(super) fn subject(&self) -> Result<String> {
+        let mut command = git(&["log", "--max-count=1", "--no-show-signature", "--format=%s", &self.0]);
+        let (mut child, stdout) = start(&mut command)?;
+        let mut line = Vec::new();
+        stdout.take(SUBJECT_MAX_BYTES).read_to_end(&mut line).context("cannot read the commit's message")?;
+        // Git ends by itself when nobody reads on.
+        let _ = child.wait();
+        Ok(plain(String::from_utf8_lossy(&line).trim()))
     }
 
     /// Returns whether the history of this commit holds `old`; none holds nothing.

@@ -5,6 +5,7 @@
 //! The objects lie in quarantine meanwhile; git hands the way to them down through the environment (githooks(5)).
 
 mod commit;
+mod fetched;
 mod refs;
 
 use std::io::Read;
@@ -13,6 +14,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use trackbed_api::DeploymentRequest;
 use trackbed_client::Client;
+use trackbed_stdx::program::FETCHED_ROLE;
 
 use self::commit::Commit;
 use self::refs::{Change, Plan};
@@ -29,13 +31,14 @@ const REFS_MAX_BYTES: u64 = 1 << 20;
 /// The push option with which what is missing is deployed as it is.
 const INCOMPLETE: &str = "incomplete";
 
-/// Returns whether this process was started by git as the hook of a push to this box.
+/// Returns whether this process was started by git as the hook of a push to this box, or by the box for a commit that it
+/// has fetched.
 pub fn is_hook(program: &std::ffi::OsStr) -> bool {
-    std::path::Path::new(program).file_name().is_some_and(|name| name == HOOK)
+    std::path::Path::new(program).file_name().is_some_and(|name| name == HOOK || name == FETCHED_ROLE)
         && std::env::var_os("TRACKBED_PUSH_SERVICE").is_some()
 }
 
-/// Decides a push and deploys it. The exit code is git's answer.
+/// Decides a push and deploys it, or hands a fetched commit over. The exit code is git's answer.
 pub fn run_hook() -> ExitCode {
     let output = Output::of_process();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -51,7 +54,13 @@ pub fn run_hook() -> ExitCode {
         }
     };
     let code = runtime.block_on(async {
-        match Box::pin(push(&session)).await {
+        let work = async {
+            match std::env::var_os("TRACKBED_FETCHED_COMMIT") {
+                None => Box::pin(push(&session)).await,
+                Some(_) => Box::pin(fetched::hand_over(&session)).await,
+            }
+        };
+        match work.await {
             Ok(code) => code,
             Err(error) => {
                 session.output.error(&error);
@@ -64,7 +73,6 @@ pub fn run_hook() -> ExitCode {
 }
 
 async fn push(session: &Session) -> Result<u8> {
-    let variable = |name: &str| std::env::var(name).with_context(|| format!("the box did not set {name}"));
     let names =
         Names { project: variable("TRACKBED_PUSH_PROJECT")?, service: variable("TRACKBED_PUSH_SERVICE")? };
     if !variable("TRACKBED_PUSH_IS_SECOND")?.is_empty() {
@@ -102,6 +110,11 @@ async fn push(session: &Session) -> Result<u8> {
         session.output.talk(format!("from now on `{}` is the branch that is deployed", change.short()));
     }
     Ok(0)
+}
+
+/// Reads what the box says through the environment.
+fn variable(name: &str) -> Result<String> {
+    std::env::var(name).with_context(|| format!("the box did not set {name}"))
 }
 
 async fn deploy(
@@ -142,9 +155,15 @@ async fn deploy(
         ));
         return Ok(0);
     }
+    let pushed = trackbed_api::Commit {
+        via: "push".into(),
+        id: commit.0.clone(),
+        branch: branch.to_owned(),
+        subject: commit.subject()?,
+    };
     output.talk(format!("deploying {names} from {branch} at {}", commit.short()));
     output.talk(format!("it goes on when you leave; to end it: trackbed cancel {}", names.service));
-    let request = DeploymentRequest { source: Some(source), ..names.deployment("up") };
+    let request = DeploymentRequest { source: Some(source), commit: Some(pushed), ..names.deployment("up") };
     deploy::deploy(session, client, &request, Follow::default()).await
 }
 

@@ -20,6 +20,7 @@ mod records;
 mod rehearse;
 mod stage;
 mod undo;
+mod watch;
 
 pub(crate) use hold::{data_patience, start_patience, waited_at_most};
 
@@ -48,6 +49,8 @@ pub(crate) enum StepError {
     Ours(ControlError),
     /// The deployment was recalled at the last moment.
     Recalled,
+    /// The step found that the deployment is not worth doing.
+    Withdrawn(Withdrawal),
 }
 
 /// How a step came out.
@@ -195,10 +198,18 @@ impl Control {
                     self.give_up(deployment, recall).await?;
                     return Ok(Outcome::GivenUp);
                 }
+                Err(StepError::Withdrawn(withdrawal)) if deployment.state != DeploymentState::Success => {
+                    let news = self.news_of(deployment.step, EventKind::Note, &told(&withdrawal));
+                    deployment.withdrawal = Some(withdrawal);
+                    deployment.stopwatch = Some(Stopwatch::begin(self.now()));
+                    self.save_with(deployment, news).await?;
+                    return Ok(Outcome::GivenUp);
+                }
                 Err(StepError::Failed(failure)) if deployment.state != DeploymentState::Success => {
                     self.fail(deployment, *failure).await?;
                     return Ok(Outcome::GivenUp);
                 }
+                Err(StepError::Withdrawn(withdrawal)) => told(&withdrawal),
                 Err(StepError::Failed(failure)) => failure.reason,
                 Err(StepError::Ours(error)) => chain(&error),
             };
@@ -298,6 +309,7 @@ pub(crate) fn told(withdrawal: &Withdrawal) -> String {
     match withdrawal {
         Withdrawal::Cancelled => "cancelled".to_owned(),
         Withdrawal::Superseded { by } => format!("superseded by {by}, which is newer"),
+        Withdrawal::Skipped { reason } => format!("skipped: {reason}"),
     }
 }
 

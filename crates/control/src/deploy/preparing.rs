@@ -1,6 +1,6 @@
 //! The steps before anything live is touched: plan, build, release, check.
 
-use trackbed_core::deployment::{Deployment, EventKind, Failure, Step};
+use trackbed_core::deployment::{Deployment, EventKind, Failure, Step, Withdrawal};
 use trackbed_core::ids::ID_BYTES;
 use trackbed_core::ports::{BuildRequest, PlanRequest, PortError, Source};
 use trackbed_core::release::Release;
@@ -52,6 +52,11 @@ impl Control {
                 (None, _) => String::new(),
             };
             self.event(deployment, EventKind::Warning, &format!("{place}{}", warning.message)).await?;
+        }
+        if let Some(reason) = self.reason_to_skip(service, deployment, &plan).await? {
+            // `redeploy` deploys it all the same, and needs to know that it could be planned.
+            deployment.plan = Some(plan);
+            return Err(StepError::Withdrawn(Withdrawal::Skipped { reason }));
         }
         let volumes = self.volumes(service).await?;
         self.tell_findings(service, deployment, &plan, &volumes).await?;

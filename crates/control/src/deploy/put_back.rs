@@ -108,6 +108,7 @@ impl Control {
         let error = match self.adopt_files(deployment, volumes, deployment.step).await {
             Ok(()) | Err(StepError::Recalled) => return Ok(()),
             Err(StepError::Ours(error)) => return Err(error),
+            Err(StepError::Withdrawn(withdrawal)) => super::told(&withdrawal),
             Err(StepError::Failed(failure)) => failure.reason,
         };
         let paths = deployment.adopt.as_ref().map(|adoption| adoption.paths.clone()).unwrap_or_default();

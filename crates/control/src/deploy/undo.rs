@@ -76,6 +76,7 @@ impl Control {
         let event = match &deployment.withdrawal {
             _ if deployment.failure.is_some() => DeploymentEvent::WasUndone,
             Some(Withdrawal::Superseded { .. }) => DeploymentEvent::WasSuperseded,
+            Some(Withdrawal::Skipped { .. }) => DeploymentEvent::WasSkipped,
             Some(Withdrawal::Cancelled) | None => DeploymentEvent::WasCancelled,
         };
         deployment.state = deployment

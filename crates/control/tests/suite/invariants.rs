@@ -179,6 +179,9 @@ impl Rig {
                 DeploymentState::Cancelled => {
                     failures == 0 && deployment.withdrawal == Some(Withdrawal::Cancelled)
                 }
+                DeploymentState::Skipped => {
+                    failures == 0 && matches!(deployment.withdrawal, Some(Withdrawal::Skipped { .. }))
+                }
                 DeploymentState::Queued | DeploymentState::Building | DeploymentState::Deploying => false,
             };
             if self.cancelled.contains(&deployment.id) && deployment.state == DeploymentState::Success {

@@ -19,6 +19,7 @@ mod jobs;
 mod matrix;
 mod offsite;
 mod pre_deploy;
+mod pushes;
 mod refusals;
 mod removal;
 mod repair;

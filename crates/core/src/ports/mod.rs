@@ -156,6 +156,15 @@ pub struct Suspect {
     pub mend: String,
 }
 
+/// How two sources differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SourceChanges {
+    /// Files and links that were added, changed or removed.
+    pub files: u64,
+    /// Of those, the ones that match the patterns.
+    pub watched: u64,
+}
+
 /// What a builder let go of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LetGo {
@@ -197,6 +206,17 @@ pub trait Builder: Send + Sync {
     /// # Errors
     /// When the source cannot be read.
     async fn suspects(&self, source: &Source, fault: StreamFault) -> Result<Vec<Suspect>, PortError>;
+
+    /// Compares two sources, and the names that differ with patterns in gitignore's syntax from the root of the source.
+    ///
+    /// # Errors
+    /// When a source is gone or cannot be read, or a pattern is none.
+    async fn changes(
+        &self,
+        from: &Source,
+        to: &Source,
+        patterns: &[String],
+    ) -> Result<SourceChanges, PortError>;
 
     /// Removes the layers that none of these images has, and every other source, except one that has just been received.
     /// Whoever calls sees to it that nothing is built meanwhile. May be repeated, also after a crash in the middle.

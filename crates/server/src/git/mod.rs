@@ -1,9 +1,11 @@
-//! Takes pushes of git: a listener of its own that knows nothing but repositories, and opens them to a token.
+//! Takes pushes of git: a listener of its own that knows nothing but repositories, which it opens to a token, and the
+//! addresses of webhooks ([`hooks`]).
 //!
-//! It is not open before the first token is made, and on loopback unless `serve` was told otherwise. It answers pushes
+//! It is not open before the first token is made or the first repository is followed, and on loopback unless `serve` was told otherwise. It answers pushes
 //! only: nobody can fetch from the box. The work is done by the real `git` ([`repository`], [`receive`]); whether a push
 //! becomes live is decided by its hook, which is a client of the box like `trackbed up` (`cli::push`).
 
+pub(crate) mod hooks;
 mod listen;
 mod receive;
 mod repository;
@@ -33,6 +35,8 @@ pub(crate) struct GitDoor {
 
 struct Inner {
     control: Control,
+    /// Takes deliveries at the same address.
+    hooks: hooks::Hooks,
     data_dir: PathBuf,
     domain: Host,
     tasks: Tasks,
@@ -49,6 +53,7 @@ impl GitDoor {
     /// Makes the door, closed.
     pub(crate) fn new(
         control: Control,
+        hooks: hooks::Hooks,
         data_dir: PathBuf,
         domain: Host,
         wanted: Option<SocketAddr>,
@@ -56,15 +61,18 @@ impl GitDoor {
     ) -> Self {
         let places = Arc::new(Semaphore::new(PUSHES_AT_ONCE));
         let (open, busy) = (tokio::sync::Mutex::default(), Mutex::default());
-        Self { inner: Arc::new(Inner { control, data_dir, domain, tasks, wanted, open, busy, places }) }
+        Self {
+            inner: Arc::new(Inner { control, hooks, data_dir, domain, tasks, wanted, open, busy, places }),
+        }
     }
 
     /// Opens the door when `serve` was told to, or when somebody has a token already. What keeps it shut is logged, and
     /// told to whoever wants a token next; apps come first.
     pub(crate) async fn open_if_wanted(&self) {
-        let is_wanted = match self.inner.control.has_git_tokens().await {
-            Ok(has_tokens) => has_tokens || self.inner.wanted.is_some(),
-            Err(_) => true,
+        let control = &self.inner.control;
+        let is_wanted = match (control.has_git_tokens().await, control.has_upstreams().await) {
+            (Ok(has_tokens), Ok(has_upstreams)) => has_tokens || has_upstreams || self.inner.wanted.is_some(),
+            (Err(_), _) | (_, Err(_)) => true,
         };
         if is_wanted && let Err(error) = self.ensure_open().await {
             tracing::error!(%error, "pushes are not taken");
@@ -111,14 +119,19 @@ impl GitDoor {
 
     /// Returns the address of a service's repository, or none while the door is closed.
     pub(crate) async fn url(&self, service: &Service) -> Option<String> {
+        Some(format!("http://{}/{}.git", self.host().await?, path_of(service)))
+    }
+
+    /// Returns the address for a service's webhook, or none while the door is closed.
+    pub(crate) async fn hook_url(&self, service: &Service) -> Option<String> {
+        Some(format!("http://{}/hooks/{}", self.host().await?, path_of(service)))
+    }
+
+    async fn host(&self) -> Option<String> {
         let address = (*self.inner.open.lock().await)?;
-        let host = match address.ip().is_unspecified() {
+        Some(match address.ip().is_unspecified() {
             true => format!("{}:{}", self.inner.domain, address.port()),
             false => address.to_string(),
-        };
-        Some(match service.project_name == service.name {
-            true => format!("http://{host}/{}.git", service.name),
-            false => format!("http://{host}/{}/{}.git", service.project_name, service.name),
         })
     }
 
@@ -126,6 +139,13 @@ impl GitDoor {
     fn begin(&self, service: &ServiceId) -> Option<UnderWay> {
         let mut busy = self.inner.busy.lock().expect("no holder of this lock panics");
         busy.insert(service.clone()).then(|| UnderWay { door: self.clone(), service: service.clone() })
+    }
+}
+
+fn path_of(service: &Service) -> String {
+    match service.project_name == service.name {
+        true => service.name.to_string(),
+        false => format!("{}/{}", service.project_name, service.name),
     }
 }
 

@@ -166,7 +166,7 @@ async fn pass_on(mut stdout: ChildStdout, answer: &mpsc::Sender<Bytes>, begin: &
     }
 }
 
-async fn complaints(stderr: ChildStderr) -> String {
+pub(super) async fn complaints(stderr: ChildStderr) -> String {
     let mut bytes = Vec::new();
     let mut kept = stderr.take(COMPLAINTS_MAX_BYTES);
     let _ = kept.read_to_end(&mut bytes).await;
@@ -176,7 +176,7 @@ async fn complaints(stderr: ChildStderr) -> String {
 }
 
 /// Bounds the memory of git and of all that it starts: a small pack can unfold into a huge object.
-fn limit_memory(child: &Child) {
+pub(super) fn limit_memory(child: &Child) {
     let limit = Rlimit { current: Some(MEMORY_MAX_BYTES), maximum: Some(MEMORY_MAX_BYTES) };
     let set = pid_of(child).map(|pid| rustix::process::prlimit(Some(pid), Resource::Data, limit));
     if let Some(Err(error)) = set {
@@ -185,7 +185,7 @@ fn limit_memory(child: &Child) {
 }
 
 /// Ends git and all that it started.
-async fn end(child: &mut Child) {
+pub(super) async fn end(child: &mut Child) {
     let Some(group) = pid_of(child) else { return };
     for signal in [Signal::TERM, Signal::KILL] {
         let _ = rustix::process::kill_process_group(group, signal);
@@ -195,6 +195,6 @@ async fn end(child: &mut Child) {
     }
 }
 
-fn pid_of(child: &Child) -> Option<Pid> {
+pub(super) fn pid_of(child: &Child) -> Option<Pid> {
     child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?))
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::process::Command;
 use trackbed_core::ServiceId;
+use trackbed_core::ports::PortError;
 use trackbed_stdx::files;
 
 /// Largest pack of one push. A history may be larger than what is deployed of it (`build::source::TOTAL_MAX_BYTES`).
@@ -63,6 +64,28 @@ impl Repository {
         Self { path, data_dir: data_dir.to_owned() }
     }
 
+    /// Names the repository into which commits of a service's upstream are fetched. Shallow fetches would cut off what
+    /// pushes bring, so it is another one. Nothing is made yet.
+    pub(super) fn fetched(data_dir: &Path, service: &ServiceId) -> Self {
+        let path = data_dir.join("git/fetched").join(format!("{service}.git"));
+        Self { path, data_dir: data_dir.to_owned() }
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns the name of the commit that a ref is at.
+    pub(super) async fn resolve(&self, name: &str, limit: Duration) -> Result<String, PortError> {
+        let mut command = self.command(&["rev-parse", "--verify", "--quiet"]);
+        command.arg(format!("{name}^{{commit}}")).env("GIT_DIR", &self.path);
+        let found = tokio::time::timeout(limit, output(command, "cannot find the commit that was fetched"));
+        let found = found.await.map_err(|_| PortError::new("git does not name the commit in time"))?;
+        let found = found.map_err(|error| PortError::new(error.to_string()))?;
+        Ok(String::from_utf8_lossy(&found).trim().to_owned())
+    }
+
     /// Returns what a client hears first: the refs and what this side can do (gitprotocol-http(5)). Makes the repository
     /// when it is not there.
     pub(super) async fn advertise(&self) -> Result<Vec<u8>, GitError> {
@@ -86,9 +109,10 @@ impl Repository {
         Ok(command)
     }
 
-    async fn ensure(&self) -> Result<(), GitError> {
+    /// Makes the repository when it is not there, and mends what a crash has left half made.
+    pub(super) async fn ensure(&self) -> Result<(), GitError> {
         let folder = self.data_dir.join("git");
-        for name in ["home", "hooks", "repositories"] {
+        for name in ["home", "hooks", "repositories", "fetched"] {
             std::fs::create_dir_all(folder.join(name)).map_err(|error| {
                 GitError::new("cannot make the folder of the repositories", error.to_string())
             })?;
@@ -109,12 +133,7 @@ impl Repository {
     /// Makes this very program the hook. A link that leads nowhere would be no hook for git, and let everything in: so it
     /// is made anew for each push, and leads to the file of this program wherever that is now.
     fn ensure_hook(&self) -> io::Result<()> {
-        let own = std::env::current_exe()?;
-        let program = match own.is_file() {
-            true => own,
-            // Its file was replaced or removed; the kernel still knows it.
-            false => PathBuf::from(format!("/proc/{}/exe", std::process::id())),
-        };
+        let program = own_program()?;
         let hook = self.data_dir.join("git/hooks/pre-receive");
         if std::fs::read_link(&hook).is_ok_and(|target| target == program) {
             return Ok(());
@@ -125,7 +144,7 @@ impl Repository {
     }
 
     /// Returns `git` with a clean environment and our settings, which are stronger than those of the repository.
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub(super) fn command(&self, arguments: &[&str]) -> Command {
         let folder = self.data_dir.join("git");
         let mut command = Command::new("git");
         for (key, value) in [
@@ -157,6 +176,14 @@ impl Repository {
             command.arg("-c").arg(format!("{key}={value}"));
         }
         command.args(arguments);
+        self.surround(&mut command);
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Gives a program the clean environment of our git.
+    pub(super) fn surround(&self, command: &mut Command) {
+        let folder = self.data_dir.join("git");
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin".into()));
         command.env("HOME", folder.join("home"));
         for (name, value) in [
@@ -167,9 +194,18 @@ impl Repository {
         ] {
             command.env(name, value);
         }
-        command.kill_on_drop(true).stdin(Stdio::null());
-        command
+        command.kill_on_drop(true);
     }
+}
+
+/// Returns the file of this program, wherever that is now.
+pub(super) fn own_program() -> io::Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    Ok(match own.is_file() {
+        true => own,
+        // Its file was replaced or removed; the kernel still knows it.
+        false => PathBuf::from(format!("/proc/{}/exe", std::process::id())),
+    })
 }
 
 /// Says what it means that a process did not start.

@@ -12,6 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use trackbed_core::{Name, Secret};
 
 use super::GitDoor;
+use super::hooks;
 use super::receive;
 use super::repository::{GitError, Repository};
 
@@ -33,6 +34,9 @@ enum Wish {
 
 /// Answers every request of the listener.
 pub(super) async fn answer(State(door): State<GitDoor>, request: Request) -> Response {
+    if let Some((project, service)) = hooks::addressed(request.uri().path()) {
+        return hooks::answer(&door.inner.hooks, project, service, request).await;
+    }
     let Some(token) = password(request.headers()) else { return unauthorized("a token is wanted") };
     let service = match door.inner.control.service_of_git_token(&token).await {
         Ok(Some(service)) => service,

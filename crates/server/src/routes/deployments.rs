@@ -9,6 +9,7 @@ use serde::Deserialize;
 use trackbed_api as wire;
 use trackbed_control::DeploymentWish;
 use trackbed_core::deployment::Deployment;
+use trackbed_core::git::{Commit, Via};
 use trackbed_core::settings::Handover;
 
 use crate::api::Api;
@@ -27,8 +28,14 @@ pub(crate) async fn request(
     State(api): State<Api>,
     Given(request): Given<wire::DeploymentRequest>,
 ) -> Result<(StatusCode, Json<wire::Deployment>), ApiError> {
+    let commit = request.commit.map(commit_of).transpose()?;
     let wish = match (request.kind.as_str(), request.source) {
-        ("up", Some(source)) => DeploymentWish::Up { source: source.parse()?, overrides: request.overrides },
+        ("up", Some(source)) => match commit {
+            Some(commit) => {
+                DeploymentWish::Pushed { source: source.parse()?, commit, delivery: request.delivery }
+            }
+            None => DeploymentWish::Up { source: source.parse()?, overrides: request.overrides },
+        },
         ("up", None) => return Err(ApiError::invalid("`up` needs a source")),
         ("redeploy", _) => DeploymentWish::Redeploy,
         ("rollback", _) => {
@@ -40,6 +47,15 @@ pub(crate) async fn request(
     let asked =
         api.control.request_deployment(request.project.parse()?, request.service.parse()?, wish).await?;
     Ok((StatusCode::ACCEPTED, Json(to_wire(&api, &asked).await?)))
+}
+
+fn commit_of(commit: wire::Commit) -> Result<Commit, ApiError> {
+    let via = match commit.via.as_str() {
+        "push" => Via::Push,
+        "upstream" => Via::Upstream,
+        other => return Err(ApiError::invalid(format!("`{other}` is no way for a commit to come"))),
+    };
+    Ok(Commit::new(via, &commit.id, &commit.branch, &commit.subject)?)
 }
 
 pub(crate) async fn show(

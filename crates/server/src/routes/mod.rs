@@ -11,5 +11,6 @@ pub(crate) mod points;
 pub(crate) mod run;
 pub(crate) mod services;
 pub(crate) mod sources;
+pub(crate) mod upstreams;
 pub(crate) mod variables;
 pub(crate) mod volumes;
