@@ -21,6 +21,8 @@ mod events;
 mod exchange;
 mod fields;
 mod frames;
+#[doc(hidden)]
+pub mod fuzz;
 mod host;
 mod limits;
 mod link;

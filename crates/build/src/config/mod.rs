@@ -27,7 +27,8 @@ use crate::text;
 use draft::{Draft, Given};
 use keys::Key;
 
-type Reader = fn(&str, &str, &mut Draft) -> Result<(), PortError>;
+/// Reads a file of this name and text into a draft.
+pub(crate) type Reader = fn(&str, &str, &mut Draft) -> Result<(), PortError>;
 
 /// Files and who reads them.
 const READERS: [(&str, Reader); 6] = [
@@ -39,8 +40,13 @@ const READERS: [(&str, Reader); 6] = [
     ("Procfile", procfile::read),
 ];
 
+/// Returns who reads a file of this name.
+pub(crate) fn reader_of(name: &str) -> Option<Reader> {
+    let known = READERS.iter().chain(&platforms::READERS).find(|(known, _)| *known == name);
+    known.map(|(_, reader)| *reader)
+}
+
 /// Returns the names of all files that are read, ours first.
-#[cfg(test)]
 pub(crate) fn files() -> impl Iterator<Item = &'static str> {
     let own = READERS.iter().map(|(name, _)| *name);
     own.chain(platforms::READERS.iter().map(|(name, _)| *name))

@@ -5,7 +5,7 @@
 //! The objects lie in quarantine meanwhile; git hands the way to them down through the environment (githooks(5)).
 
 mod commit;
-mod refs;
+pub(crate) mod refs;
 
 use std::io::Read;
 use std::process::ExitCode;
