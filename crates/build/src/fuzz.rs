@@ -1,9 +1,11 @@
-//! Ways into the readers of this crate for inputs that a machine makes up. Nothing that runs calls them.
+//! Ways into the readers of this crate for inputs that a machine makes up, and for measurements. Nothing that runs calls
+//! them.
 
 use std::path::{Path, PathBuf};
 
 use trackbed_core::Digest;
-use trackbed_core::ports::{PlanRequest, Source};
+use trackbed_core::plan::Plan;
+use trackbed_core::ports::{PlanRequest, PortError, Source};
 
 use crate::check::{Known, facts, look};
 use crate::config::draft::Draft;
@@ -32,29 +34,39 @@ pub fn settings_names() -> impl Iterator<Item = &'static str> {
 
 /// Plans a folder and checks it, as on a box that has one version of everything.
 pub fn source(folder: &Path) {
+    let planned = plan(folder);
+    let plan = match &planned {
+        Ok(Some(plan)) => Ok(plan),
+        Ok(None) => Err(None),
+        Err(error) => Err(Some(error)),
+    };
+    let has = |name: &str| folder.join(name).is_file();
+    let (facts, refused) = facts(folder, plan, &Known::default(), &has);
+    look(folder, None, &facts, refused);
+}
+
+/// Plans a folder, as on a box that has one version of everything; none when it asks for another Python.
+///
+/// # Errors
+/// When there is no plan of it.
+pub fn plan(folder: &Path) -> Result<Option<Plan>, PortError> {
     let request = PlanRequest {
         source: Source { digest: Digest::from_bytes([0; 32]), path: folder.to_owned() },
         overrides: Vec::new(),
         stored: Vec::new(),
         variables: Vec::new(),
     };
-    let version = Version { major: 3, minor: 13, patch: 0 };
     let python = Interpreter {
-        version,
+        version: Version { major: 3, minor: 13, patch: 0 },
         program: PathBuf::from("/usr/bin/python3"),
         prefix: PathBuf::from("/usr"),
         sqlite: "3.51.3".to_owned(),
         libc: "glibc 2.41".to_owned(),
     };
-    let planned = planner::plan(&request, &[python], &OneOfEach);
-    let plan = match &planned {
-        Ok(Outcome::Ready(plan)) => Ok(plan.as_ref()),
-        Ok(Outcome::NoPython { .. }) => Err(None),
-        Err(error) => Err(Some(error)),
-    };
-    let has = |name: &str| folder.join(name).is_file();
-    let (facts, refused) = facts(folder, plan, &Known::default(), &has);
-    look(folder, None, &facts, refused);
+    Ok(match planner::plan(&request, &[python], &OneOfEach)? {
+        Outcome::Ready(plan) => Some(*plan),
+        Outcome::NoPython { .. } => None,
+    })
 }
 
 struct OneOfEach;

@@ -1,6 +1,8 @@
 //! `cargo xtask bench`: figures against peers, measured side by side in one run. It prints; it never judges.
 
 mod bare;
+mod build;
+mod build;
 mod data;
 mod deploy;
 mod docker;
@@ -30,10 +32,12 @@ pub fn run(name: Option<&str>, options: &[&str]) -> Result<()> {
         None | Some("idle" | "deploy") if options.is_empty() => &[install::BOX, install::BENCHES],
         None | Some("idle" | "deploy") => bail!("this benchmark has no options"),
         Some("edge" | "sse") => &[install::PROXIES],
+        Some("build") => &[install::BOX, install::TESTS, install::BENCHES],
+        Some("build") => &[install::BOX, install::TESTS, install::BENCHES],
         Some("handover" | "data" | "editions") => &[install::BOX, install::TESTS],
         Some(other) => {
             bail!(
-                "there is no benchmark `{other}`; there are `idle`, `deploy`, `edge`, `sse`, `handover`, `data` and `editions`"
+                "there is no benchmark `{other}`; there are `idle`, `deploy`, `edge`, `sse`, `handover`, `data`, `build` and `editions`"
             )
         }
     };
@@ -50,6 +54,7 @@ pub fn run(name: Option<&str>, options: &[&str]) -> Result<()> {
         Some("sse") => sse::run(options),
         Some("handover") => handover::run(options),
         Some("data") => data::run(options),
+        Some("build") => build::run(options),
         Some("editions") => editions::run(options),
         _ => idle::run().and_then(|()| deploy::run()),
     }
