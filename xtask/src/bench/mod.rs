@@ -2,7 +2,6 @@
 
 mod bare;
 mod build;
-mod build;
 mod data;
 mod deploy;
 mod docker;
@@ -32,7 +31,6 @@ pub fn run(name: Option<&str>, options: &[&str]) -> Result<()> {
         None | Some("idle" | "deploy") if options.is_empty() => &[install::BOX, install::BENCHES],
         None | Some("idle" | "deploy") => bail!("this benchmark has no options"),
         Some("edge" | "sse") => &[install::PROXIES],
-        Some("build") => &[install::BOX, install::TESTS, install::BENCHES],
         Some("build") => &[install::BOX, install::TESTS, install::BENCHES],
         Some("handover" | "data" | "editions") => &[install::BOX, install::TESTS],
         Some(other) => {
