@@ -293,10 +293,10 @@ impl TestBox {
             .unwrap_or_else(|error| panic!("`{arguments:?}`: {error}: {output:?}"))
     }
 
-    /// Deploys a folder.
+    /// Deploys a folder, also when nothing has changed: a test wants a deployment.
     pub fn up(&self, source: &Path, arguments: &[&str]) -> Up {
         let source = source.to_string_lossy().into_owned();
-        let mut all = vec!["up", &source, "--json"];
+        let mut all = vec!["up", &source, "--json", "--anew"];
         all.extend(arguments);
         let output = self.trackbed(&all);
         let mut events: Vec<Value> =

@@ -64,7 +64,7 @@ fn tell(own: &OwnBox) -> Result<()> {
     own.trackbed(&["restart", "--service", "assistant"])?;
     expect_conversation(&thread, question)?;
     say("deploying it once more");
-    own.trackbed(&["up", &app.to_string_lossy()])?;
+    own.trackbed(&["up", &app.to_string_lossy(), "--anew"])?;
     expect_conversation(&thread, question)?;
 
     let box_info = own.json(&["status", "--json"])?;

@@ -25,6 +25,8 @@ cargo xtask bench [NAME]    measure against peers; NAME is `deploy` or `idle` (d
   handover [--requests N] [--handovers N]    requests of every kind while releases change
   data [--rounds N] [--pause-rounds N] [--copy-rounds N] [--cycles N]
                                      snapshots and restores of a live volume, and a soak of so many cycles of kills
+  build [--rounds N] [--files N] [--docker 0]
+                                     installs beside pip and docker build, plans, unchanged deploys, large sources
   editions [--rounds N]              both editions of the example assistant: start, memory, image
 cargo xtask conformance     hold the edge against request corpora of other servers; writes docs/conformance.md
 cargo xtask floors          check that every import between crates goes down the floors";

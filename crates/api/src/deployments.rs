@@ -126,6 +126,9 @@ pub struct Deployment {
     pub step: String,
     /// `v3`, once there is a release.
     pub release: Option<String>,
+    /// Size of the image that was built, in bytes, with the layers that other releases share.
+    #[serde(default)]
+    pub image_bytes: Option<u64>,
     /// `overlap` or `held`, once decided.
     pub handover: Option<String>,
     /// How long a `held` handover may hold callers, in milliseconds; none when there is nobody to be given back to.

@@ -21,6 +21,7 @@ use crate::changes;
 use crate::check::{self, Known};
 use crate::collect;
 use crate::host::Host;
+use crate::job;
 use crate::layers::{self, Layers};
 use crate::planner::{self, Outcome};
 use crate::preflight;
@@ -42,6 +43,10 @@ pub struct Config {
     /// The environment of the process. `HOME`, `PATH` and `PYENV_ROOT` say where to look for tools; certificates,
     /// proxies and package indexes reach installs, by a fixed list of names. Nothing else is used.
     pub environment: Vec<(String, String)>,
+    /// How many builds may run at once.
+    pub builds: usize,
+    /// Most memory of one build, in bytes; none is the builds' share of the box.
+    pub memory_bytes: Option<u64>,
 }
 
 /// Builds on this box.
@@ -56,6 +61,8 @@ pub(crate) struct Workshop {
     pub(crate) jobs: Arc<dyn JobRunner>,
     pub(crate) host: Host,
     pub(crate) layers: Layers,
+    /// Most memory of one command; none where nobody knows how much there is.
+    pub(crate) memory_bytes: Option<u64>,
     turns: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
 }
 
@@ -91,6 +98,7 @@ impl LocalBuilder {
         };
         let workshop = Workshop {
             layers: Layers::new(config.data_dir.clone()),
+            memory_bytes: config.memory_bytes.or_else(|| job::share_of_memory(config.builds)),
             data_dir: config.data_dir,
             jobs: config.jobs,
             host,

@@ -13,6 +13,8 @@ mod deno;
 mod elixir;
 mod explain;
 mod fetch;
+#[doc(hidden)]
+pub mod fuzz;
 mod go;
 mod host;
 mod java;

@@ -18,7 +18,7 @@ use crate::layers::{self, disk};
 use crate::toolchain::Program;
 
 /// Raised when the way of running steps changes.
-const FORMAT: &str = "steps 2";
+const FORMAT: &str = "steps 3";
 /// Where the caches of a service are while it is built.
 const CACHE_INSIDE: &str = "/opt/trackbed/cache";
 
@@ -240,13 +240,15 @@ impl Steps<'_> {
         Ok(layer)
     }
 
-    /// What every layer of this recipe depends on. No variable of the service is among it, nor any time.
+    /// What every layer of this recipe depends on. The service is part of it, because its variables and caches reach the
+    /// commands: what one service's packages leave there never becomes part of another's image. No variable of the service is among it, nor any time.
     fn key_parts(&self, step: &'static str, command: &str) -> Vec<(&'static str, Vec<u8>)> {
         let mut parts = vec![
             ("format", FORMAT.as_bytes().to_vec()),
             ("step", step.as_bytes().to_vec()),
             ("arch", std::env::consts::ARCH.as_bytes().to_vec()),
             ("command", command.as_bytes().to_vec()),
+            ("service", self.request.service.as_str().as_bytes().to_vec()),
         ];
         for program in &self.recipe.programs {
             let text = format!("{} {} {}", program.tool.program(), program.version, program.path.display());
@@ -290,7 +292,7 @@ impl Steps<'_> {
             binds: self.binds()?,
             env: self.environment(with_variables),
         };
-        let ran = job::run(self.workshop.jobs.as_ref(), self.request, job, self.log).await;
+        let ran = job::run(self.workshop, self.request, job, self.log).await;
         ran.map_err(|failure| match failure {
             Failure::Port(error) => error,
             Failure::Command { how, tail } => explain::command(command, &how, &tail),

@@ -135,7 +135,13 @@ impl World {
         let mut environment = vec![("PATH".to_owned(), self.bin.display().to_string())];
         environment.extend(OF_THE_BOX.map(|name| (name.to_owned(), format!("http://{value}.example"))));
         let jobs = Arc::clone(&self.runner) as Arc<dyn JobRunner>;
-        LocalBuilder::new(Config { data_dir: self.folder.path().join("data"), jobs, environment })
+        LocalBuilder::new(Config {
+            data_dir: self.folder.path().join("data"),
+            jobs,
+            environment,
+            builds: 1,
+            memory_bytes: None,
+        })
     }
 
     fn receive(&self, folder: &Path) -> Source {
@@ -147,6 +153,10 @@ impl World {
 
     /// Plans and builds; none when this source cannot be planned here.
     async fn build(&self, source: &Source, value: &str) -> Option<Image> {
+        self.build_for(7, source, value).await
+    }
+
+    async fn build_for(&self, service: u8, source: &Source, value: &str) -> Option<Image> {
         let builder = self.builder(value);
         let secret = |name: &str| (name.to_owned(), Secret::new(format!("{name}-{value}")));
         let variables: Vec<(String, Secret<String>)> = NAMES.map(secret).into();
@@ -160,8 +170,8 @@ impl World {
         let request = BuildRequest {
             source: source.clone(),
             plan,
-            service: ServiceId::from_random([7; 10]),
-            service_number: 7,
+            service: ServiceId::from_random([service; 10]),
+            service_number: service.into(),
             variables,
         };
         Some(builder.build(request, &Silent).await.unwrap())
@@ -191,5 +201,20 @@ async fn changing_every_variable_changes_no_layer_and_runs_nothing_again() {
     let seen = world.runner.seen.lock().unwrap();
     for name in ["DATABASE_URL", "RAILWAY_DEPLOYMENT_ID", "HTTPS_PROXY"] {
         assert!(seen.iter().any(|seen| seen == name), "{name} reached no command");
+    }
+}
+
+#[tokio::test]
+async fn no_layer_that_a_command_made_is_shared_with_another_service() {
+    let world = World::new();
+    for app in ["flask-detected", "node-express", "rust-package"] {
+        let source = world.receive(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(app));
+        let one = world.build_for(7, &source, "one").await.unwrap();
+        let runs = world.runner.runs.load(Ordering::SeqCst);
+        let other = world.build_for(8, &source, "one").await.unwrap();
+        assert!(world.runner.runs.load(Ordering::SeqCst) > runs, "{app}: another's packages are taken");
+        for layer in one.layers.iter().filter(|layer| layer.digest != source.digest) {
+            assert!(!other.layers.contains(layer), "{app}: a layer is shared");
+        }
     }
 }

@@ -12,7 +12,7 @@ use crate::commands::{
     restart, rollback, run, source, status, up, variables, volume,
 };
 use crate::home;
-use crate::quantities::parse_recover_at;
+use crate::quantities::{parse_recover_at, parse_size};
 use crate::store_options::{self, parse_bandwidth, parse_option};
 
 /// What the command line asks for.
@@ -82,6 +82,10 @@ pub struct ServeArgs {
     pub edge_unit: Option<String>,
     /// Where pushes of git are taken; none means on loopback, as soon as somebody may push.
     pub git_listen: Option<String>,
+    /// How many builds may run at once.
+    pub builds: usize,
+    /// Most memory of one build, in bytes; none is the builds' share of the box.
+    pub build_memory: Option<u64>,
 }
 
 /// A command and the box it is for.
@@ -108,10 +112,27 @@ pub(crate) fn parse_from(
             let data_dir = home::data_dir(line.data_dir).map_err(|error| {
                 clap::Error::raw(ErrorKind::MissingRequiredArgument, format!("{error}\n"))
             })?;
-            let Serve { listen, domain, trusted_proxies, isolation, edge_unit, git_listen } = serve;
-            let args =
-                ServeArgs { data_dir, listen, domain, trusted_proxies, isolation, edge_unit, git_listen };
-            Ok(Invocation::Serve(args))
+            let Serve {
+                listen,
+                domain,
+                trusted_proxies,
+                isolation,
+                edge_unit,
+                git_listen,
+                builds,
+                build_memory,
+            } = serve;
+            Ok(Invocation::Serve(ServeArgs {
+                data_dir,
+                listen,
+                domain,
+                trusted_proxies,
+                isolation,
+                edge_unit,
+                git_listen,
+                builds: usize::from(builds),
+                build_memory,
+            }))
         }
         Typed::Check(args) => Ok(Invocation::Check(CheckCommand { data_dir: line.data_dir, args })),
         Typed::Recover(recover) => {
@@ -184,6 +205,12 @@ struct Serve {
     /// Address that `git push` reaches [default: 127.0.0.1:8079 or a free port, from the first `trackbed git connect` on]
     #[arg(long, value_name = "ADDR", value_parser = parse_address)]
     git_listen: Option<String>,
+    /// How many builds may run at once; others wait for their turn
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=16))]
+    builds: u8,
+    /// Most memory of one build, such as 4GB [default: half of the box, shared by the builds at once, at least 2 GiB]
+    #[arg(long, value_name = "SIZE", value_parser = parse_build_memory)]
+    build_memory: Option<u64>,
     /// The systemd unit that runs the edge, where one does (`trackbed install`)
     #[arg(long, value_name = "UNIT", hide = true)]
     edge_unit: Option<String>,
@@ -231,6 +258,17 @@ pub(crate) fn parse_network(text: &str) -> Result<String, String> {
         }
         _ => Err("an address or a range is wanted, such as 127.0.0.1 or 10.0.0.0/8".to_owned()),
     }
+}
+
+/// Least memory that a build can be given: below this no installer runs.
+const BUILD_MEMORY_MIN_BYTES: u64 = 128 << 20;
+
+fn parse_build_memory(text: &str) -> Result<u64, String> {
+    let bytes = parse_size(text)?;
+    if bytes < BUILD_MEMORY_MIN_BYTES {
+        return Err("no build comes to its end with so little; give it 128MiB or more".to_owned());
+    }
+    Ok(bytes)
 }
 
 pub(crate) fn parse_address(text: &str) -> Result<String, String> {
@@ -314,7 +352,9 @@ mod tests {
                 trusted_proxies: Vec::new(),
                 isolation: None,
                 edge_unit: None,
-                git_listen: None
+                git_listen: None,
+                builds: 1,
+                build_memory: None
             }
         );
     }
@@ -353,6 +393,8 @@ mod tests {
             "trackbed serve --domain a.b:80",
             "trackbed serve --domain a..b",
             "trackbed serve --isolation best",
+            "trackbed serve --builds 0",
+            "trackbed serve --build-memory 10MB",
         ] {
             assert_eq!(parsed(line).err().map(|error| error.exit_code()), Some(2), "{line}");
         }

@@ -103,7 +103,8 @@ pub(crate) fn refuse(
 pub(crate) fn summary(deployment: &Deployment) -> Value {
     let mut summary = json!({
         "status": deployment.status, "service": deployment.service, "project": deployment.project,
-        "deployment": deployment.id, "release": deployment.release, "url": deployment.url,
+        "deployment": deployment.id, "release": deployment.release, "image_bytes": deployment.image_bytes,
+        "url": deployment.url,
     });
     if let Some(pause) = &deployment.pause {
         summary["pause"] = json!(pause);

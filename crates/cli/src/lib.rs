@@ -8,6 +8,8 @@ mod copies;
 mod deploy;
 mod dotenv;
 mod follow;
+#[doc(hidden)]
+pub mod fuzz;
 mod home;
 mod human;
 mod input;

@@ -156,7 +156,7 @@ impl Control {
 
     /// Returns all slots of builds: with them in hand none begins, so none finds a layer that is about to go.
     fn no_build(&self) -> Option<OwnedSemaphorePermit> {
-        self.inner.build_slots.clone().try_acquire_many_owned(self.slots()).ok()
+        self.inner.turns.slots.clone().try_acquire_many_owned(self.slots()).ok()
     }
 
     /// Waits for something within [`COLLECT_LIMIT`]. What hangs is waited for no longer, but it keeps the slots until it

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, watch};
 use trackbed_core::deployment::Step;
 use trackbed_core::ports::{Builder, Edge, Engine, PortError, Volumes};
 use trackbed_core::{Host, Network, ServiceId, Timestamp};
@@ -18,6 +18,7 @@ use crate::offsite::OffsiteKeeping;
 use crate::routes::RoutesKnown;
 use crate::streams::NoticesSeen;
 use crate::sweep::Jobs;
+use crate::turns::Turns;
 
 /// How long the start may wait for strays of an earlier control plane to end; services wait meanwhile.
 const FIRST_SWEEP_LIMIT: Duration = Duration::from_secs(30);
@@ -142,7 +143,7 @@ pub(crate) struct Inner {
     pub(crate) config: Config,
     pub(crate) tasks: Tasks,
     /// Builds that may begin.
-    pub(crate) build_slots: Arc<Semaphore>,
+    pub(crate) turns: Turns,
     /// Held while a route table is computed and applied, so that tables reach the edge in the order of the states.
     pub(crate) route_order: tokio::sync::Mutex<()>,
     pub(crate) routes_known: RoutesKnown,
@@ -162,7 +163,7 @@ pub(crate) struct Inner {
 impl Control {
     /// Puts the parts together. Nothing runs until [`Control::start`].
     pub fn new(parts: Parts, tasks: Tasks) -> Self {
-        let build_slots = Arc::new(Semaphore::new(parts.config.builds_at_once.max(1)));
+        let turns = Turns::new(parts.config.builds_at_once);
         Self {
             inner: Arc::new(Inner {
                 store: parts.store,
@@ -173,7 +174,7 @@ impl Control {
                 clock: parts.clock,
                 config: parts.config,
                 tasks,
-                build_slots,
+                turns,
                 route_order: tokio::sync::Mutex::new(()),
                 routes_known: RoutesKnown::default(),
                 notices_seen: NoticesSeen::default(),

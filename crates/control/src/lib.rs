@@ -38,6 +38,7 @@ mod streams;
 mod supervise;
 mod sweep;
 mod ticks;
+mod turns;
 mod unsettled;
 mod upstreams;
 mod variables;

@@ -51,3 +51,10 @@ pub struct Image {
     /// When it was built.
     pub built_at: Timestamp,
 }
+
+impl Image {
+    /// Returns the size of all layers on disk, in bytes. Other images may share some of them.
+    pub fn size_bytes(&self) -> u64 {
+        self.layers.iter().fold(0, |sum, layer| sum.saturating_add(layer.size_bytes))
+    }
+}

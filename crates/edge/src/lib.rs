@@ -22,6 +22,8 @@ mod exchange;
 mod fields;
 mod files;
 mod frames;
+#[doc(hidden)]
+pub mod fuzz;
 mod host;
 mod limits;
 mod link;

@@ -25,6 +25,11 @@ use crate::supervise::Supervisor;
 use crate::tree::{Named, Step};
 use crate::{door, locks, ownership, sockets};
 
+/// What the kernel adds to a job's score when it looks for whom to end (proc_pid_oom_score_adj(5)): the most there is, so
+/// that no app of any size is found before it.
+const JOB_OOM_SCORE: &str = "1000";
+/// How nice a job is to apps (setpriority(2)).
+const JOB_NICENESS: i32 = 10;
 /// Bytes that a stream of the app may be ahead of the log.
 const PIPE_BYTES: i32 = 1 << 20;
 
@@ -107,7 +112,7 @@ fn live(folder: &Folder, mut order: Order) -> Step<Exit> {
     let mut held = locks::take(&order)?;
     init::make_folders(&folder.0)?;
     ownership::hand_over(&order, &folder.0)?;
-    order.cgroup.create(&order.limits).step(|| "limit the instance".to_owned())?;
+    order.cgroup.create(order.kind, &order.limits).step(|| "limit the instance".to_owned())?;
     let (out, app_out) = pipe()?;
     let (err, app_err) = pipe()?;
     let (line, init_line) = sockets::pair().step(|| "make a line to init".to_owned())?;
@@ -147,8 +152,11 @@ fn prepare(order: &Order, init: i32) -> Step<()> {
         init::map_ids(init, order.uid).step(|| "map the user".to_owned())?;
     }
     if order.kind == InstanceKind::Job {
-        // A build must be the first to go when memory is short, never an app.
-        let _ = crate::mounts::write_file(format!("/proc/{init}/oom_score_adj"), "500");
+        // A build must be the first to go when memory is short, never an app. Anybody may raise this, and make a process
+        // nicer; where control groups bound nothing, these two are what is left.
+        let _ = crate::mounts::write_file(format!("/proc/{init}/oom_score_adj"), JOB_OOM_SCORE);
+        // SAFETY: integers only.
+        unsafe { libc::setpriority(libc::PRIO_PROCESS, init.unsigned_abs(), JOB_NICENESS) };
     }
     if let Some(link) = &order.link {
         let mut netlink = Netlink::open().step(|| "open rtnetlink".to_owned())?;

@@ -129,6 +129,13 @@ impl<'a> Supervisor<'a> {
             self.log.line(now_ms(), LogStream::System, notice.as_bytes());
             return Exit::Oom;
         }
+        // Said of what failed only: a program may well live with a refusal.
+        if let Some(most) = self.order.limits.pids.filter(|_| !exit.is_success())
+            && self.order.cgroup.refused_processes() > 0
+        {
+            let notice = format!("was refused more than {most} processes at once");
+            self.log.line(now_ms(), LogStream::System, notice.as_bytes());
+        }
         exit
     }
 

@@ -50,6 +50,7 @@ pub(crate) fn deployment(
         .into(),
         step: deployment.step.as_str().into(),
         release: release.map(Release::label),
+        image_bytes: deployment.image.as_ref().map(trackbed_core::image::Image::size_bytes),
         handover: deployment.handover.map(|handover| {
             match handover {
                 Handover::Overlap => "overlap",

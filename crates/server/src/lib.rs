@@ -6,6 +6,8 @@ mod convert;
 mod convert_data;
 mod edge_keeper;
 mod error;
+#[doc(hidden)]
+pub mod fuzz;
 mod git;
 mod given;
 mod peer;

@@ -58,6 +58,10 @@ pub struct ServeConfig {
     pub edge_unit: Option<String>,
     /// Where pushes of git are taken; none means on loopback, as soon as somebody may push.
     pub git_listen: Option<String>,
+    /// How many builds may run at once.
+    pub builds: usize,
+    /// Most memory of one build, in bytes; none is the builds' share of the box.
+    pub build_memory_bytes: Option<u64>,
     /// The environment of the process, from which the builder takes what it knows by name (certificates, proxies).
     pub environment: Vec<(String, String)>,
     /// For tests of crash safety, see [`AbortPoint`]: `before:start`.
@@ -99,6 +103,8 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<()> {
         data_dir: data_dir.clone(),
         jobs: sandbox.clone(),
         environment: config.environment.clone(),
+        builds: config.builds,
+        memory_bytes: config.build_memory_bytes,
     });
 
     let environment = config.environment;
@@ -148,7 +154,7 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<()> {
                 domain: domain.clone(),
                 public_port: edge_address.port(),
                 trusted_proxies,
-                builds_at_once: 1,
+                builds_at_once: config.builds,
                 abort_at,
             },
         },

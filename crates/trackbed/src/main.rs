@@ -56,6 +56,8 @@ fn main() -> ExitCode {
                     isolation: arguments.isolation,
                     edge_unit: arguments.edge_unit,
                     git_listen: arguments.git_listen,
+                    builds: arguments.builds,
+                    build_memory_bytes: arguments.build_memory,
                     environment: environment(),
                     abort_at: std::env::var("TRACKBED_ABORT_AT").ok(),
                 })

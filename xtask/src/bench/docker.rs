@@ -118,6 +118,17 @@ impl Docker {
         Ok(began.elapsed().as_secs_f64() * 1000.0)
     }
 
+    /// Builds the image of a folder. Returns the milliseconds.
+    pub(super) fn build_ms(&self, folder: &Path, tag: &str, from_nothing: bool) -> Result<f64> {
+        let folder = folder.to_string_lossy();
+        let mut build = vec!["build", "--quiet", "--network", "host", "--tag", tag];
+        build.extend(from_nothing.then_some("--no-cache"));
+        build.push(&folder);
+        let began = Instant::now();
+        self.docker(&build)?;
+        Ok(began.elapsed().as_secs_f64() * 1000.0)
+    }
+
     fn socket(&self) -> String {
         format!("unix://{}", self.folder.join("sock").display())
     }

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: figures against peers, measured side by side in one run. It prints; it never judges.
 
 mod bare;
+mod build;
 mod data;
 mod deploy;
 mod docker;
@@ -31,10 +32,11 @@ pub fn run(name: Option<&str>, options: &[&str]) -> Result<()> {
         None | Some("idle" | "deploy") if options.is_empty() => &[install::BOX, install::BENCHES],
         None | Some("idle" | "deploy") => bail!("this benchmark has no options"),
         Some("edge" | "sse" | "files") => &[install::PROXIES],
+        Some("build") => &[install::BOX, install::TESTS, install::BENCHES],
         Some("handover" | "data" | "editions") => &[install::BOX, install::TESTS],
         Some(other) => {
             bail!(
-                "there is no benchmark `{other}`; there are `idle`, `deploy`, `edge`, `files`, `sse`, `handover`, `data` and `editions`"
+                "there is no benchmark `{other}`; there are `idle`, `deploy`, `edge`, `files`, `sse`, `handover`, `data`, `build` and `editions`"
             )
         }
     };
@@ -52,6 +54,7 @@ pub fn run(name: Option<&str>, options: &[&str]) -> Result<()> {
         Some("sse") => sse::run(options),
         Some("handover") => handover::run(options),
         Some("data") => data::run(options),
+        Some("build") => build::run(options),
         Some("editions") => editions::run(options),
         _ => idle::run().and_then(|()| deploy::run()),
     }

@@ -28,7 +28,8 @@ use crate::text;
 use draft::{Draft, Given};
 use keys::Key;
 
-type Reader = fn(&str, &str, &mut Draft) -> Result<(), PortError>;
+/// Reads a file of this name and text into a draft.
+pub(crate) type Reader = fn(&str, &str, &mut Draft) -> Result<(), PortError>;
 
 /// Files and who reads them.
 const READERS: [(&str, Reader); 7] = [
@@ -44,6 +45,12 @@ const READERS: [(&str, Reader); 7] = [
 /// Returns whether a file at the root of a source is one of settings.
 pub(crate) fn is_settings(name: &str) -> bool {
     files().any(|file| file == name)
+}
+
+/// Returns who reads a file of this name.
+pub(crate) fn reader_of(name: &str) -> Option<Reader> {
+    let known = READERS.iter().chain(&platforms::READERS).find(|(known, _)| *known == name);
+    known.map(|(_, reader)| *reader)
 }
 
 /// Returns the names of all files that are read, ours first.

@@ -118,7 +118,7 @@ async fn run_command(
         binds: install::binds(workshop, request, recipe, uv)?,
         env,
     };
-    job::run(workshop.jobs.as_ref(), request, job, log).await.map_err(|failure| match failure {
+    job::run(workshop, request, job, log).await.map_err(|failure| match failure {
         Failure::Port(error) => error,
         Failure::Command { how, tail } => explain::command(command, &how, &tail),
     })?;

@@ -1,7 +1,7 @@
 //! Installs the dependencies of a Python source into a layer that holds `.venv` and nothing else.
 //!
-//! The layer is keyed by exactly what it depends on. Caches are not shared between services, and files are copied out of
-//! them, never linked: what one service's build script writes cannot reach another's image.
+//! The layer is keyed by exactly what it depends on. Neither caches nor layers are shared between services, and files are
+//! copied out of caches, never linked: what one service's build script writes cannot reach another's image.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -23,7 +23,7 @@ use crate::python::plan::Recipe;
 use crate::tools::Uv;
 
 /// Raised when the way of installing changes.
-const FORMAT: &str = "python-dependencies 1";
+const FORMAT: &str = "python-dependencies 2";
 const CACHE_INSIDE: &str = "/opt/trackbed/cache";
 const UV_INSIDE: &str = "/opt/trackbed/bin/uv";
 
@@ -67,7 +67,7 @@ pub(crate) async fn ensure(
         binds: binds(workshop, request, recipe, uv)?,
         env: environment(workshop, request),
     };
-    job::run(workshop.jobs.as_ref(), request, job, log).await.map_err(|failure| match failure {
+    job::run(workshop, request, job, log).await.map_err(|failure| match failure {
         Failure::Port(error) => error,
         Failure::Command { how, tail } => explain::install(&file, &how, &tail, &deps.list),
     })?;
@@ -151,6 +151,8 @@ fn key(
         ("python", python.as_bytes()),
         ("uv", uv.version.as_bytes()),
         ("command", command.as_bytes()),
+        // Its index and its cache are the service's own, and so is what they gave.
+        ("service", request.service.as_str().as_bytes()),
     ];
     for (path, text) in &deps.files {
         parts.push(("path", path.as_bytes()));

@@ -4,7 +4,7 @@ use anyhow::Result;
 use trackbed_api::Deployment;
 use trackbed_stdx::clock::now_ms;
 
-use crate::human::{ago, duration, headline, pause_cell, table};
+use crate::human::{ago, duration, headline, pause_cell, size, table};
 use crate::session::Session;
 use crate::target::Target;
 
@@ -37,16 +37,18 @@ pub(crate) async fn run(session: &Session, args: &Args) -> Result<u8> {
         return Ok(0);
     }
     let now = now_ms();
-    let head = ["DEPLOYMENT", "KIND", "STATUS", "RELEASE", "WHEN", "CALLERS WAITED", "DATA BEFORE", ""]
-        .map(str::to_owned);
+    let head =
+        ["DEPLOYMENT", "KIND", "STATUS", "RELEASE", "IMAGE", "WHEN", "CALLERS WAITED", "DATA BEFORE", ""]
+            .map(str::to_owned);
     let rows = deployments.into_iter().map(|deployment| {
         let note = note(&deployment);
         let when = ago(now, deployment.created_at);
+        let image = deployment.image_bytes.map_or_else(|| "-".to_owned(), size);
         let release = deployment.release.unwrap_or_else(|| "-".to_owned());
         let waited = deployment.pause.as_ref().map_or_else(|| "-".to_owned(), pause_cell);
         let pins: Vec<_> = deployment.pins.into_iter().filter(|pin| pin.taken).map(|pin| pin.point).collect();
         let pins = if pins.is_empty() { "-".to_owned() } else { pins.join(" ") };
-        [deployment.id, deployment.kind, deployment.status, release, when, waited, pins, note]
+        [deployment.id, deployment.kind, deployment.status, release, image, when, waited, pins, note]
     });
     for line in table(&std::iter::once(head).chain(rows).collect::<Vec<_>>()) {
         session.output.result(line)?;

@@ -1,11 +1,14 @@
 //! `trackbed up`: from a folder to a live service.
 
 use anyhow::Result;
+use serde_json::json;
 use trackbed_api::DeploymentRequest;
+use trackbed_client::Client;
 
 use crate::deploy::{self, Follow};
 use crate::session::Session;
 use crate::start::ensure_box;
+use crate::target::Names;
 use crate::upload::{self, Folder};
 
 /// As long as the box waits at most.
@@ -31,6 +34,9 @@ pub(crate) struct Args {
     /// Deploy even though the app keeps data outside its volumes, which is lost with the next release
     #[arg(long)]
     allow_data_outside: bool,
+    /// Deploy also when nothing has changed since the live release
+    #[arg(long)]
+    anew: bool,
     #[command(flatten)]
     follow: Follow,
 }
@@ -74,11 +80,40 @@ pub(crate) async fn run(session: &Session, args: &Args) -> Result<u8> {
         Ok(source) => source,
         Err(error) => return refuse("upload", error),
     };
+    let overrides = args.overrides();
+    // With flags it may become something else, and who does not wait wants the id of a deployment.
+    let may_be_live = !args.anew && !args.follow.detach && overrides.is_empty();
+    if may_be_live && let Some((release, url)) = live(&client, &names, &source).await {
+        return tell_live(session, args, &names, &release, &url);
+    }
     if !args.follow.json {
         let plural = if files == 1 { "" } else { "s" };
         session.output.talk(format!("deploying {names} ({files} file{plural})"));
     }
-    let request =
-        DeploymentRequest { source: Some(source), overrides: args.overrides(), ..names.deployment("up") };
+    let request = DeploymentRequest { source: Some(source), overrides, ..names.deployment("up") };
     deploy::deploy(session, &client, &request, args.follow).await
+}
+
+/// Returns the live release and its URL when it has just this source, today's variables and no flags. A box that does not
+/// say is one where it is deployed.
+async fn live(client: &Client, names: &Names, source: &str) -> Option<(String, String)> {
+    let client = names.of(client);
+    let release = client.live_source(source).await.ok()?.release?;
+    let url = client.show().await.ok()?.url;
+    Some((release, url))
+}
+
+fn tell_live(session: &Session, args: &Args, names: &Names, release: &str, url: &str) -> Result<u8> {
+    if args.follow.json {
+        session.output.json(&json!({
+            "status": "success", "service": names.service, "project": names.project, "deployment": null,
+            "release": release, "url": url, "unchanged": true,
+        }))?;
+        return Ok(0);
+    }
+    session.output.talk(format!(
+        "✓ already live: {release} of {names} has just these files and variables; `trackbed redeploy` starts it anew"
+    ));
+    session.output.result(url)?;
+    Ok(0)
 }

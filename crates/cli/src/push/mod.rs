@@ -6,7 +6,7 @@
 
 mod commit;
 mod fetched;
-mod refs;
+pub(crate) mod refs;
 
 use std::io::Read;
 use std::process::ExitCode;

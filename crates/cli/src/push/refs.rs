@@ -12,7 +12,7 @@ const NAMED_MAX: usize = 5;
 
 /// A ref, as it was and as it shall be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Change {
+pub(crate) struct Change {
     pub(super) old: String,
     pub(super) new: String,
     /// `refs/heads/main`.
@@ -41,7 +41,7 @@ pub(super) fn is_none(object: &str) -> bool {
 
 /// What is done with a push.
 #[derive(Debug)]
-pub(super) struct Plan<'a> {
+pub(crate) struct Plan<'a> {
     /// The change that is deployed.
     pub(super) deploys: Option<&'a Change>,
     /// For the pusher.
@@ -49,7 +49,7 @@ pub(super) struct Plan<'a> {
 }
 
 /// Reads what git tells its hook: old object, new object and ref, one line each.
-pub(super) fn parse(told: &str) -> Result<Vec<Change>> {
+pub(crate) fn parse(told: &str) -> Result<Vec<Change>> {
     let is_object = |text: &str| {
         matches!(text.len(), 40 | 64) && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     };
@@ -64,7 +64,7 @@ pub(super) fn parse(told: &str) -> Result<Vec<Change>> {
 }
 
 /// Decides what becomes of a push. `branch` is the one that is deployed, none while that is open.
-pub(super) fn decide<'a>(changes: &'a [Change], branch: Option<&str>, service: &str) -> Result<Plan<'a>> {
+pub(crate) fn decide<'a>(changes: &'a [Change], branch: Option<&str>, service: &str) -> Result<Plan<'a>> {
     let is_deployed = |name: &str| branch.map_or(USUAL.contains(&name), |branch| branch == name);
     let (mut deploys, mut notes, mut others) = (None, Vec::new(), Vec::new());
     for change in changes {

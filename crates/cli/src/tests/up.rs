@@ -45,6 +45,7 @@ fn ends(status: &'static str, failure: &Value) -> impl Fn(&str, &Asked) -> Answe
                 "next": "1", "ended": true,
             }),
             "GET /v1/deployments/dep_1/log?from=1" => json!({ "lines": [], "next": "1", "ended": true }),
+            line if line.contains("source=") => json!({ "release": null }),
             "GET /v1/services/demo/demo" => {
                 let mut service = serde_json::to_value(service("demo", "demo")).unwrap();
                 service["release"] =
@@ -87,6 +88,34 @@ async fn success_prints_the_url_as_the_only_result() {
         assert!(ran.talk.contains(line), "no `{line}` in:\n{}", ran.talk);
     }
     assert_eq!(ran.talk.matches("  | installing fastapi").count(), 1, "{}", ran.talk);
+}
+
+/// A box where this source is live already.
+fn is_live(line: &str, asked: &Asked) -> Answer {
+    let otherwise = ends("success", &Value::Null);
+    match line {
+        line if line.contains("source=") => (200, json!({ "release": "v7" }).to_string()),
+        line => otherwise(line, asked),
+    }
+}
+
+#[tokio::test]
+async fn what_is_live_already_is_not_deployed_unless_somebody_insists() {
+    let deploys = |fake: &FakeBox| fake.asked().iter().any(|asked| asked.line == "POST /v1/deployments");
+    let fake = FakeBox::start(is_live);
+    let ran = fake.run(&["up"]).await;
+    assert_eq!(ran.code, 0, "{}", ran.talk);
+    assert!(ran.talk.contains("already live: v7 of demo"), "{}", ran.talk);
+    assert!(ran.result.starts_with("http://"), "{}", ran.result);
+    let ran = fake.run(&["up", "--json"]).await;
+    let last = &ran.json_lines()[0];
+    assert_eq!((&last["status"], &last["unchanged"]), (&json!("success"), &json!(true)), "{last:#}");
+    assert!(!deploys(&fake));
+    for insists in [&["up", "--anew"][..], &["up", "--start", "python main.py"], &["up", "--detach"]] {
+        let fake = FakeBox::start(is_live);
+        assert_eq!(fake.run(insists).await.code, 0);
+        assert!(deploys(&fake), "{insists:?}");
+    }
 }
 
 #[tokio::test]

@@ -54,7 +54,7 @@ fn limit_of(step: Step) -> Limit {
         Step::Plan => {
             limit(15 * MINUTE, Asked::Nothing, "can the box reach the package index and GitHub? deploy again")
         }
-        // Two commands with 20 minutes each of their own, and a turn behind the build of another service.
+        // Two commands with 20 minutes each of their own; the turns of builds before it are added.
         Step::Build => limit(
             60 * MINUTE,
             Asked::Nothing,
@@ -103,6 +103,11 @@ impl Control {
     /// Returns how long the step that a deployment is at may take, or its undoing once it is given up.
     pub(super) async fn time_limit(&self, deployment: &Deployment) -> Result<Duration, StoreError> {
         let Limit { own, asked, .. } = limit_of(deployment.step);
+        // Its turn may come late, and that is not its fault.
+        let own = match deployment.step {
+            Step::Build => own.saturating_add(self.inner.turns.longest_wait()),
+            _ => own,
+        };
         let (own, asked) = match deployment.is_given_up() {
             true => (UNDO.saturating_add(put_back_limit(deployment)), Asked::Grace),
             false => (own, asked),

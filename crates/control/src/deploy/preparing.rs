@@ -2,6 +2,7 @@
 
 use trackbed_core::deployment::{Deployment, EventKind, Failure, Step, Withdrawal};
 use trackbed_core::ids::ID_BYTES;
+use trackbed_core::image::{Image, Layer};
 use trackbed_core::ports::{BuildRequest, PlanRequest, PortError, Source};
 use trackbed_core::release::Release;
 use trackbed_core::service::Service;
@@ -18,6 +19,7 @@ use crate::build_log::BuildLogFile;
 use crate::control::Control;
 use crate::environment::{Environment, for_build, owner_variables};
 use crate::stray::settings_among;
+use crate::words::bytes;
 
 /// Lines of the build that a failure quotes.
 const BUILD_TAIL_LINES: usize = 20;
@@ -74,7 +76,7 @@ impl Control {
         let source = self.source_of(deployment)?;
         let owner = self.owner_variables(service, Step::Build).await?;
         let log = BuildLogFile::create(&self.inner.config.data_dir, &deployment.id, self.inner.clock)?;
-        let slot = self.inner.build_slots.acquire().await.map_err(|_| StoreError::Closed)?;
+        let turn = self.build_turn(service, deployment).await?;
         let request = BuildRequest {
             source,
             plan,
@@ -83,10 +85,22 @@ impl Control {
             variables: for_build(service, deployment, &owner),
         };
         let built = self.inner.builder.build(request, &log).await;
-        drop(slot);
+        drop(turn);
         let image = built.map_err(|error| failed(Step::Build, error, log.tail(BUILD_TAIL_LINES)))?;
+        if !image.layers.is_empty() {
+            let sizes = self.sizes(service, &image).await?;
+            self.event(deployment, EventKind::Note, &sizes).await?;
+        }
         deployment.image = Some(image);
         Ok(())
+    }
+
+    /// Says how large an image is, and how much of it the live release has already.
+    async fn sizes(&self, service: &Service, image: &Image) -> Result<String, StepError> {
+        let live = service.live.as_ref().map(|live| live.release.clone());
+        let Some(live) = live else { return Ok(sizes_of(image, None)) };
+        let live = self.inner.store.with(move |db| db.load_release(&live)).await?;
+        Ok(sizes_of(image, Some(&live)))
     }
 
     pub(super) async fn write_release(
@@ -287,6 +301,20 @@ fn refuse_two_writers(stage: Step, config: &ServiceConfig, has_volume: bool) -> 
     let hint = "take `handover` out: callers wait for the moment in which one release takes over from the other; \
                 or, if the app copes with two writers, add `shared = true` under [deploy] in trackbed.toml";
     Err(failed(stage, error.hint(hint), Vec::new()))
+}
+
+fn sizes_of(image: &Image, live: Option<&Release>) -> String {
+    let shared = |live: &Release| {
+        let has = |layer: &&Layer| live.image.layers.iter().any(|other| other.digest == layer.digest);
+        image.layers.iter().filter(has).map(|layer| layer.size_bytes).sum::<u64>()
+    };
+    let whole = format!("image: {}", bytes(image.size_bytes()));
+    match live.map(|live| (live.label(), shared(live))) {
+        Some((label, shared)) if shared > 0 => {
+            format!("{whole}, {} of it shared with {label}", bytes(shared))
+        }
+        _ => whole,
+    }
 }
 
 fn missing(stage: Step, what: &str) -> StepError {

@@ -6,6 +6,7 @@ mod commands;
 mod data;
 mod freeze;
 mod inside;
+mod jail;
 mod lives;
 mod volumes;
 #[path = "../world/mod.rs"]

@@ -11,6 +11,8 @@ mod receive;
 mod repository;
 mod request;
 
+pub(crate) use request::read as read_request;
+
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;

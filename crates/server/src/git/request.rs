@@ -112,6 +112,18 @@ fn wish(method: &Method, path: &str, query: Option<&str>) -> Option<(Name, Name,
     fits.then_some((project.parse().ok()?, name.parse().ok()?, wish))
 }
 
+/// Reads all of a request that a stranger writes, for [`crate::fuzz`].
+pub(crate) fn read(path: &str, query: Option<&str>, authorization: &[u8]) {
+    for method in [Method::GET, Method::POST] {
+        if let Some((project, name, _)) = wish(&method, path, query) {
+            assert!(![&project, &name].iter().any(|name| name.as_str().contains(['/', '.'])), "{path}");
+        }
+    }
+    if let Ok(value) = axum::http::HeaderValue::from_bytes(authorization) {
+        password(&HeaderMap::from_iter([(AUTHORIZATION, value)]));
+    }
+}
+
 /// Returns the password of basic authentication (RFC 7617); the user's name may be anything.
 fn password(headers: &HeaderMap) -> Option<Secret<String>> {
     let given = headers.get(AUTHORIZATION)?.to_str().ok()?;

@@ -12,15 +12,13 @@ mod render;
 
 use std::path::Path;
 
-use trackbed_core::ports::PortError;
 use trackbed_core::settings::{Origin, VolumeRequest};
 
+use crate::config::Reader;
 use crate::config::draft::{Draft, File};
 use crate::config::keys::Key;
 use crate::config::tree::{Member, Node, Value};
 use crate::text;
-
-type Reader = fn(&str, &str, &mut Draft) -> Result<(), PortError>;
 
 /// Reads whichever of the files are there. One that cannot be read is named: it was made for somebody else.
 pub(crate) fn read(folder: &Path, draft: &mut Draft) {

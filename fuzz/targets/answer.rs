@@ -1,0 +1,5 @@
+//! Answers of apps, as the edge reads them.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| trackbed_tests::readers::answer(bytes));

@@ -1,0 +1,5 @@
+//! `.env` files.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| trackbed_tests::readers::dotenv(bytes));

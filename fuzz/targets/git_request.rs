@@ -1,0 +1,5 @@
+//! Who asks git for what.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| trackbed_tests::readers::git_request(bytes));

@@ -1,0 +1,5 @@
+//! Requests of callers, as the edge reads them.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| trackbed_tests::readers::request(bytes));

@@ -1,0 +1,5 @@
+//! Files of settings, by their names.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| trackbed_tests::readers::settings(bytes));

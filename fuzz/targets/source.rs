@@ -1,0 +1,5 @@
+//! Whole sources: requirements, locks, packages, code.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| trackbed_tests::readers::source(bytes));

@@ -1,0 +1,5 @@
+//! Uploads.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| trackbed_tests::readers::tar(bytes));
