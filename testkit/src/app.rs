@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use trackbed_core::ProcessName;
 use trackbed_core::finding::Finding;
 use trackbed_core::instance::Exit;
 use trackbed_core::plan::Warning;
@@ -100,6 +101,8 @@ impl App {
             build_error: None,
             config: ServiceConfig {
                 start_command: format!("serve {name}"),
+                main: ProcessName::default(),
+                processes: Vec::new(),
                 health: HealthCheck { path: Some("/health".into()), timeout: Duration::from_secs(20) },
                 restart: RestartPolicy { mode: RestartMode::OnFailure, max_retries: 10 },
                 limits: Limits::default(),
