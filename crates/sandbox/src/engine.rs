@@ -127,9 +127,12 @@ impl Engine for Sandbox {
             // What runs beside the main process may listen for reasons of its own.
             let sides: Vec<i32> = state.processes.iter().filter_map(|side| side.pid).collect();
             let roots = process::children(init);
-            let roots = roots.into_iter().filter(|pid| process::inside_pid(*pid).is_some_and(|pid| sides.contains(&pid)));
-            let others: HashSet<i32> =
-                roots.flat_map(|root| process::descendants_by_children(root).into_iter().chain([root])).collect();
+            let roots = roots
+                .into_iter()
+                .filter(|pid| process::inside_pid(*pid).is_some_and(|pid| sides.contains(&pid)));
+            let others: HashSet<i32> = roots
+                .flat_map(|root| process::descendants_by_children(root).into_iter().chain([root]))
+                .collect();
             let main = process::descendants(state.shim.pid).into_iter().filter(|pid| !others.contains(pid));
             let inodes = main.flat_map(socket_inodes).collect();
             Ok(listeners(init, Some(&inodes)))

@@ -206,7 +206,12 @@ impl LineCutter {
     pub(crate) fn feed(&mut self, now_ms: i64, mut bytes: &[u8], log: &mut LogWriter) {
         while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
             self.take(now_ms, &bytes[..end], log);
-            log.line_of(now_ms, self.stream, self.process.as_deref(), self.rest.strip_suffix(b"\r").unwrap_or(&self.rest));
+            log.line_of(
+                now_ms,
+                self.stream,
+                self.process.as_deref(),
+                self.rest.strip_suffix(b"\r").unwrap_or(&self.rest),
+            );
             self.rest.clear();
             bytes = &bytes[end + 1..];
         }

@@ -30,7 +30,10 @@ impl Streams {
         let names = std::iter::once(main).chain(formation.beside.iter().map(|side| Some(side.name.clone())));
         let of_one = |([out, err], name): ([OwnedFd; 2], Option<String>)| {
             let both = [(out, LogStream::Out, name.clone()), (err, LogStream::Err, name)];
-            both.map(|(pipe, stream, name)| Stream { pipe: Some(pipe), cutter: LineCutter::new(stream, name) })
+            both.map(|(pipe, stream, name)| Stream {
+                pipe: Some(pipe),
+                cutter: LineCutter::new(stream, name),
+            })
         };
         Streams { all: pipes.into_iter().zip(names).flat_map(of_one).collect() }
     }

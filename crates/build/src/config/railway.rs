@@ -9,7 +9,7 @@ use crate::config::draft::{Draft, File, expect_table};
 use crate::config::keys::{Key, Setting};
 use crate::config::railway_notes::{self, Table};
 use crate::config::tree::{Member, Node, Value, malformed};
-use crate::config::{json, nixpacks, toml};
+use crate::config::{formation, json, nixpacks, toml};
 
 /// The environment whose overrides apply.
 const ENVIRONMENT: &str = "production";
@@ -76,7 +76,13 @@ fn read(file: File<'_>, tree: &Node, draft: &mut Draft) -> Result<(), PortError>
         draft.unknown(file, &limits.node, &["memory", "cpu"], &[], "limits.");
     }
     read_variables(file, tree, "variables", draft);
-    let read = ["build", "deploy", "environments", "volumes", "limits", "variables"];
+    let mut read = vec!["build", "deploy", "environments", "volumes", "limits", "variables"];
+    if file.origin == Origin::TrackbedToml {
+        if let Some(processes) = tree.member("processes") {
+            formation::read_table(file, processes, draft)?;
+        }
+        read.push("processes");
+    }
     draft.unknown(file, tree, &read, &["$schema"], "");
     Ok(())
 }
