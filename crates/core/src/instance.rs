@@ -242,6 +242,19 @@ pub struct LogLine {
     pub text: String,
 }
 
+impl LogLine {
+    /// Returns whether a process wrote it that goes by a name: `worker` is each of `worker.1` and `worker.2`.
+    pub fn is_of(&self, process: &str) -> bool {
+        let of = self.process.as_deref().unwrap_or_default();
+        of == process || of.strip_prefix(process).is_some_and(|copy| copy.starts_with('.'))
+    }
+
+    /// Returns whether the main process wrote it: the others have numbers.
+    pub fn is_of_main(&self) -> bool {
+        !self.process.as_deref().is_some_and(|name| name.contains('.'))
+    }
+}
+
 /// A place in an instance's log. Opaque: start with [`LogCursor::START`], go on with what the last page returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]

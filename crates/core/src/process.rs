@@ -77,6 +77,9 @@ pub struct SideProcess {
     pub command: String,
     /// How many copies run, from 0 to [`COUNT_MAX`].
     pub count: u32,
+    /// Whether that is what the owner has set on the box, not what the source says.
+    #[serde(default)]
+    pub is_scaled: bool,
 }
 
 /// One copy of a process beside the main one.

@@ -19,8 +19,8 @@ use crate::git::GitDoor;
 use crate::given::unknown;
 use crate::peer::OwnUserListener;
 use crate::routes::{
-    backup, boxes, databases, deployments, files, git, logs, points, run, services, sources, variables,
-    volumes,
+    backup, boxes, databases, deployments, files, git, logs, points, run, scale, services, sources,
+    variables, volumes,
 };
 
 /// Largest JSON body: a change of variables may carry many long values. Sources are streams and have limits of their own.
@@ -61,6 +61,7 @@ fn router(api: Api) -> Router {
         .route("/cancel", post(deployments::cancel_all))
         .route("/logs", get(logs::service))
         .route("/variables", get(variables::list).patch(variables::change))
+        .route("/scale", get(scale::show).patch(scale::change))
         .route("/volumes", get(volumes::list).post(volumes::add))
         .route("/volumes/{name}", patch(volumes::change).delete(volumes::remove))
         .route("/volumes/{name}/undelete", post(volumes::undelete))

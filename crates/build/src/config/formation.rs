@@ -110,31 +110,30 @@ pub(crate) fn read_table(file: File<'_>, table: &Member, draft: &mut Draft) -> R
 pub(crate) fn resolve(draft: &mut Draft) -> Result<Resolved, PortError> {
     let start = draft.find(Key::StartCommand).map(|given| (given.origin, given.place.clone()));
     let declared = std::mem::take(&mut draft.processes);
-    let is_main = |process: &Declared| start.as_ref().is_some_and(|(_, place)| *place == process.place);
-    let main = declared.iter().find(|process| is_main(process)).map(|process| process.name.clone());
-    let main = main.unwrap_or_default();
+    let at_start = |process: &&Declared| start.as_ref().is_some_and(|(_, place)| *place == process.place);
+    let command = draft.text(Key::StartCommand);
+    // Somebody has written down a start command that is a process of another file, too: it must not run twice.
+    let same = |process: &&Declared| Some(&process.command) == command.as_ref();
+    let main = declared.iter().find(at_start).or_else(|| declared.iter().find(same));
     let (mut others, mut settings): (Vec<SideProcess>, Vec<PlannedSetting>) = Default::default();
-    for process in
-        kept(draft, &declared).into_iter().filter(|process| !is_main(process) && !process.is_served)
-    {
+    if let Some(main) = main.filter(|main| main.name != ProcessName::default()) {
+        settings.push(planned(main));
+    }
+    let main = main.map(|main| main.name.clone()).unwrap_or_default();
+    for process in kept(draft, &declared).into_iter().filter(|process| !process.is_served) {
         if process.name == main || others.iter().any(|known| known.name == process.name) {
             continue;
         }
         let Counted { count, origin, place, .. } = count(draft, process, start.as_ref());
-        let name = process.name.clone();
-        settings.push(PlannedSetting {
-            key: format!("processes.{name}"),
-            value: process.command.clone(),
-            origin: process.origin,
-            place: process.place.clone(),
-        });
+        let (name, is_scaled) = (process.name.clone(), origin == Origin::Stored);
+        settings.push(planned(process));
         settings.push(PlannedSetting {
             key: format!("scale.{name}"),
             value: count.to_string(),
             origin,
             place,
         });
-        others.push(SideProcess { name, command: process.command.clone(), count });
+        others.push(SideProcess { name, command: process.command.clone(), count, is_scaled });
     }
     warn_of_counts(draft, &main, &others);
     if draft.find(Key::Cron).is_some() && others.iter().any(|process| process.count > 0) {
@@ -153,6 +152,15 @@ pub(crate) fn resolve(draft: &mut Draft) -> Result<Resolved, PortError> {
     others.sort_by(|one, other| one.name.cmp(&other.name));
     settings.sort_by(|one, other| one.key.cmp(&other.key));
     Ok(Resolved { main, others, settings })
+}
+
+fn planned(process: &Declared) -> PlannedSetting {
+    PlannedSetting {
+        key: format!("processes.{}", process.name),
+        value: process.command.clone(),
+        origin: process.origin,
+        place: process.place.clone(),
+    }
 }
 
 /// Returns the processes of our own file and of the strongest other one, and names those that are left out.

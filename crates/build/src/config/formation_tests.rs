@@ -71,6 +71,9 @@ fn without_web_the_first_is_the_main_one() {
     let own = ("trackbed.toml", "[deploy]\nstartCommand = \"serve\"\n");
     let (all, _) = resolved(&[("Procfile", "worker: work\n"), own], &[]);
     assert_eq!(all, ["web: serve", "worker x1: work"]);
+    let own = ("trackbed.toml", "[deploy]\nstartCommand = \"work\"\n");
+    let (all, _) = resolved(&[("Procfile", "worker: work\n"), own], &[]);
+    assert_eq!(all, ["worker: work"], "it does not run twice");
 }
 
 #[test]

@@ -17,6 +17,7 @@ pub(crate) mod redeploy;
 pub(crate) mod restart;
 pub(crate) mod rollback;
 pub(crate) mod run;
+pub(crate) mod scale;
 pub(crate) mod status;
 pub(crate) mod up;
 pub(crate) mod variables;
@@ -33,6 +34,7 @@ pub(crate) async fn run(session: &Session, verb: Verb) -> u8 {
         Verb::Status(args) => status::run(session, &args).await,
         Verb::Logs(args) => logs::run(session, &args).await,
         Verb::Variables(args) => variables::run(session, args).await,
+        Verb::Scale(args) => scale::run(session, &args).await,
         Verb::Volume(args) => Box::pin(volume::run(session, args)).await,
         Verb::Db(args) => db::run(session, args).await,
         Verb::Git(args) => Box::pin(git::run(session, args)).await,
