@@ -146,7 +146,7 @@ impl FakeEngine {
             },
             started_at: instance.started_at,
             port: instance.spec.port,
-            processes: Vec::new(),
+            processes: instance.app.processes.clone(),
         }
     }
 
