@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use trackbed_core::ProcessName;
 use trackbed_core::finding::Finding;
 use trackbed_core::instance::Exit;
 use trackbed_core::plan::Warning;
 use trackbed_core::ports::{PortError, Preflight, StrayFile};
+use trackbed_core::process::ProcessStatus;
 use trackbed_core::settings::{
     DRAIN_TIMEOUT_DEFAULT, HealthCheck, Limits, RestartMode, RestartPolicy, STOP_GRACE_DEFAULT,
     ServiceConfig, VolumeRequest,
@@ -70,6 +72,8 @@ pub struct App {
     pub needs_writes: usize,
     /// What it writes outside its volumes.
     pub strays: Vec<StrayFile>,
+    /// How processes beside its main one do, from its start on.
+    pub processes: Vec<ProcessStatus>,
     /// Whether SIGTERM does nothing.
     pub ignores_term: bool,
     /// How long it takes to end after SIGTERM.
@@ -100,6 +104,8 @@ impl App {
             build_error: None,
             config: ServiceConfig {
                 start_command: format!("serve {name}"),
+                main: ProcessName::default(),
+                processes: Vec::new(),
                 health: HealthCheck { path: Some("/health".into()), timeout: Duration::from_secs(20) },
                 restart: RestartPolicy { mode: RestartMode::OnFailure, max_retries: 10 },
                 limits: Limits::default(),
@@ -131,6 +137,7 @@ impl App {
             writes: true,
             needs_writes: 0,
             strays: Vec::new(),
+            processes: Vec::new(),
             ignores_term: false,
             stop_takes: Duration::from_millis(40),
         }

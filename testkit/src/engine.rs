@@ -146,6 +146,7 @@ impl FakeEngine {
             },
             started_at: instance.started_at,
             port: instance.spec.port,
+            processes: instance.app.processes.clone(),
         }
     }
 

@@ -334,7 +334,8 @@ impl State {
             let exit = if spec.offline { &app.pre_deploy.on_a_copy } else { &app.pre_deploy.in_earnest };
             end = Some((later(now, app.pre_deploy.takes), exit.clone()));
         }
-        let line = |text: &String| LogLine { at: now, stream: LogStream::Out, text: text.clone() };
+        let line =
+            |text: &String| LogLine { at: now, stream: LogStream::Out, process: None, text: text.clone() };
         let lines = app.prints.iter().map(line).collect();
         let id = spec.id.clone();
         let directories: Vec<String> = spec.volumes.iter().map(|mount| mount.host_path.clone()).collect();

@@ -9,6 +9,7 @@ use std::time::Duration;
 use trackbed_core::image::Image;
 use trackbed_core::instance::{AppTree, Exit, InstanceKind, InstanceSpec, VolumeMount};
 use trackbed_core::ports::Engine;
+use trackbed_core::process::Formation;
 use trackbed_core::settings::Limits;
 use trackbed_core::{InstanceId, ServiceId, Timestamp, VolumeId};
 use trackbed_testkit::contract::{Fixture, Script, engine_contract};
@@ -57,6 +58,7 @@ impl Fixture for Fake {
             service_number: 1,
             title: app.name,
             command: script.command(),
+            formation: Formation::default(),
             app: AppTree::Image { image },
             volumes: if with_volume { vec![mount] } else { Vec::new() },
             binds: Vec::new(),

@@ -29,6 +29,11 @@ impl App {
         Self::copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/ledger"), name)
     }
 
+    /// Makes a source from `tests/fixtures/crew`: a web server that takes notes and a worker that works them off.
+    pub fn crew(name: &str) -> App {
+        Self::copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/crew"), name)
+    }
+
     /// Makes a source from `tests/fixtures/odd`: an app whose volume holds everything that a snapshot may stumble over.
     pub fn odd(name: &str) -> App {
         Self::copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/odd"), name)

@@ -20,9 +20,11 @@
 //! | `GET /services/{project}/{service}` | → [`Service`] |
 //! | `GET …/deployments?limit=N` | → list of [`Deployment`], newest first |
 //! | `POST …/stop` | → 202 [`Service`] |
-//! | `GET …/logs?tail=N` or `?from=CURSOR&wait=true` | → [`LogPage`] |
+//! | `GET …/logs?tail=N` or `?from=CURSOR&wait=true`, each also with `&process=NAME` | → [`LogPage`] |
 //! | `GET …/variables?show=true` | → list of [`Variable`] |
 //! | `PATCH …/variables` | [`VariableChange`] → list of [`Variable`] |
+//! | `GET …/scale` | → list of [`ScaledProcess`] |
+//! | `PATCH …/scale` | [`ScaleChange`] → list of [`ScaledProcess`] |
 //! | `GET …/rollback?version=N` | → [`RollbackPreview`]: what a rollback with data would change |
 //! | `GET …/volumes`, `?removed=true` | → list of [`Volume`]; the removed ones that can still be had back |
 //! | `POST …/volumes` | [`VolumeRequest`] → [`Volume`] |
@@ -61,6 +63,7 @@ mod errors;
 mod git;
 mod logs;
 mod points;
+mod scale;
 mod services;
 mod settings_file;
 mod upstreams;
@@ -82,7 +85,8 @@ pub use points::{
     AdoptionRequest, Changes, Difference, DrillRequest, Proof, RestorePoint, RestoreRequest, RollbackPreview,
     SnapshotRequest, TableDifference,
 };
-pub use services::{Instance, Job, JobRun, Release, Service};
+pub use scale::{ScaleChange, ScaledProcess};
+pub use services::{Instance, Job, JobRun, Process, Release, Service};
 pub use settings_file::{says_something, settings_file};
 pub use upstreams::{ConnectedUpstream, Delivery, Upstream, UpstreamRequest};
 pub use variables::{Variable, VariableChange};

@@ -13,6 +13,9 @@ pub struct LogLine {
     pub text: String,
     /// The instance that wrote it; none for a build.
     pub instance: Option<String>,
+    /// Which process wrote it (`web`, `worker.1`), where there is more than one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<String>,
 }
 
 /// Some lines, oldest first, and where to go on.

@@ -122,4 +122,22 @@ pub struct Instance {
     pub longest_silence_ms: u64,
     /// Requests finished since the edge first saw it.
     pub requests: u64,
+    /// What runs beside the main process.
+    #[serde(default)]
+    pub processes: Vec<Process>,
+}
+
+/// A process beside the main one.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Process {
+    /// Its name and number: `worker.1`.
+    pub name: String,
+    /// Since when it runs, in milliseconds since 1970 UTC; none while it waits to be started again.
+    pub since: Option<i64>,
+    /// How often it has ended in this instance and was started again.
+    pub ends: u32,
+    /// How often of these by anything but code 0.
+    pub failures: u32,
+    /// How it ended last, for people: `exited with code 1`.
+    pub last: Option<String>,
 }

@@ -48,11 +48,29 @@ pub fn settings_file(plan: &Plan) -> String {
             let _ = writeln!(text, "{name} = {}  # {place}", value(setting));
         }
     }
+    text.push_str(&processes(&taken));
     for setting in &taken {
         let Some(name) = setting.key.strip_prefix("volumes.") else { continue };
         let place = one_line(&setting.place);
         let (name, mount) = (quote(name), quote(&setting.value));
         let _ = writeln!(text, "\n[[volumes]]  # {place}\nname = {name}\nmount = {mount}");
+    }
+    text
+}
+
+/// Writes what runs beside the start command, each with its count where a file says one.
+fn processes(taken: &[&PlannedSetting]) -> String {
+    let mut text = String::new();
+    for setting in taken {
+        let Some(name) = setting.key.strip_prefix("processes.") else { continue };
+        let count = taken.iter().find(|other| other.key.strip_prefix("scale.") == Some(name));
+        let command = quote(&setting.value);
+        let value = match count {
+            Some(count) => format!("{{ command = {command}, count = {} }}", count.value),
+            None => command,
+        };
+        let head = if text.is_empty() { "\n[processes]\n" } else { "" };
+        let _ = writeln!(text, "{head}{name} = {value}  # {}", one_line(&setting.place));
     }
     text
 }
@@ -137,6 +155,10 @@ mod tests {
                 setting("limits.memory", "512MB", "platform"),
                 setting("variables.DEBUG", "true", "platform"),
                 setting("variables.N", "1", "nixpacks"),
+                setting("processes.beat", "tick", "procfile"),
+                setting("processes.worker", "work", "procfile"),
+                setting("scale.beat", "1", "default"),
+                setting("scale.worker", "2", "platform"),
                 setting("volumes.data", "/data", "platform"),
                 setting("python.version", "3.12", "platform"),
             ],
@@ -149,6 +171,7 @@ mod tests {
             [deploy]\nstartCommand = \"sh -c \\\"a\\\\b\\\"\\n\\u0001\"  # f:1\nhealthcheckTimeout = 2.5  # f:1\n\
             shared = true  # f:1\n\n[limits]\nmemory = \"512MB\"  # f:1\n\n\
             [variables]\nDEBUG = \"true\"  # f:1\nN = \"1\"  # f:1\n\n\
+            [processes]\nbeat = \"tick\"  # f:1\nworker = { command = \"work\", count = 2 }  # f:1\n\n\
             [[volumes]]  # f:1\nname = \"data\"\nmount = \"/data\"\n";
         assert_eq!(text, expected);
     }

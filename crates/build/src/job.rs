@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use trackbed_core::instance::{AppTree, BindMount, Exit, InstanceKind, InstanceSpec, LogStream};
 use trackbed_core::ports::{BuildLog, BuildRequest, JobEnd, PortError};
+use trackbed_core::process::Formation;
 use trackbed_core::settings::Limits;
 use trackbed_core::{InstanceId, Secret};
 use trackbed_stdx::random;
@@ -76,6 +77,7 @@ pub(crate) async fn run(
         service_number: request.service_number,
         title: job.title,
         command: job.command,
+        formation: Formation::default(),
         app: AppTree::Directory { path: job.app.display().to_string() },
         volumes: Vec::new(),
         binds: job.binds,

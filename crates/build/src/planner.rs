@@ -46,7 +46,7 @@ pub(crate) fn plan(
         Found::No => return Err(unsupported(folder)),
     };
     let Decided { provider, summary, recipe, settings: own } = *decided;
-    let (config, mut settings) = config::resolve::resolve(&mut draft);
+    let (config, mut settings) = config::resolve::resolve(&mut draft)?;
     settings.extend(own);
     Ok(Outcome::Ready(Box::new(Plan {
         provider: provider.to_owned(),

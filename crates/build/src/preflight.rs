@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use trackbed_core::instance::{AppTree, Exit, InstanceKind, InstanceSpec, LogStream};
 use trackbed_core::ports::{BuildLog, JobEnd, JobRunner, PortError, Preflight, PreflightRequest};
+use trackbed_core::process::Formation;
 use trackbed_core::settings::Limits;
 use trackbed_core::{InstanceId, Secret};
 use trackbed_stdx::random;
@@ -88,6 +89,7 @@ pub(crate) async fn look(
         service_number: request.service_number,
         title: request.title,
         command,
+        formation: Formation::default(),
         app: AppTree::Image { image: request.image },
         volumes: Vec::new(),
         binds: Vec::new(),

@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 use crate::check::{self, CheckCommand};
 use crate::commands::{
     backup, cancel, completions, db, deployments, down, git, import, install, logs, open, plan, redeploy,
-    restart, rollback, run, source, status, up, variables, volume,
+    restart, rollback, run, scale, source, status, up, variables, volume,
 };
 use crate::home;
 use crate::quantities::{parse_recover_at, parse_size};
@@ -298,6 +298,7 @@ pub(crate) enum Verb {
     Logs(logs::Args),
     #[command(visible_alias = "variable", alias = "vars")]
     Variables(variables::Args),
+    Scale(scale::Args),
     #[command(alias = "volumes")]
     Volume(volume::Args),
     Backup(backup::Args),

@@ -245,14 +245,15 @@ impl ServiceClient<'_> {
         self.client.post(&format!("{}/cancel", self.path), &serde_json::json!({})).await
     }
 
-    /// Returns the last lines that it wrote.
-    pub async fn logs(&self, tail: u32) -> Result<api::LogPage, ClientError> {
-        self.client.get(&format!("{}/logs?tail={tail}", self.path)).await
+    /// Returns the last lines that it wrote, or one of its processes.
+    pub async fn logs(&self, tail: u32, process: Option<&str>) -> Result<api::LogPage, ClientError> {
+        self.client.get(&format!("{}/logs?tail={tail}{}", self.path, of_process(process))).await
     }
 
     /// Waits for lines from a place on.
-    pub async fn logs_from(&self, cursor: &str) -> Result<api::LogPage, ClientError> {
-        self.client.poll(&format!("{}/logs?from={}&wait=true", self.path, escape(cursor))).await
+    pub async fn logs_from(&self, cursor: &str, process: Option<&str>) -> Result<api::LogPage, ClientError> {
+        let (cursor, process) = (escape(cursor), of_process(process));
+        self.client.poll(&format!("{}/logs?from={cursor}&wait=true{process}", self.path)).await
     }
 
     /// Returns its variables, with values only when `show`.
@@ -269,6 +270,20 @@ impl ServiceClient<'_> {
         self.client.ask(Method::PATCH, &path, change, CALL_DEADLINE).await
     }
 
+    /// Returns its processes and how many copies of each run.
+    pub async fn scale(&self) -> Result<Vec<api::ScaledProcess>, ClientError> {
+        self.client.get(&format!("{}/scale", self.path)).await
+    }
+
+    /// Changes how many copies run, all or nothing.
+    pub async fn change_scale(
+        &self,
+        change: &api::ScaleChange,
+    ) -> Result<Vec<api::ScaledProcess>, ClientError> {
+        let path = format!("{}/scale", self.path);
+        self.client.ask(Method::PATCH, &path, change, CALL_DEADLINE).await
+    }
+
     /// Runs a command in its live instance. It may run as long as it likes.
     pub async fn run(&self, request: &api::RunRequest) -> Result<RunStream, ClientError> {
         let call = format!("{}/run", self.path);
@@ -276,6 +291,10 @@ impl ServiceClient<'_> {
         let (connection, answer) = self.client.begin(request, &call).await?;
         Ok(RunStream { connection, body: answer.into_body(), waiting: Vec::new(), call })
     }
+}
+
+fn of_process(process: Option<&str>) -> String {
+    process.map(|process| format!("&process={}", escape(process))).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -96,7 +96,7 @@ impl BuildLogFile {
 impl BuildLog for BuildLogFile {
     fn line(&self, stream: LogStream, text: &str) {
         let mut state = self.state.lock().expect("no holder of this lock panics");
-        let record = LogLine { at: (self.clock)(), stream, text: text.to_owned() };
+        let record = LogLine { at: (self.clock)(), stream, process: None, text: text.to_owned() };
         let Ok(mut json) = serde_json::to_string(&record) else { return };
         json.push('\n');
         if state.size_bytes + json.len() as u64 <= SIZE_MAX_BYTES

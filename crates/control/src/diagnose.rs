@@ -2,7 +2,7 @@
 
 use trackbed_core::InstanceId;
 use trackbed_core::deployment::{Failure, Step};
-use trackbed_core::instance::{Exit, Listener, LogCursor, LogStream};
+use trackbed_core::instance::{Exit, Listener, LogCursor, LogLine, LogStream};
 use trackbed_core::ports::Probe;
 
 use crate::control::Control;
@@ -17,9 +17,17 @@ const PAGES_MAX: usize = 64;
 impl Control {
     /// Explains why a gate did not open.
     pub(crate) async fn explain(&self, stage: Step, gate: &Gate<'_>, verdict: &Verdict) -> Failure {
-        let log_tail = self.log_tail(gate).await;
+        let log_tail = match verdict {
+            Verdict::SideFailed { process, .. } => {
+                self.tail_of(gate.instance, |line| line.is_of(process)).await
+            }
+            Verdict::Ended(_) | Verdict::TimedOut { .. } | Verdict::Healthy { .. } => {
+                self.last_lines(gate.instance).await
+            }
+        };
         let (reason, hint) = match verdict {
             Verdict::Ended(exit) => ended(exit, &log_tail, gate.port),
+            Verdict::SideFailed { process, exit } => side_failed(process, exit, &log_tail, gate.port),
             Verdict::TimedOut { last, listeners } => timed_out(gate, last.as_ref(), listeners, &log_tail),
             Verdict::Healthy { .. } => ("the app is healthy".to_owned(), None),
         };
@@ -32,13 +40,12 @@ impl Control {
         known_cause(&log, port).map(|(cause, _)| cause)
     }
 
-    /// Returns the last lines that the app wrote.
-    pub(crate) async fn log_tail(&self, gate: &Gate<'_>) -> Vec<String> {
-        self.last_lines(gate.instance).await
+    /// Returns the last lines that the main process of an instance wrote.
+    pub(crate) async fn last_lines(&self, instance: &InstanceId) -> Vec<String> {
+        self.tail_of(instance, LogLine::is_of_main).await
     }
 
-    /// Returns the last lines that an instance wrote.
-    pub(crate) async fn last_lines(&self, instance: &InstanceId) -> Vec<String> {
+    async fn tail_of(&self, instance: &InstanceId, is_wanted: impl Fn(&LogLine) -> bool) -> Vec<String> {
         let mut tail: Vec<String> = Vec::new();
         let mut from = LogCursor::START;
         for _ in 0..PAGES_MAX {
@@ -47,9 +54,9 @@ impl Control {
                 break;
             }
             from = page.next;
-            tail.extend(
-                page.lines.into_iter().filter(|line| line.stream != LogStream::System).map(|line| line.text),
-            );
+            let lines = page.lines.into_iter();
+            let wanted = lines.filter(|line| line.stream != LogStream::System && is_wanted(line));
+            tail.extend(wanted.map(|line| line.text));
             let excess = tail.len().saturating_sub(TAIL_LINES);
             tail.drain(..excess);
         }
@@ -84,6 +91,15 @@ fn ended(exit: &Exit, log: &[String], port: u16) -> (String, Option<String>) {
         _ => None,
     };
     (reason, hint)
+}
+
+fn side_failed(process: &str, exit: &Exit, log: &[String], port: u16) -> (String, Option<String>) {
+    let reason = format!("process `{process}` {exit} before the release was healthy");
+    if let Some((cause, hint)) = known_cause(log, port) {
+        return (format!("{reason}: {cause}"), Some(hint));
+    }
+    let name = process.split('.').next().unwrap_or(process);
+    (reason, Some(format!("mend it, or deploy without it: trackbed scale {name}=0")))
 }
 
 fn timed_out(

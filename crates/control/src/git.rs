@@ -10,6 +10,7 @@ use trackbed_stdx::random;
 
 use crate::control::{Control, ControlError};
 use crate::environment::owner_variables;
+use crate::scale;
 
 /// What every token begins with, so that people and scanners of secrets know what they have found.
 const TOKEN_PREFIX: &str = "tbg_";
@@ -124,8 +125,8 @@ impl Control {
         Ok(found.await?)
     }
 
-    /// Returns the live release when a deployment of this source would only make it once more: it has the same files and
-    /// variables, it shall run, and nothing else is under way.
+    /// Returns the live release when a deployment of this source would only make it once more: it has the same files,
+    /// variables and counts of processes, it shall run, and nothing else is under way.
     ///
     /// # Errors
     /// When there is no such service.
@@ -155,7 +156,9 @@ impl Control {
             for variables in [&mut made_with, &mut wanted] {
                 variables.sort_by(|one, other| one.0.cmp(&other.0));
             }
-            Ok((made_with == wanted).then_some(release))
+            let is_same = made_with == wanted
+                && scale::is_as_wanted(&release.config, &db.list_process_counts(&service.id)?);
+            Ok(is_same.then_some(release))
         });
         Ok(read.await?)
     }

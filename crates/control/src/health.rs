@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use trackbed_core::InstanceId;
-use trackbed_core::instance::{Exit, InstanceState, Listener};
+use trackbed_core::instance::{Exit, InstanceState, InstanceStatus, Listener};
 use trackbed_core::ports::Probe;
 use trackbed_core::route::Target;
 use trackbed_core::settings::HealthCheck;
@@ -29,6 +29,9 @@ pub(crate) struct Gate<'a> {
     /// The service's public host, which the app must accept anyway.
     pub(crate) host: &'a str,
     pub(crate) timeout: Duration,
+    /// Whether it is a release that was not live yet: then a process beside the main one that fails closes the gate, and
+    /// each must have run for a moment.
+    pub(crate) is_new: bool,
 }
 
 /// What was found.
@@ -44,6 +47,8 @@ pub(crate) enum Verdict {
     },
     /// It ended.
     Ended(Exit),
+    /// A process beside the main one failed.
+    SideFailed { process: String, exit: Exit },
     /// The time was over.
     TimedOut { last: Option<Probe>, listeners: Vec<Listener> },
 }
@@ -85,10 +90,23 @@ impl Control {
         let mut doctor_due = DOCTOR_AFTER;
         let mut accepting_since: Option<Instant> = None;
         let mut listened = None;
+        let mut all_run_since: Option<Instant> = None;
         loop {
-            if let Some(exit) = self.ended(gate.instance).await? {
+            let status = self.inner.engine.inspect(gate.instance).await?;
+            if let Some(exit) = end_of(status.as_ref()) {
                 return Ok(Verdict::Ended(exit));
             }
+            let sides = status.map(|status| status.processes).filter(|_| gate.is_new).unwrap_or_default();
+            if let Some(side) = sides.iter().find(|side| side.failures > 0) {
+                let exit = side.last.clone().unwrap_or(Exit::Lost);
+                return Ok(Verdict::SideFailed { process: side.name.clone(), exit });
+            }
+            if sides.iter().all(|side| side.since.is_some() || side.ends > 0) {
+                all_run_since.get_or_insert_with(Instant::now);
+            }
+            // Whoever holds callers for less than that has chosen so.
+            let settle = SETTLE.min(gate.timeout / 2);
+            let sides_stay = sides.is_empty() || all_run_since.is_some_and(|since| since.elapsed() >= settle);
             let waited = began.elapsed();
             if waited >= gate.timeout {
                 let listeners = self.inner.engine.listeners(gate.instance).await.unwrap_or_default();
@@ -101,11 +119,12 @@ impl Control {
             }
             let timeline = || Timeline { listened: listened.unwrap_or_default(), healthy: began.elapsed() };
             match &probe {
+                Probe::Answered { status: 200, .. } if gate.check.path.is_some() && !sides_stay => {}
                 Probe::Answered { status: 200, .. } if gate.check.path.is_some() => {
                     return Ok(Verdict::Healthy { port, warning, timeline: timeline() });
                 }
                 Probe::Answered { .. } if gate.check.path.is_none() => {
-                    if accepting_since.get_or_insert_with(Instant::now).elapsed() >= SETTLE {
+                    if accepting_since.get_or_insert_with(Instant::now).elapsed() >= SETTLE && sides_stay {
                         return Ok(Verdict::Healthy { port, warning, timeline: timeline() });
                     }
                 }
@@ -132,7 +151,7 @@ impl Control {
                 }
             }
             // An app that answers badly is asked less often: its log is for what it says of itself.
-            let refused = matches!(probe, Probe::Answered { status, .. } if status != 200);
+            let refused = matches!(probe, Probe::Answered { status, .. } if status != 200 || !sides_stay);
             let wait = if refused { pause(waited).max(PAUSE_AFTER_BAD_ANSWER) } else { pause(waited) };
             last = Some(probe);
             tokio::time::sleep(wait).await;
@@ -141,12 +160,7 @@ impl Control {
 
     /// Returns how an instance ended, or none while it lives.
     pub(crate) async fn ended(&self, instance: &InstanceId) -> Result<Option<Exit>, ControlError> {
-        let status = self.inner.engine.inspect(instance).await?;
-        Ok(match status.map(|status| status.state) {
-            Some(InstanceState::Ended { exit, .. }) => Some(exit),
-            Some(InstanceState::Starting | InstanceState::Running) => None,
-            None => Some(Exit::Lost),
-        })
+        Ok(end_of(self.inner.engine.inspect(instance).await?.as_ref()))
     }
 
     async fn probe(
@@ -187,5 +201,13 @@ impl Control {
             )),
             _ => None,
         }
+    }
+}
+
+fn end_of(status: Option<&InstanceStatus>) -> Option<Exit> {
+    match status.map(|status| &status.state) {
+        Some(InstanceState::Ended { exit, .. }) => Some(exit.clone()),
+        Some(InstanceState::Starting | InstanceState::Running) => None,
+        None => Some(Exit::Lost),
     }
 }

@@ -14,6 +14,7 @@ use crate::cancel::{is_waiting, withdraw};
 use crate::control::{Control, ControlError};
 use crate::environment::owner_variables;
 use crate::resolve::{PointAt, resolve};
+use crate::scale;
 use crate::stray::settings_among;
 
 /// A deployment that somebody wants.
@@ -279,15 +280,15 @@ impl Control {
         overrides: Vec<(String, String)>,
     ) -> Result<Plan, ControlError> {
         let (project, service, wanted) = (project.clone(), service.clone(), source.clone());
-        let (known, variables) = self
+        let (known, variables, stored) = self
             .inner
             .store
             .with(move |db| {
-                let variables = match db.find_service(&project, &service)? {
-                    Some(found) => owner_variables(db, &found)?,
-                    None => Vec::new(),
+                let (variables, counts) = match db.find_service(&project, &service)? {
+                    Some(found) => (owner_variables(db, &found)?, db.list_process_counts(&found.id)?),
+                    None => (Vec::new(), Vec::new()),
                 };
-                Ok((db.has_source(&wanted)?, variables))
+                Ok((db.has_source(&wanted)?, variables, scale::settings(&counts)))
             })
             .await?;
         if !known {
@@ -296,7 +297,7 @@ impl Control {
         let path = self.inner.config.data_dir.join("sources").join(source.as_str());
         let source = Source { digest: source, path };
         let overrides = settings_among(&overrides);
-        Ok(self.inner.builder.plan(PlanRequest { source, overrides, stored: Vec::new(), variables }).await?)
+        Ok(self.inner.builder.plan(PlanRequest { source, overrides, stored, variables }).await?)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use trackbed_core::instance::{AppTree, InstanceKind, InstanceSpec, VolumeMount};
 use trackbed_core::ports::VolumePlace;
+use trackbed_core::process::Formation;
 use trackbed_core::release::Release;
 use trackbed_core::service::Service;
 use trackbed_core::settings::Limits;
@@ -123,6 +124,14 @@ impl Control {
             port,
             owner: &owner,
         });
+        // A copy of the data is for the main process alone: what runs beside it mostly waits for others, which are out of
+        // reach there.
+        let formation = match (process, data) {
+            (Process::Service, Data::Live) => release.config.formation(),
+            (Process::Service, Data::Copies(_)) | (Process::Job | Process::PreDeploy, _) => {
+                Formation::default()
+            }
+        };
         let limits =
             Limits { pids: release.config.limits.pids.or(Some(PIDS_DEFAULT)), ..release.config.limits };
         let spec = InstanceSpec {
@@ -132,6 +141,7 @@ impl Control {
             service_number: service.number,
             title,
             command: command.cloned().unwrap_or_default(),
+            formation,
             app: AppTree::Image { image: release.image.clone() },
             volumes: mounts,
             binds: Vec::new(),

@@ -128,7 +128,7 @@ impl Control {
         })
     }
 
-    /// Returns lines of a service's instances. With `from` none, the last `tail` lines.
+    /// Returns lines of a service's instances, of all processes or those of one. With `from` none, the last `tail` lines.
     ///
     /// # Errors
     /// When the engine's records cannot be read.
@@ -137,6 +137,7 @@ impl Control {
         service: &Service,
         from: Option<(InstanceId, LogCursor)>,
         tail: usize,
+        process: Option<&str>,
     ) -> Result<ServiceLogPage, ControlError> {
         let mut instances = self.inner.engine.list().await?;
         instances.retain(|instance| instance.service == service.id);
@@ -154,7 +155,9 @@ impl Control {
                 let page = self.inner.engine.logs(&instance.id, cursor, PAGE_LINES).await?;
                 let is_last = page.lines.len() < PAGE_LINES;
                 cursor = page.next;
-                lines.extend(page.lines.into_iter().map(|line| (instance.id.clone(), line)));
+                let wanted =
+                    page.lines.into_iter().filter(|line| process.is_none_or(|process| line.is_of(process)));
+                lines.extend(wanted.map(|line| (instance.id.clone(), line)));
                 if from.is_none() && lines.len() > tail {
                     lines.drain(..lines.len() - tail);
                 }

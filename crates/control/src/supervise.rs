@@ -182,6 +182,7 @@ impl Control {
             check: &release.config.health,
             host: service.host.as_str(),
             timeout: release.config.health.timeout,
+            is_new: false,
         };
         let verdict = tokio::select! {
             verdict = self.await_healthy(&gate) => verdict?,
@@ -195,7 +196,7 @@ impl Control {
                 self.note_end_of_undo(service, live).await.map(drop)
             }
             // The next pass sees the end and decides.
-            Verdict::Ended(_) => Ok(()),
+            Verdict::Ended(_) | Verdict::SideFailed { .. } => Ok(()),
             Verdict::TimedOut { .. } => {
                 tracing::warn!(service = %service.name, "not healthy in time after a restart; ending it");
                 self.inner.engine.stop(instance, release.config.stop_grace).await?;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{InstanceId, ServiceId};
 use crate::image::Image;
+use crate::process::{Formation, ProcessStatus};
 use crate::settings::{Limits, seconds};
 use crate::volume::MountPath;
 use crate::{Secret, Timestamp, VolumeId};
@@ -78,6 +79,9 @@ pub struct InstanceSpec {
     pub title: String,
     /// Run by `/bin/sh -c`.
     pub command: String,
+    /// What the command is called, and what runs beside it. The end of the command is the end of the instance; one beside it
+    /// that ends is started again, and all share the limits.
+    pub formation: Formation,
     /// What stands at `/app`, which is also the working directory.
     pub app: AppTree,
     /// Volumes.
@@ -186,6 +190,9 @@ pub struct InstanceStatus {
     pub started_at: Timestamp,
     /// The port it was told to listen on.
     pub port: Option<u16>,
+    /// What runs beside the main process; empty when ended.
+    #[serde(default)]
+    pub processes: Vec<ProcessStatus>,
 }
 
 /// A socket that an instance listens on.
@@ -228,8 +235,24 @@ pub struct LogLine {
     pub at: Timestamp,
     /// Where from.
     pub stream: LogStream,
+    /// Which process wrote it (`web`, `worker.1`), where there is more than one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<String>,
     /// The line without its end; bytes that are not UTF-8 are replaced; longer ones are split at 16 KiB.
     pub text: String,
+}
+
+impl LogLine {
+    /// Returns whether a process wrote it that goes by a name: `worker` is each of `worker.1` and `worker.2`.
+    pub fn is_of(&self, process: &str) -> bool {
+        let of = self.process.as_deref().unwrap_or_default();
+        of == process || of.strip_prefix(process).is_some_and(|copy| copy.starts_with('.'))
+    }
+
+    /// Returns whether the main process wrote it: the others have numbers.
+    pub fn is_of_main(&self) -> bool {
+        !self.process.as_deref().is_some_and(|name| name.contains('.'))
+    }
 }
 
 /// A place in an instance's log. Opaque: start with [`LogCursor::START`], go on with what the last page returned.

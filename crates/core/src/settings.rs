@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Name;
 use crate::cron::CronSchedule;
+use crate::process::{Beside, Formation, SideProcess};
 use crate::volume::MountPath;
+use crate::{Name, ProcessName};
 
 /// Who set a value, strongest first. The order of the variants is the order of strength.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -116,6 +117,12 @@ pub enum Handover {
 pub struct ServiceConfig {
     /// Run by `/bin/sh -c` in `/app`.
     pub start_command: String,
+    /// What the process of the start command is called.
+    #[serde(default)]
+    pub main: ProcessName,
+    /// What runs beside it in the same instance, by name; also those of which no copy runs.
+    #[serde(default)]
+    pub processes: Vec<SideProcess>,
     /// The health gate.
     pub health: HealthCheck,
     /// What happens when it ends.
@@ -169,6 +176,20 @@ impl ServiceConfig {
     /// Returns whether an instance of this release takes its volumes together with others that do, too.
     pub fn shares_volumes(&self) -> bool {
         self.shared && self.handover != Some(Handover::Held)
+    }
+
+    /// Returns the processes of an instance that serves: the main one and each copy of the others. A job runs its start
+    /// command alone.
+    pub fn formation(&self) -> Formation {
+        let others = self.processes.iter().filter(|_| self.cron.is_none());
+        let copies = others.flat_map(|process| {
+            let copy = |number| Beside {
+                name: format!("{}.{number}", process.name),
+                command: process.command.clone(),
+            };
+            (1..=process.count).map(copy)
+        });
+        Formation { main: self.main.clone(), beside: copies.collect() }
     }
 }
 

@@ -121,10 +121,20 @@ impl Engine for Sandbox {
         self.blocking(move |inner| {
             let (order, state) = inner.living(&id)?;
             let init = state.init.map_or(state.shim.pid, |init| init.pid);
-            if order.has_own_network() {
+            if order.has_own_network() && order.formation.beside.is_empty() {
                 return Ok(listeners(init, None));
             }
-            let inodes = process::descendants(state.shim.pid).into_iter().flat_map(socket_inodes).collect();
+            // What runs beside the main process may listen for reasons of its own.
+            let sides: Vec<i32> = state.processes.iter().filter_map(|side| side.pid).collect();
+            let roots = process::children(init);
+            let roots = roots
+                .into_iter()
+                .filter(|pid| process::inside_pid(*pid).is_some_and(|pid| sides.contains(&pid)));
+            let others: HashSet<i32> = roots
+                .flat_map(|root| process::descendants_by_children(root).into_iter().chain([root]))
+                .collect();
+            let main = process::descendants(state.shim.pid).into_iter().filter(|pid| !others.contains(pid));
+            let inodes = main.flat_map(socket_inodes).collect();
             Ok(listeners(init, Some(&inodes)))
         })
         .await
@@ -266,12 +276,14 @@ impl Inner {
         let life = self.life(id)?;
         let order = self.folder(id).find_order()?;
         let mut pids = Vec::new();
+        let mut processes = Vec::new();
         let state = match life {
             Life::Beginning => InstanceState::Starting,
             Life::Ended(end) => InstanceState::Ended { exit: end.exit, at: end.at },
             Life::Living { state } => {
                 let init = state.init.map(|init| init.pid);
                 pids.push(state.shim.pid);
+                processes.extend(state.processes.into_iter().map(|side| side.status));
                 pids.extend(
                     process::descendants(state.shim.pid).into_iter().filter(|pid| Some(*pid) != init),
                 );
@@ -283,7 +295,7 @@ impl Inner {
         };
         let pids = pids.into_iter().filter_map(|pid| u32::try_from(pid).ok()).collect();
         let Order { kind, service, started_at, port, .. } = order;
-        Some(InstanceStatus { id: id.clone(), kind, service, state, pids, started_at, port })
+        Some(InstanceStatus { id: id.clone(), kind, service, state, pids, started_at, port, processes })
     }
 
     pub(crate) fn logs(&self, id: &InstanceId, from: LogCursor, limit: usize) -> Result<LogPage, PortError> {

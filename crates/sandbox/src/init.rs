@@ -2,7 +2,8 @@
 //!
 //! The app is what its command's shell started, not the shell alone: a signal goes to every process of it, as systemd
 //! does, and an asked-for end waits for all of them. A server with workers hears SIGTERM in each process then; gunicorn,
-//! uvicorn and the like end gracefully from either side. Unasked, the instance ends with its main process.
+//! uvicorn and the like end gracefully from either side. Unasked, the instance ends with its main process; one that runs
+//! beside it is started again.
 //!
 //! It exists because an app that is pid 1 itself ignores SIGTERM. On levels without a pid namespace the same code runs as
 //! a plain child that adopts orphans.
@@ -15,8 +16,9 @@ use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
 use trackbed_core::isolation::IsolationLevel;
 
@@ -24,6 +26,7 @@ use crate::footprint;
 use crate::launch::{self, Restrictions};
 use crate::netlink::Netlink;
 use crate::records::Order;
+use crate::side::{self, News, Sides};
 use crate::tree::{Named, Step};
 use crate::{apptree, filter, process, rules, sockets, tree};
 
@@ -44,6 +47,8 @@ pub(crate) enum ToInit {
     Cut {
         number: u64,
     },
+    /// The instance stands still, or does no more: meanwhile nothing is started.
+    Still(bool),
 }
 
 /// What init tells its shim.
@@ -54,6 +59,8 @@ pub(crate) enum FromInit {
     Running { notes: Vec<String> },
     /// It cannot run.
     Failed { message: String },
+    /// Something happened to a process beside the main one.
+    Side(News),
     /// The app ended with this wait status.
     Ended { status: i32 },
     /// A further command ended, or could not be started.
@@ -65,8 +72,8 @@ pub(crate) struct Given<'a> {
     pub(crate) order: &'a Order,
     pub(crate) folder: &'a Path,
     pub(crate) line: OwnedFd,
-    /// The pipes for the app's standard output and error.
-    pub(crate) streams: [RawFd; 2],
+    /// The pipes for the app's standard output and error, and for those of each process beside it.
+    pub(crate) streams: Vec<[RawFd; 2]>,
     /// The locks, which the app keeps too when there is no pid namespace.
     pub(crate) locks: Vec<RawFd>,
 }
@@ -82,13 +89,19 @@ pub(crate) fn run(given: &Given<'_>) -> i32 {
     let line = given.line.as_fd();
     let made = make_inside(given).and_then(|(mut restrictions, notes)| {
         let signals = block_signals().step(|| "watch signals".to_owned())?;
-        let command = launch::words(&["/bin/sh".to_owned(), "-c".to_owned(), given.order.command.clone()])?;
-        let env = launch::environment(&given.order.env, given.order.level)?;
-        let app = launch::start(&command, &env, given.streams, &mut restrictions)
+        let [streams, others @ ..] = &given.streams[..] else { return Err("it has no streams".to_owned()) };
+        let command = side::shell(&given.order.command)?;
+        let env = side::variables(given.order, given.order.formation.main.as_str())?;
+        let sides = Sides::of(given.order, others)?;
+        let app = launch::start(&command, &env, *streams, &mut restrictions)
             .map_err(|error| format!("cannot start the command: {error}"))?;
-        Ok((app, restrictions, signals, notes))
+        for fd in streams {
+            // SAFETY: the app has its own copies, and nobody here uses these numbers again.
+            unsafe { libc::close(*fd) };
+        }
+        Ok((app, sides, restrictions, signals, notes))
     });
-    let (app, restrictions, signals, notes) = match made {
+    let (app, sides, restrictions, signals, notes) = match made {
         Ok(made) => made,
         Err(message) => {
             let _ = sockets::send(line, &FromInit::Failed { message }, &[]);
@@ -96,17 +109,15 @@ pub(crate) fn run(given: &Given<'_>) -> i32 {
         }
     };
     let _ = sockets::send(line, &FromInit::Running { notes }, &[]);
-    for fd in given.streams {
-        // SAFETY: the app has its own copies, and nobody here uses these numbers again.
-        unsafe { libc::close(fd) };
-    }
     let mut watch = Watch {
         line: &given.line,
         signals,
         app,
+        sides,
         restrictions,
         execs: Vec::new(),
         stopping: false,
+        still: false,
         main: None,
         given,
     };
@@ -176,11 +187,15 @@ struct Watch<'a> {
     line: &'a OwnedFd,
     signals: nix::sys::signalfd::SignalFd,
     app: i32,
+    /// What runs beside it.
+    sides: Sides,
     restrictions: Restrictions,
     /// Further commands: number and pid.
     execs: Vec<(u64, i32)>,
     /// Whether an end was asked for.
     stopping: bool,
+    /// Whether the instance stands still.
+    still: bool,
     /// How the main process ended, while others of the app take their time.
     main: Option<i32>,
     given: &'a Given<'a>,
@@ -198,12 +213,16 @@ impl Watch<'_> {
             let _ = launch::keep_capabilities(1 << 5 | 1 << 6 | 1 << 7 | 1 << 8);
         }
         loop {
+            let due = self.sides.next_due().filter(|_| !self.still);
             let (signals, line) = {
                 let mut fds = [
                     PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
                     PollFd::new(self.line.as_fd(), PollFlags::POLLIN),
                 ];
-                let _ = footprint::poll_lightly(&mut fds);
+                let _ = match due {
+                    None => footprint::poll_lightly(&mut fds),
+                    Some(at) => poll(&mut fds, timeout_until(at)),
+                };
                 (fds[0].any().unwrap_or(false), fds[1].any().unwrap_or(false))
             };
             if signals && let Some(status) = self.hear_signals() {
@@ -213,6 +232,21 @@ impl Watch<'_> {
                 // The shim is gone; the kernel is about to end us too.
                 return libc::SIGKILL;
             }
+            // The shim's word first: it may be that nothing shall start now.
+            if !line && due.is_some_and(|at| at <= Instant::now()) {
+                self.start_sides();
+            }
+        }
+    }
+
+    fn start_sides(&mut self) {
+        let (given, restrictions) = (self.given, &mut self.restrictions);
+        let news = self.sides.start_due(|command, env, streams| {
+            renew_rules(given, restrictions)?;
+            launch::start(command, env, streams, restrictions)
+        });
+        for news in news {
+            let _ = sockets::send(self.line(), &FromInit::Side(news), &[]);
         }
     }
 
@@ -238,11 +272,25 @@ impl Watch<'_> {
     /// Takes in every child that has ended. Returns whether there are others.
     fn reap(&mut self) -> bool {
         loop {
+            let pid = match ended_child() {
+                Ok(Some(pid)) => pid,
+                Ok(None) => return true,
+                Err(_) => return false,
+            };
+            let side = self.sides.find(pid);
+            if side.is_some() && !self.stopping {
+                // What it has started must not go on beside the next one. It is not reaped yet, so the number is its own.
+                // SAFETY: kill takes two integers; each of these processes leads its group.
+                unsafe { libc::kill(-pid, libc::SIGKILL) };
+            }
             let mut status = 0;
             // SAFETY: `status` is a valid place for one int.
-            let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
-            if pid <= 0 {
-                return pid == 0;
+            if unsafe { libc::waitpid(pid, &raw mut status, libc::WNOHANG) } != pid {
+                return true;
+            }
+            if let Some(index) = side {
+                let news = self.sides.end(index, status);
+                let _ = sockets::send(self.line(), &FromInit::Side(news), &[]);
             }
             if pid == self.app && self.main.is_none() {
                 self.main = Some(status);
@@ -264,15 +312,19 @@ impl Watch<'_> {
     }
 
     fn pass_on(&mut self, signal: i32) {
-        self.stopping |= signal == libc::SIGTERM || signal == libc::SIGINT;
-        // The group first, and at once, so that none of it can fork away from the signal.
-        let group = self.main.is_none().then_some(self.app);
-        if let Some(group) = group {
-            // SAFETY: kill takes two integers; the app leads this group and is our child, not reaped yet, so the number
-            // is its own.
+        if signal == libc::SIGTERM || signal == libc::SIGINT {
+            self.stopping = true;
+            self.sides.stop_starting();
+        }
+        // The groups first, and at once, so that none of them can fork away from the signal.
+        let mut groups = self.sides.pids();
+        groups.extend(self.main.is_none().then_some(self.app));
+        for group in &groups {
+            // SAFETY: kill takes two integers; the process leads this group and is our child, not reaped yet, so the
+            // number is its own.
             unsafe { libc::kill(-group, signal) };
         }
-        for (process, _) in self.processes().into_iter().filter(|(_, of)| Some(*of) != group) {
+        for (process, _) in self.processes().into_iter().filter(|(_, of)| !groups.contains(of)) {
             process.signal(signal);
         }
     }
@@ -282,6 +334,7 @@ impl Watch<'_> {
             Ok(None) => return false,
             Err(_) | Ok(Some((ToInit::Go, _))) => {}
             Ok(Some((ToInit::Signal(signal), _))) => self.pass_on(signal),
+            Ok(Some((ToInit::Still(still), _))) => self.still = still,
             Ok(Some((ToInit::Cut { number }, _))) => {
                 for (_, pid) in self.execs.iter().filter(|(exec, _)| *exec == number) {
                     // SAFETY: the command leads its own session, so this is its whole group.
@@ -297,11 +350,7 @@ impl Watch<'_> {
         let started = launch::words(command).and_then(|words| {
             let env = launch::environment(env, self.given.order.level)?;
             let [out, err] = fds else { return Err("two streams must come along".to_owned()) };
-            if self.given.order.level == IsolationLevel::Landlock {
-                let app = PathBuf::from(std::ffi::OsStr::from_bytes(self.restrictions.folder.as_bytes()));
-                self.restrictions.landlock =
-                    Some(rules::for_app(self.given.order, &app).step(|| "make Landlock rules".to_owned())?);
-            }
+            renew_rules(self.given, &mut self.restrictions)?;
             launch::start(&words, &env, [out.as_raw_fd(), err.as_raw_fd()], &mut self.restrictions)
         });
         match started {
@@ -312,6 +361,35 @@ impl Watch<'_> {
             }
         }
     }
+}
+
+/// Makes the rules anew for a further command: they name files that may have come since.
+fn renew_rules(given: &Given<'_>, restrictions: &mut Restrictions) -> Step<()> {
+    if given.order.level == IsolationLevel::Landlock {
+        let app = PathBuf::from(std::ffi::OsStr::from_bytes(restrictions.folder.as_bytes()));
+        restrictions.landlock =
+            Some(rules::for_app(given.order, &app).step(|| "make Landlock rules".to_owned())?);
+    }
+    Ok(())
+}
+
+fn timeout_until(at: Instant) -> PollTimeout {
+    let left = at.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+    PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+}
+
+/// Returns a child that has ended and is not reaped yet; none when all run.
+fn ended_child() -> std::io::Result<Option<i32>> {
+    // SAFETY: all zeros are a valid value of this plain structure.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: `info` is a valid place.
+    if unsafe { libc::waitid(libc::P_ALL, 0, &raw mut info, flags) } != 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: waitid has filled it in, or left the zeros.
+    let pid = unsafe { info.si_pid() };
+    Ok((pid > 0).then_some(pid))
 }
 
 /// Starts init in new namespaces. Returns its pid; in the child it never returns.

@@ -6,7 +6,7 @@
 //! everything inside. The control plane forks nothing itself: it has threads.
 //!
 //! Read in this order: [`sandbox`] (what the control plane holds), `engine` and `jobs` (the ports), `records` (what is
-//! on disk), `shim` (one instance's supervisor), `init` (pid 1), `tree` (what the app sees), `launch` (what the app may),
+//! on disk), `shim` (one instance's supervisor), `init` (pid 1), `side` (what runs beside the main process), `tree` (what the app sees), `launch` (what the app may),
 //! `freeze`, `stillness` and `freezer` (how it is made to stand still).
 
 mod apptree;
@@ -36,9 +36,11 @@ mod records;
 mod rules;
 mod sandbox;
 mod shim;
+mod side;
 mod sockets;
 mod stillness;
 mod strays;
+mod streams;
 mod supervise;
 mod tree;
 

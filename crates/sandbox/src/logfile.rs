@@ -1,7 +1,7 @@
 //! The log of an instance: text lines in files named by the offset of their first byte, so that a place in the log
 //! stays valid across rotation and nobody ever renames a file that somebody reads.
 //!
-//! A line is `<ms> <o|e|s> <text>`.
+//! A line is `<ms> <o|e|s> <text>`, or `<ms> <o|e>:<process> <text>` where there are several processes.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
@@ -46,14 +46,22 @@ impl LogWriter {
         }
     }
 
-    /// Adds a line. It is on disk after the next [`LogWriter::flush`].
+    /// Adds a line of the supervisor or of an app with one process. It is on disk after the next [`LogWriter::flush`].
     pub(crate) fn line(&mut self, now_ms: i64, stream: LogStream, text: &[u8]) {
+        self.line_of(now_ms, stream, None, text);
+    }
+
+    /// Adds a line of a process. Its name holds no white space.
+    fn line_of(&mut self, now_ms: i64, stream: LogStream, process: Option<&str>, text: &[u8]) {
         let mark = match stream {
             LogStream::Out => 'o',
             LogStream::Err => 'e',
             LogStream::System => 's',
         };
-        let _ = write!(self.batch, "{now_ms} {mark} ");
+        let _ = match process {
+            Some(process) => write!(self.batch, "{now_ms} {mark}:{process} "),
+            None => write!(self.batch, "{now_ms} {mark} "),
+        };
         self.batch.extend_from_slice(text);
         self.batch.push(b'\n');
         self.batch_lines += 1;
@@ -169,31 +177,41 @@ fn parse(raw: &[u8]) -> Option<LogLine> {
     let text = String::from_utf8_lossy(raw);
     let mut parts = text.splitn(3, ' ');
     let at = Timestamp(parts.next()?.parse().ok()?);
-    let stream = match parts.next()? {
+    let mark = parts.next()?;
+    let (mark, process) =
+        mark.split_once(':').map_or((mark, None), |(mark, process)| (mark, Some(process.to_owned())));
+    let stream = match mark {
         "o" => LogStream::Out,
         "e" => LogStream::Err,
         "s" => LogStream::System,
         _ => return None,
     };
-    Some(LogLine { at, stream, text: parts.next()?.to_owned() })
+    Some(LogLine { at, stream, process, text: parts.next()?.to_owned() })
 }
 
 /// Cuts a stream of bytes into lines.
 pub(crate) struct LineCutter {
     stream: LogStream,
+    process: Option<String>,
     rest: Vec<u8>,
 }
 
 impl LineCutter {
-    pub(crate) fn new(stream: LogStream) -> LineCutter {
-        LineCutter { stream, rest: Vec::new() }
+    /// Makes one for a stream of an app, or of one of its processes.
+    pub(crate) fn new(stream: LogStream, process: Option<String>) -> LineCutter {
+        LineCutter { stream, process, rest: Vec::new() }
     }
 
     /// Takes what was read and hands whole lines on.
     pub(crate) fn feed(&mut self, now_ms: i64, mut bytes: &[u8], log: &mut LogWriter) {
         while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
             self.take(now_ms, &bytes[..end], log);
-            log.line(now_ms, self.stream, self.rest.strip_suffix(b"\r").unwrap_or(&self.rest));
+            log.line_of(
+                now_ms,
+                self.stream,
+                self.process.as_deref(),
+                self.rest.strip_suffix(b"\r").unwrap_or(&self.rest),
+            );
             self.rest.clear();
             bytes = &bytes[end + 1..];
         }
@@ -204,7 +222,7 @@ impl LineCutter {
         while self.rest.len() + bytes.len() > LINE_LIMIT_BYTES {
             let (head, tail) = bytes.split_at(LINE_LIMIT_BYTES - self.rest.len());
             self.rest.extend_from_slice(head);
-            log.line(now_ms, self.stream, &self.rest);
+            log.line_of(now_ms, self.stream, self.process.as_deref(), &self.rest);
             self.rest.clear();
             bytes = tail;
         }
@@ -214,7 +232,7 @@ impl LineCutter {
     /// Hands on what is left without a line end.
     pub(crate) fn finish(&mut self, now_ms: i64, log: &mut LogWriter) {
         if !self.rest.is_empty() {
-            log.line(now_ms, self.stream, &self.rest);
+            log.line_of(now_ms, self.stream, self.process.as_deref(), &self.rest);
             self.rest.clear();
         }
     }
@@ -251,10 +269,26 @@ mod tests {
     }
 
     #[test]
+    fn a_line_of_one_process_of_several_has_its_name() {
+        let folder = scratch();
+        let mut log = LogWriter::create(&folder);
+        for process in [None, Some("worker.1".to_owned())] {
+            let mut cutter = LineCutter::new(LogStream::Err, process);
+            cutter.feed(1, b"e:x y z\n", &mut log);
+        }
+        log.flush(1);
+        let lines = read(&folder, LogCursor::START, 10).unwrap().lines;
+        let seen: Vec<_> = lines.iter().map(|line| (line.process.as_deref(), line.text.as_str())).collect();
+        assert_eq!(seen, [(None, "e:x y z"), (Some("worker.1"), "e:x y z")]);
+        assert!(lines.iter().all(|line| line.stream == LogStream::Err));
+        trackbed_stdx::files::remove_tree(&folder).unwrap();
+    }
+
+    #[test]
     fn long_lines_are_split_and_the_last_one_needs_no_end() {
         let folder = scratch();
         let mut log = LogWriter::create(&folder);
-        let mut cutter = LineCutter::new(LogStream::Out);
+        let mut cutter = LineCutter::new(LogStream::Out, None);
         cutter.feed(1, &vec![b'x'; LINE_LIMIT_BYTES + 10], &mut log);
         cutter.feed(1, b"\ny", &mut log);
         cutter.finish(1, &mut log);

@@ -8,6 +8,7 @@ use trackbed_core::image::{Image, Layer};
 use trackbed_core::instance::{AppTree, Exit, InstanceKind, InstanceSpec};
 use trackbed_core::isolation::{Isolation, IsolationLevel};
 use trackbed_core::ports::PortError;
+use trackbed_core::process::Formation;
 use trackbed_core::settings::Limits;
 use trackbed_core::{Digest, InstanceId, ServiceId, Timestamp};
 use trackbed_stdx::{files, random};
@@ -154,6 +155,7 @@ fn try_level(sandbox: &Sandbox, level: IsolationLevel) -> Result<Vec<String>, St
         service_number: 0,
         title: "probe".to_owned(),
         command: "echo ok > probe && exit 42".to_owned(),
+        formation: Formation::default(),
         app: AppTree::Image { image },
         volumes: Vec::new(),
         binds: Vec::new(),

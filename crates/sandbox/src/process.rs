@@ -134,6 +134,13 @@ impl ProcessId {
     }
 }
 
+/// Returns the pid that a process has in its own pid namespace.
+pub(crate) fn inside_pid(pid: i32) -> Option<i32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let pids = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    pids.split_ascii_whitespace().last()?.parse().ok()
+}
+
 /// Returns the CPU time of a process; clock ticks are hundredths of a second on every Linux there is.
 pub(crate) fn cpu_time(pid: i32) -> Duration {
     Duration::from_millis(stat(pid).map_or(0, |stat| stat.cpu_ticks * 10))

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use trackbed_core::instance::{AppLink, BindMount, Exit, InstanceKind, VolumeMount};
 use trackbed_core::isolation::IsolationLevel;
+use trackbed_core::process::{Formation, ProcessStatus};
 use trackbed_core::settings::Limits;
 use trackbed_core::{InstanceId, ServiceId, Timestamp};
 use trackbed_stdx::files;
@@ -49,6 +50,9 @@ pub(crate) struct Order {
     pub(crate) service: ServiceId,
     pub(crate) title: String,
     pub(crate) command: String,
+    /// What runs beside the command.
+    #[serde(default)]
+    pub(crate) formation: Formation,
     pub(crate) level: IsolationLevel,
     /// The user that the app runs as, when the shim may choose.
     pub(crate) uid: u32,
@@ -97,6 +101,18 @@ pub(crate) struct State {
     pub(crate) init: Option<ProcessId>,
     /// What this instance had to do without.
     pub(crate) notes: Vec<String>,
+    /// What runs beside the main process.
+    #[serde(default)]
+    pub(crate) processes: Vec<Side>,
+}
+
+/// A process beside the main one.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Side {
+    #[serde(flatten)]
+    pub(crate) status: ProcessStatus,
+    /// Its pid inside, while it runs.
+    pub(crate) pid: Option<i32>,
 }
 
 /// How it ended.
@@ -246,7 +262,7 @@ fn write<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    /// As the version before instances could be offline or have links wrote it.
+    /// As the version before instances could be offline, have links or several processes wrote it.
     const EARLIER: &str = r#"{"version":1,"id":"ins_0000000000000000","kind":"service","service":"svc_0000000000000000",
         "title":"assistant v1","command":"true","level":"full","uid":10001,"app":{"layers":["/l"]},"volumes":[],
         "binds":[],"host_paths":[],"env":[],"limits":{"memory_bytes":null,"cpu_millis":null,"pids":null},"port":8080,
@@ -256,5 +272,9 @@ mod tests {
     fn an_instance_of_the_version_before_is_still_known() {
         let order: Order = serde_json::from_str(EARLIER).expect("it can be read");
         assert!(!order.offline && order.links.is_empty() && !order.has_own_network());
+        assert_eq!(order.formation, Formation::default());
+        let state = r#"{"version":1,"phase":"running","boot_id":"b","shim":{"pid":1,"start_time":2},"init":null,"notes":[]}"#;
+        let state: State = serde_json::from_str(state).expect("it can be read");
+        assert!(state.processes.is_empty());
     }
 }

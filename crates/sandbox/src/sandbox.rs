@@ -167,6 +167,7 @@ impl Inner {
             service: spec.service.clone(),
             title: spec.title.clone(),
             command: spec.command.clone(),
+            formation: spec.formation.clone(),
             level,
             uid,
             app,

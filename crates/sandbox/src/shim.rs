@@ -30,7 +30,8 @@ use crate::{door, locks, ownership, sockets};
 const JOB_OOM_SCORE: &str = "1000";
 /// How nice a job is to apps (setpriority(2)).
 const JOB_NICENESS: i32 = 10;
-/// Bytes that a stream of the app may be ahead of the log.
+/// Bytes that a stream of the app may be ahead of the log; those of processes beside it have the kernel's size, because
+/// there may be many.
 const PIPE_BYTES: i32 = 1 << 20;
 
 /// The body of `trackbed shim <instance directory>`. Returns the exit code of the process.
@@ -102,6 +103,7 @@ fn live(folder: &Folder, mut order: Order) -> Step<Exit> {
         shim,
         init: None,
         notes: Vec::new(),
+        processes: Vec::new(),
     };
     folder.reserve_end().step(|| format!("write into {}", folder.0.display()))?;
     folder.write_state(&state).step(|| format!("write {}", folder.path("state.json").display()))?;
@@ -113,19 +115,25 @@ fn live(folder: &Folder, mut order: Order) -> Step<Exit> {
     init::make_folders(&folder.0)?;
     ownership::hand_over(&order, &folder.0)?;
     order.cgroup.create(order.kind, &order.limits).step(|| "limit the instance".to_owned())?;
-    let (out, app_out) = pipe()?;
-    let (err, app_err) = pipe()?;
+    let beside = order.formation.beside.len();
+    let mut streams = Vec::with_capacity(1 + beside);
+    let mut app_streams = Vec::with_capacity(1 + beside);
+    for bytes in std::iter::once(Some(PIPE_BYTES)).chain(std::iter::repeat_n(None, beside)) {
+        let ((out, app_out), (err, app_err)) = (pipe(bytes)?, pipe(bytes)?);
+        streams.push([out, err]);
+        app_streams.push([app_out, app_err]);
+    }
     let (line, init_line) = sockets::pair().step(|| "make a line to init".to_owned())?;
     let given = Given {
         order: &order,
         folder: &folder.0,
         line: init_line,
-        streams: [app_out.as_raw_fd(), app_err.as_raw_fd()],
+        streams: app_streams.iter().map(|[out, err]| [out.as_raw_fd(), err.as_raw_fd()]).collect(),
         locks: held.iter().map(|lock| lock.as_raw_fd()).collect(),
     };
     let init =
         init::fork(&given, line.as_raw_fd()).step(|| format!("make {} namespaces", order.level.as_str()))?;
-    drop((given, app_out, app_err));
+    drop((given, app_streams));
     let ready = prepare(&order, init).and_then(|()| door::open(&order, init)).and_then(|()| {
         locks::name_init(&mut held, init::identity(init)).step(|| "sign the volumes' locks".to_owned())
     });
@@ -138,7 +146,7 @@ fn live(folder: &Folder, mut order: Order) -> Step<Exit> {
     state.init = init::identity(init);
     // What is secret has been handed on.
     order.env.clear();
-    let supervisor = Supervisor::new(folder, &order, state, control, line, init, [out, err]);
+    let supervisor = Supervisor::new(folder, &order, state, control, line, init, streams);
     let exit = supervisor.run();
     end_everything(&order);
     drop::<Vec<Flock<File>>>(held);
@@ -178,11 +186,13 @@ fn listen(socket: &Path) -> Step<UnixListener> {
     Ok(listener)
 }
 
-fn pipe() -> Step<(OwnedFd, OwnedFd)> {
+fn pipe(bytes: Option<i32>) -> Step<(OwnedFd, OwnedFd)> {
     use nix::fcntl::OFlag;
     let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).step(|| "make a pipe".to_owned())?;
-    // An ordinary user over their share keeps the kernel's size.
-    let _ = nix::fcntl::fcntl(&write, nix::fcntl::FcntlArg::F_SETPIPE_SZ(PIPE_BYTES));
+    if let Some(bytes) = bytes {
+        // An ordinary user over their share keeps the kernel's size.
+        let _ = nix::fcntl::fcntl(&write, nix::fcntl::FcntlArg::F_SETPIPE_SZ(bytes));
+    }
     nix::fcntl::fcntl(&read, nix::fcntl::FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
         .step(|| "set up a pipe".to_owned())?;
     Ok((read, write))

@@ -7,18 +7,20 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signalfd::SignalFd;
+use trackbed_core::Timestamp;
 use trackbed_core::instance::{Exit, InstanceKind, LogStream};
+use trackbed_core::process::ProcessStatus;
 use trackbed_stdx::clock::now_ms;
 
 use crate::control::{Answer, Ask, CLIENTS, Client, EXECS, Heard, Request};
 use crate::init::{FromInit, ToInit};
-use crate::logfile::{LineCutter, LogWriter};
-use crate::records::{Folder, Order, Phase, State, VERSION};
+use crate::logfile::LogWriter;
+use crate::records::{Folder, Order, Phase, Side, State, VERSION};
+use crate::side::News;
 use crate::stillness::{Look, Stillness};
+use crate::streams::{CHUNK_BYTES, Streams};
 use crate::{footprint, process, shim, sockets};
 
-/// Bytes read from a stream before others get their turn.
-const CHUNK_BYTES: usize = 32 << 10;
 /// Chunks read after the end, so that a process outside our reach cannot keep us here.
 const LAST_CHUNKS: usize = 64;
 
@@ -31,7 +33,7 @@ struct Ready {
     line: bool,
     control: bool,
     signals: bool,
-    streams: [bool; 2],
+    streams: Vec<bool>,
     clients: Vec<bool>,
 }
 
@@ -43,13 +45,16 @@ pub(crate) struct Supervisor<'a> {
     signals: Option<SignalFd>,
     line: OwnedFd,
     init: i32,
-    streams: [Option<OwnedFd>; 2],
-    cutters: [LineCutter; 2],
+    streams: Streams,
     log: LogWriter,
     clients: Vec<Client>,
     execs: u64,
     /// While the instance stands still for a client.
     stillness: Option<Stillness>,
+    /// Whether init was told that it stands still.
+    init_is_still: bool,
+    /// Processes that the kernel has ended for memory, as far as they are told.
+    oom_kills: u64,
     kill_at: Option<Instant>,
     /// Whether somebody asked for the end: then a SIGKILL is no riddle.
     ending: bool,
@@ -66,7 +71,7 @@ impl<'a> Supervisor<'a> {
         control: UnixListener,
         line: OwnedFd,
         init: i32,
-        streams: [OwnedFd; 2],
+        pipes: Vec<[OwnedFd; 2]>,
     ) -> Supervisor<'a> {
         let log_folder = folder.path("log");
         let _ = std::fs::create_dir_all(&log_folder);
@@ -78,12 +83,13 @@ impl<'a> Supervisor<'a> {
             signals: crate::init::block_signals().ok(),
             line,
             init,
-            streams: streams.map(Some),
-            cutters: [LineCutter::new(LogStream::Out), LineCutter::new(LogStream::Err)],
+            streams: Streams::of(&order.formation, pipes),
             log: LogWriter::create(&log_folder),
             clients: Vec::new(),
             execs: 0,
             stillness: None,
+            init_is_still: false,
+            oom_kills: 0,
             kill_at: None,
             ending: false,
             stopping: false,
@@ -97,14 +103,12 @@ impl<'a> Supervisor<'a> {
         while self.turn(&mut buffer) {}
         let status = process::wait_for(self.init);
         for _ in 0..LAST_CHUNKS {
-            if !self.read_streams([true, true], &mut buffer) {
+            if !self.streams.read(|_| true, &mut buffer, now_ms(), &mut self.log) {
                 break;
             }
         }
         let now = now_ms();
-        for cutter in &mut self.cutters {
-            cutter.finish(now, &mut self.log);
-        }
+        self.streams.finish(now, &mut self.log);
         let exit = match (self.end.take(), status) {
             (Some(exit), _) => exit,
             (None, Ok(status)) => exit_of(status),
@@ -123,7 +127,7 @@ impl<'a> Supervisor<'a> {
     /// Tells an end by the kernel for memory from any other SIGKILL.
     fn explain(&mut self, exit: Exit) -> Exit {
         let killed = matches!(exit, Exit::Signal { signal: libc::SIGKILL } | Exit::Code { code: 137 });
-        if killed && !self.ending && self.order.cgroup.oom_kills() > 0 {
+        if killed && !self.ending && self.is_oom() {
             let limit = self.order.limits.memory_bytes.unwrap_or(0) >> 20;
             let notice = format!("killed for using more memory than its limit of {limit} MiB");
             self.log.line(now_ms(), LogStream::System, notice.as_bytes());
@@ -146,7 +150,7 @@ impl<'a> Supervisor<'a> {
             self.stop(SHUTDOWN_GRACE);
         }
         if streams.contains(&true) {
-            self.read_streams(streams, buffer);
+            self.streams.read(|index| streams[index], buffer, now_ms(), &mut self.log);
             self.log.flush(now_ms());
         }
         if control
@@ -162,6 +166,10 @@ impl<'a> Supervisor<'a> {
         if self.kill_at.is_some_and(|at| at <= Instant::now()) {
             self.kill_at = None;
             self.kill();
+        }
+        if self.stillness.is_none() && self.init_is_still {
+            let _ = self.tell(&ToInit::Still(false), &[]);
+            self.init_is_still = false;
         }
         !line || self.hear_init()
     }
@@ -182,13 +190,7 @@ impl<'a> Supervisor<'a> {
             // Somebody who cannot be served yet must not wake us.
             PollFd::new(self.control.as_fd(), if has_room { PollFlags::POLLIN } else { PollFlags::empty() }),
         ];
-        let mut places = [None; 2];
-        for (place, stream) in places.iter_mut().zip(&self.streams) {
-            if let Some(stream) = stream {
-                *place = Some(fds.len());
-                fds.push(PollFd::new(stream.as_fd(), PollFlags::POLLIN));
-            }
-        }
+        let places = self.streams.watch(&mut fds);
         let signals = self.signals.as_ref().map(|signals| {
             fds.push(PollFd::new(signals.as_fd(), PollFlags::POLLIN));
             fds.len() - 1
@@ -207,7 +209,7 @@ impl<'a> Supervisor<'a> {
             line: any(0),
             control: any(1),
             signals: signals.is_some_and(any),
-            streams: places.map(|place| place.is_some_and(any)),
+            streams: places.into_iter().map(|place| place.is_some_and(any)).collect(),
             clients: (first_client..fds.len()).map(any).collect(),
         }
     }
@@ -221,36 +223,21 @@ impl<'a> Supervisor<'a> {
         asked
     }
 
-    /// Reads at most one chunk of each stream. Returns whether there was anything.
-    fn read_streams(&mut self, which: [bool; 2], buffer: &mut [u8]) -> bool {
-        let mut any = false;
-        for (index, wanted) in which.into_iter().enumerate() {
-            let Some(stream) = self.streams[index].as_ref().filter(|_| wanted) else { continue };
-            match nix::unistd::read(stream, buffer) {
-                Ok(0) => self.streams[index] = None,
-                Ok(length) => {
-                    self.cutters[index].feed(now_ms(), &buffer[..length], &mut self.log);
-                    any = true;
-                }
-                Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EINTR) => {}
-                Err(_) => self.streams[index] = None,
-            }
-        }
-        any
-    }
-
     fn hear_init(&mut self) -> bool {
         match sockets::receive::<FromInit>(self.line.as_fd()) {
             Ok(None) | Err(_) => return false,
             Ok(Some((FromInit::Running { notes }, _))) => {
                 self.state.phase = Phase::Running;
                 self.state.notes = notes;
+                let beside = self.order.formation.beside.iter().map(|side| side.name.clone());
+                self.state.processes = beside.map(not_begun).collect();
                 // The app has its variables; the disk need not keep them.
                 let _ = self.folder.clear_variables(self.order);
                 let _ = self.folder.write_state(&self.state);
                 shim::report_ready();
             }
             Ok(Some((FromInit::Failed { message }, _))) => self.end = Some(Exit::Setup { message }),
+            Ok(Some((FromInit::Side(news), _))) => self.hear_of_side(news),
             Ok(Some((FromInit::Ended { status }, _))) => self.end = Some(exit_of(status)),
             Ok(Some((FromInit::ExecEnded { number, status, failure }, _))) => {
                 let answer = match failure {
@@ -264,6 +251,51 @@ impl<'a> Supervisor<'a> {
             }
         }
         true
+    }
+
+    /// Keeps what happened to a process beside the main one, and tells how it ended.
+    fn hear_of_side(&mut self, news: News) {
+        let (index, exit, again_ms) = match news {
+            News::Began { index, pid } => {
+                if let Some(side) = self.state.processes.get_mut(index) {
+                    side.pid = Some(pid);
+                    side.status.since = Some(Timestamp(now_ms()));
+                }
+                let _ = self.folder.write_state(&self.state);
+                return;
+            }
+            News::Ended { index, status, again_ms } => (index, self.explain_side(exit_of(status)), again_ms),
+            News::NotBegun { index, message, again_ms } => (index, Exit::Setup { message }, Some(again_ms)),
+        };
+        let Some(side) = self.state.processes.get_mut(index) else { return };
+        side.pid = None;
+        side.status.since = None;
+        // An end that was asked for is no news.
+        if let Some(again_ms) = again_ms.filter(|_| !self.ending && !self.stopping) {
+            side.status.ends = side.status.ends.saturating_add(1);
+            if !exit.is_success() {
+                side.status.failures = side.status.failures.saturating_add(1);
+            }
+            let name = &side.status.name;
+            let wait = Duration::from_millis(again_ms).as_secs_f64();
+            let notice = format!("{name} {exit}, and is started again in {wait} s");
+            side.status.last = Some(exit);
+            let now = now_ms();
+            self.log.line(now, LogStream::System, notice.as_bytes());
+            self.log.flush(now);
+        }
+        let _ = self.folder.write_state(&self.state);
+    }
+
+    fn explain_side(&mut self, exit: Exit) -> Exit {
+        let killed = matches!(exit, Exit::Signal { signal: libc::SIGKILL } | Exit::Code { code: 137 });
+        if killed && self.is_oom() { Exit::Oom } else { exit }
+    }
+
+    /// Returns whether the kernel has ended something for memory since the last look.
+    fn is_oom(&mut self) -> bool {
+        let seen = std::mem::replace(&mut self.oom_kills, self.order.cgroup.oom_kills());
+        self.oom_kills > seen
     }
 
     fn hear_clients(&mut self, ready: &[bool]) {
@@ -345,6 +377,10 @@ impl<'a> Supervisor<'a> {
             return self.clients[index].answer(&Answer::error(refusal));
         }
         self.clients[index].freezes = true;
+        if !self.order.formation.beside.is_empty() {
+            // Before anything is stopped: what it starts later would not stand still.
+            self.init_is_still = self.tell(&ToInit::Still(true), &[]).is_ok();
+        }
         self.stillness = Some(Stillness::begin(self.order, self.init, limit));
     }
 
@@ -393,6 +429,10 @@ impl<'a> Supervisor<'a> {
         // Then it dies without having run on.
         self.let_go("it was killed");
     }
+}
+
+fn not_begun(name: String) -> Side {
+    Side { status: ProcessStatus { name, ends: 0, failures: 0, last: None, since: None }, pid: None }
 }
 
 /// Reads a wait status.

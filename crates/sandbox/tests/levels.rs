@@ -1,6 +1,7 @@
 //! The lower levels: root with user namespaces, with nothing, and an ordinary user.
 #![allow(clippy::unwrap_used, reason = "a test panics when it must")]
 
+mod beside;
 mod data;
 mod world;
 
@@ -181,11 +182,19 @@ async fn the_data_of_apps_at_plain() {
 }
 
 #[tokio::test]
+async fn several_processes_at_every_level() {
+    for level in [Userns, Landlock, Plain] {
+        beside::check(level).await;
+    }
+}
+
+#[tokio::test]
 #[ignore = "run by the test below, as another user"]
 async fn as_somebody_else() {
     for level in [Userns, Landlock, Plain] {
         check(level).await;
         data::check(level).await;
+        beside::check(level).await;
     }
 }
 

@@ -20,7 +20,7 @@ use crate::git::hooks::Hooks;
 use crate::given::unknown;
 use crate::peer::OwnUserListener;
 use crate::routes::{
-    backup, boxes, databases, deployments, files, git, logs, points, run, services, sources, upstreams,
+    backup, boxes, databases, deployments, files, git, logs, points, run, scale, services, sources, upstreams,
     variables, volumes,
 };
 
@@ -63,6 +63,7 @@ fn router(api: Api) -> Router {
         .route("/cancel", post(deployments::cancel_all))
         .route("/logs", get(logs::service))
         .route("/variables", get(variables::list).patch(variables::change))
+        .route("/scale", get(scale::show).patch(scale::change))
         .route("/volumes", get(volumes::list).post(volumes::add))
         .route("/volumes/{name}", patch(volumes::change).delete(volumes::remove))
         .route("/volumes/{name}/undelete", post(volumes::undelete))

@@ -10,6 +10,7 @@ use trackbed_core::instance::{Exit, LogLine, LogStream};
 use trackbed_core::isolation::Isolation;
 use trackbed_core::job::{Job, Run};
 use trackbed_core::plan::Plan;
+use trackbed_core::process::ProcessStatus;
 use trackbed_core::release::Release;
 use trackbed_core::service::Service;
 use trackbed_core::settings::{Handover, Origin};
@@ -178,7 +179,8 @@ pub(crate) fn stream(stream: LogStream) -> String {
 }
 
 pub(crate) fn log_line(line: LogLine, instance: Option<String>) -> wire::LogLine {
-    wire::LogLine { at: line.at.0, stream: stream(line.stream), text: line.text, instance }
+    let LogLine { at, stream: from, process, text } = line;
+    wire::LogLine { at: at.0, stream: stream(from), text, instance, process }
 }
 
 /// What of a service's view is found outside the control plane.
@@ -212,6 +214,16 @@ fn job(job: &Job) -> wire::Job {
     }
 }
 
+fn process(process: &ProcessStatus) -> wire::Process {
+    wire::Process {
+        name: process.name.clone(),
+        since: process.since.map(|since| since.0),
+        ends: process.ends,
+        failures: process.failures,
+        last: process.last.as_ref().map(ToString::to_string),
+    }
+}
+
 pub(crate) fn service(control: &Control, status: ServiceStatus, around: Around) -> wire::Service {
     let live = status.service.live.as_ref();
     let instance = status.instance.as_ref().map(|instance| wire::Instance {
@@ -227,6 +239,7 @@ pub(crate) fn service(control: &Control, status: ServiceStatus, around: Around) 
         oldest_stream_ms: status.traffic.oldest_stream_ms,
         longest_silence_ms: status.traffic.longest_silence_ms,
         requests: status.traffic.requests,
+        processes: instance.processes.iter().map(process).collect(),
     });
     // What holds for all its data is what holds for the worst of its volumes.
     let worst = |of: fn(&wire::Volume) -> Option<i64>| around.volumes.iter().map(of).min().flatten();

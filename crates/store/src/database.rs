@@ -10,13 +10,14 @@ use tokio::sync::Mutex;
 use crate::seal::{Key, SealError};
 
 /// Every migration, in order. They only add; a later one may contract what nobody reads any more.
-const MIGRATIONS: [&str; 6] = [
+const MIGRATIONS: [&str; 7] = [
     include_str!("../migrations/1-first.sql"),
     include_str!("../migrations/2-stopped.sql"),
     include_str!("../migrations/3-order.sql"),
     include_str!("../migrations/4-data.sql"),
     include_str!("../migrations/5-git.sql"),
     include_str!("../migrations/6-hooks.sql"),
+    include_str!("../migrations/7-scale.sql"),
 ];
 
 /// How long to wait for another process that holds the database: only a second `serve`, which the data directory's
@@ -220,7 +221,7 @@ mod tests {
         assert_eq!(newest, "dep_0000000000000002", "in the order in which they were asked for");
         let asked_later = newest.parse().unwrap();
         assert!(!store.with(move |db| db.was_stopped_after(&asked_later)).await.unwrap());
-        assert!(path.with_extension("before-format-6").exists());
+        assert!(path.with_extension(format!("before-format-{}", MIGRATIONS.len())).exists());
     }
 
     #[tokio::test]

@@ -10,6 +10,7 @@ mod database;
 mod deployments;
 mod git;
 mod offsite;
+mod process_counts;
 mod releases;
 mod restore_points;
 mod seal;

@@ -17,6 +17,8 @@ pub(crate) struct Facts {
     pub(crate) provider: String,
     /// The start command, and where it is said.
     pub(crate) start: Option<(String, String)>,
+    /// What runs beside it, each with its name.
+    pub(crate) sides: Vec<Side>,
     /// The health path, and where it is said.
     pub(crate) health: Option<(String, String)>,
     /// The port that it insists on.
@@ -29,6 +31,15 @@ pub(crate) struct Facts {
     pub(crate) mounts: Vec<String>,
     /// Version of the interpreter's SQLite.
     pub(crate) sqlite: Option<String>,
+}
+
+/// A process beside the one that serves.
+#[derive(Debug, Clone)]
+pub(crate) struct Side {
+    pub(crate) name: String,
+    pub(crate) command: String,
+    /// How many copies run; not zero.
+    pub(crate) count: u32,
 }
 
 impl Facts {
@@ -68,6 +79,8 @@ pub(crate) struct App<'a> {
     pub(crate) facts: &'a Facts,
     /// The code that the start command leads to; all that looks like the app's where that cannot be told.
     pub(crate) units: Vec<Unit>,
+    /// Whether that could be told.
+    pub(crate) is_by_entry: bool,
     /// The start command, or the script of package.json behind it.
     command: String,
     /// The simple commands of that.
@@ -81,7 +94,8 @@ impl<'a> App<'a> {
     pub(crate) fn read(tree: &'a Tree, facts: &'a Facts) -> Self {
         let command = facts.start.as_ref().map(|(command, _)| by_script(tree, command)).unwrap_or_default();
         let asks = command::read(&command);
-        let mut app = Self { tree, facts, units: Vec::new(), command, asks, scripts: Vec::new() };
+        let mut app =
+            Self { tree, facts, units: Vec::new(), is_by_entry: true, command, asks, scripts: Vec::new() };
         let Some(language) = app.language() else { return app };
         let mut seen = BTreeSet::new();
         let mut todo: VecDeque<String> = app.entries(language).into();
@@ -94,6 +108,7 @@ impl<'a> App<'a> {
             app.units.push(unit);
         }
         if app.units.is_empty() {
+            app.is_by_entry = false;
             let names = tree.names().filter(|name| Language::of(name) == Some(language) && is_of_app(name));
             // What is drawn in a browser reads no environment of the box.
             let names = names.filter(|name| !name.ends_with("sx"));

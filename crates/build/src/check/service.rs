@@ -6,9 +6,10 @@ use std::path::Path;
 use trackbed_core::finding::{Finding, Level, Rule};
 use trackbed_core::plan::Plan;
 use trackbed_core::ports::PortError;
+use trackbed_core::process::SideProcess;
 use trackbed_core::settings::Origin;
 
-use crate::check::app::Facts;
+use crate::check::app::{Facts, Side};
 use crate::config;
 use crate::config::draft::Draft;
 use crate::config::keys::Key;
@@ -64,6 +65,13 @@ fn of_plan(facts: &mut Facts, plan: &Plan) {
     };
     facts.provider.clone_from(&plan.provider);
     facts.start = Some((plan.config.start_command.clone(), place(Key::StartCommand)));
+    let running = plan.config.processes.iter().filter(|process| process.count > 0);
+    let side = |process: &SideProcess| Side {
+        name: process.name.to_string(),
+        command: process.command.clone(),
+        count: process.count,
+    };
+    facts.sides = running.map(side).collect();
     facts.health = plan.config.health.path.clone().map(|path| (path, place(Key::HealthPath)));
     facts.port = plan.config.port;
     facts.mounts.extend(plan.config.volumes.iter().map(|volume| volume.mount.to_string()));

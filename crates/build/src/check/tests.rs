@@ -4,7 +4,7 @@ use std::path::Path;
 
 use trackbed_core::finding::{Level, Rule};
 
-use crate::check::app::Facts;
+use crate::check::app::{Facts, Side};
 use crate::check::look;
 
 /// A source, and what is known about its service.
@@ -478,6 +478,18 @@ fn several_processes_on_one_embedded_store_are_told() {
     ] {
         python(duck).start(command).is_clean();
     }
+    let beside = |code: &str, worker: &'static str, count| {
+        let side = Side { name: "worker".into(), command: "python worker.py".into(), count };
+        let case = python(code).start("gunicorn main:app").file("worker.py", worker);
+        case.with(|facts| facts.sides = vec![side])
+    };
+    let other = "import duckdb\nimport os\nc = duckdb.connect('/data/other.duckdb')\n";
+    beside(duck, "from main import c\n", 1).finds(&["several-writers error main.py:2"]);
+    beside(duck, "import duckdb\nc = duckdb.connect('/data/c.duckdb')\n", 1)
+        .finds(&["several-writers error worker.py:2"]);
+    beside(duck, "print()\n", 2).is_clean();
+    beside(duck, other, 1).is_clean();
+    beside(duck, other, 2).finds(&["several-writers error worker.py:3"]);
     python(duck)
         .start("gunicorn main:app")
         .set("WEB_CONCURRENCY", "3")

@@ -2,25 +2,81 @@
 
 use trackbed_core::finding::{Finding, Level, Rule};
 
-use crate::check::app::{App, Unit};
+use crate::check::app::{App, Facts, Unit};
 use crate::check::code::Call;
 use crate::check::data;
 use crate::check::lex::{Kind, Language};
 use crate::python::command;
 use crate::python::version::Version;
 
-/// Looks for stores that are made for one process, below a server that starts several.
+/// Looks for stores that are made for one process, below a server that starts several and in what runs beside it.
 pub(crate) fn find(app: &App<'_>, found: &mut Vec<Finding>) {
+    let before = found.len();
+    find_in_workers(app, found);
+    if found.len() == before {
+        find_beside(app, found);
+    }
+}
+
+/// The same store in the server and in a process beside it, or in several copies of that.
+fn find_beside(app: &App<'_>, found: &mut Vec<Finding>) {
+    let first = |unit: &Unit, call: &Call| {
+        call.nth(0).and_then(|first| unit.code.quoted(first.value.start)).map(|text| text.to_string())
+    };
+    for side in &app.facts.sides {
+        let facts = Facts { start: Some((side.command.clone(), side.name.clone())), ..app.facts.clone() };
+        let beside = App::read(app.tree, &facts);
+        for unit in beside.units.iter().filter(|_| beside.is_by_entry && app.is_by_entry) {
+            for (call, store, level) in stores(unit) {
+                let path = first(unit, &call);
+                let in_server = app.units.iter().any(|known| {
+                    known.code.path == unit.code.path
+                        || path.is_some() && stores(known).iter().any(|(call, ..)| first(known, call) == path)
+                });
+                let line = unit.code.line(call.at);
+                if (!in_server && side.count == 1) || found.iter().any(|known| is_at(known, unit, line)) {
+                    continue;
+                }
+                found.push(Finding {
+                    rule: Rule::SeveralWriters,
+                    level,
+                    file: Some(unit.code.path.clone()),
+                    line: Some(line),
+                    what: format!(
+                        "`{}` opens {store} in process `{}`{}",
+                        unit.code.shown(line),
+                        side.name,
+                        if in_server { ", and the server opens it, too" } else { ", of which several run" }
+                    ),
+                    why: why(level).to_owned(),
+                    mend: "let one process open it and ask that one, or run the store as a server of its own"
+                        .to_owned(),
+                });
+            }
+        }
+    }
+}
+
+fn is_at(known: &Finding, unit: &Unit, line: u32) -> bool {
+    known.rule == Rule::SeveralWriters
+        && known.file.as_ref() == Some(&unit.code.path)
+        && known.line == Some(line)
+}
+
+fn why(level: Level) -> &'static str {
+    match level {
+        Level::Error => "the second process cannot open it",
+        Level::Warning | Level::Note => {
+            "it is not made for several processes: each has its own index in memory, and writes are lost"
+        }
+    }
+}
+
+fn find_in_workers(app: &App<'_>, found: &mut Vec<Finding>) {
     let Some((workers, said)) = workers(app).filter(|(workers, _)| *workers > 1) else { return };
     for unit in &app.units {
         for (call, store, level) in stores(unit) {
             let line = unit.code.line(call.at);
-            let why = match level {
-                Level::Error => "the second process cannot open it",
-                Level::Warning | Level::Note => {
-                    "it is not made for several processes: each has its own index in memory, and writes are lost"
-                }
-            };
             found.push(Finding {
                 rule: Rule::SeveralWriters,
                 level,
@@ -30,7 +86,7 @@ pub(crate) fn find(app: &App<'_>, found: &mut Vec<Finding>) {
                     "`{}` opens {store} in each of {workers} processes ({said})",
                     unit.code.shown(line)
                 ),
-                why: why.to_owned(),
+                why: why(level).to_owned(),
                 mend: "start one worker (`--workers 1`), or run the store as a server of its own".to_owned(),
             });
         }
@@ -104,7 +160,7 @@ pub(crate) fn find_old_sqlite(app: &App<'_>, found: &mut Vec<Finding>) {
         return;
     }
     let Some((unit, line)) = data::wal_use(app) else { return };
-    let several = workers(app).is_some_and(|(workers, _)| workers > 1);
+    let several = workers(app).is_some_and(|(workers, _)| workers > 1) || !app.facts.sides.is_empty();
     found.push(Finding {
         rule: Rule::SqliteOld,
         level: if several { Level::Warning } else { Level::Note },

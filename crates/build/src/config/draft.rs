@@ -1,11 +1,12 @@
 //! What all readers fill: values with their origin, volumes, and warnings. The strongest origin wins, key by key.
 
-use trackbed_core::VariableName;
 use trackbed_core::ids::ParseError;
 use trackbed_core::plan::Warning;
 use trackbed_core::ports::PortError;
 use trackbed_core::settings::{Origin, VolumeRequest};
+use trackbed_core::{ProcessName, VariableName};
 
+use crate::config::formation;
 use crate::config::keys::{Key, Setting};
 use crate::config::tree::{Member, Node, Value, brief};
 
@@ -46,6 +47,10 @@ pub(crate) struct Draft {
     pub(crate) volumes: Vec<(VolumeRequest, Origin, String)>,
     /// Variables that files set, with place; the owner's own win.
     pub(crate) variables: Vec<Declared>,
+    /// Processes that files declare, in the order in which they were read.
+    pub(crate) processes: Vec<formation::Declared>,
+    /// How many copies of a process somebody wants.
+    pub(crate) counts: Vec<formation::Counted>,
     /// Where `nixpacks.toml` is instead, with the place that says so.
     pub(crate) nixpacks_at: Option<(String, String)>,
     /// What is odd.
@@ -97,6 +102,14 @@ impl Draft {
             return;
         }
         self.warnings.push(Warning { file, line, message: message.into() });
+    }
+
+    /// Adds something odd at a place such as `Procfile:2`.
+    pub(crate) fn warn_at(&mut self, place: &str, message: impl Into<String>) {
+        match place.rsplit_once(':').map(|(file, line)| (file, line.parse())) {
+            Some((file, Ok(line))) => self.warn(file, Some(line), message),
+            Some((_, Err(_))) | None => self.warn("", None, message),
+        }
     }
 
     /// Adds a value from a file after checking its type.
@@ -191,6 +204,20 @@ impl Draft {
             self.variables.push(Declared { name, value, origin, place });
         }
         Ok(())
+    }
+
+    /// Adds a process that a file declares.
+    pub(crate) fn declare_process(
+        &mut self,
+        file: File<'_>,
+        name: ProcessName,
+        command: &str,
+        line: u32,
+        is_served: bool,
+    ) {
+        let place = format!("{}:{line}", file.name);
+        let (command, origin) = (command.to_owned(), file.origin);
+        self.processes.push(formation::Declared { name, command, is_served, origin, place });
     }
 
     /// Adds the volumes of a `[[volumes]]` list.

@@ -3,6 +3,7 @@
 //! One file per format; to read another one, write its reader and add it to [`READERS`].
 
 pub(crate) mod draft;
+mod formation;
 pub(crate) mod json;
 pub(crate) mod jsonc;
 pub(crate) mod keys;
@@ -144,6 +145,18 @@ pub(crate) fn read(
         }
     }
     for (name, value) in stored {
+        if let Some(process) = name.strip_prefix(formation::STORED_PREFIX) {
+            match (process.parse(), formation::parse_count(value)) {
+                (Ok(process), Ok(count)) => draft.counts.push(formation::Counted {
+                    name: process,
+                    count,
+                    origin: Origin::Stored,
+                    place: "trackbed scale".to_owned(),
+                }),
+                _ => draft.warn("", None, format!("stored setting {name} is `{value}`; ignored")),
+            }
+            continue;
+        }
         match Key::find(name).map(|key| (key, key.parse(value))) {
             Some((key, Ok(setting))) => {
                 let place = format!("stored {name}");

@@ -1,16 +1,17 @@
-//! Reads a `Procfile`: `name: command` by line. One process is started: `web`, else `worker`, else the first by name;
-//! `release` runs before it.
+//! Reads a `Procfile`: `name: command` by line. The main process is `web`, else `worker`, else the first by name; the others
+//! run beside it, and `release` runs before them.
 
+use trackbed_core::ProcessName;
 use trackbed_core::ports::PortError;
 use trackbed_core::settings::Origin;
 
-use crate::config::draft::{Draft, Given};
+use crate::config::draft::{Draft, File, Given};
 use crate::config::keys::{Key, Setting};
 use crate::config::tree::brief;
 
 /// Reads the file.
 pub(crate) fn read(name: &str, text: &str, draft: &mut Draft) -> Result<(), PortError> {
-    let mut lines: Vec<(String, String, u32)> = Vec::new();
+    let mut lines: Vec<(ProcessName, String, u32)> = Vec::new();
     for (number, line) in (1u32..).zip(text.lines()) {
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
@@ -24,42 +25,38 @@ pub(crate) fn read(name: &str, text: &str, draft: &mut Draft) -> Result<(), Port
             .hint("a line looks like `web: uvicorn main:app --host 0.0.0.0 --port $PORT`"));
         };
         let process = process.trim();
-        let fine = !process.is_empty()
-            && process.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
-        if !fine {
+        let Ok(process) = process.parse::<ProcessName>() else {
             return Err(PortError::new(format!(
-                "{name}:{number}:1: `{}` is not the name of a process; expected letters, digits, `-` or `_` before `:`",
+                "{name}:{number}:1: `{}` is not the name of a process; expected up to 32 letters, digits, `-` or `_` \
+                 before `:`",
                 brief(process)
             )));
-        }
+        };
         let command = unquote(command.trim());
         if command.is_empty() {
-            draft.warn(name, Some(number), format!("`{}` has no command, ignored", brief(process)));
+            draft.warn(name, Some(number), format!("`{process}` has no command, ignored"));
+        } else if lines.iter().any(|(known, ..)| *known == process) {
+            draft.warn(name, Some(number), format!("`{process}` is there already, ignored"));
         } else {
-            lines.push((process.to_owned(), command.to_owned(), number));
+            lines.push((process, command.to_owned(), number));
         }
     }
-    let rank = |process: &str| match process {
+    let rank = |process: &ProcessName| match process.as_str() {
         "web" => 0,
         "worker" => 1,
         _ => 2,
     };
     // `release` prepares the database before the others start.
+    let is_release = |process: &ProcessName| process.as_str() == "release";
     let chosen = lines
         .iter()
-        .filter(|(process, ..)| process != "release")
+        .filter(|(process, ..)| !is_release(process))
         .min_by_key(|(process, ..)| (rank(process), process.clone()));
-    for (process, _, line) in &lines {
-        if process != "release" && chosen.is_some_and(|(name, ..)| name != process) {
-            let message = format!(
-                "`{}` is not started yet: a service runs one process, here `{}`",
-                brief(process),
-                brief(chosen.map_or("", |c| &c.0))
-            );
-            draft.warn(name, Some(*line), message);
-        }
+    let file = File { name, origin: Origin::Procfile };
+    for (process, command, line) in lines.iter().filter(|(process, ..)| !is_release(process)) {
+        draft.declare_process(file, process.clone(), command, *line, process.as_str() == "web");
     }
-    if let Some((_, command, line)) = lines.iter().find(|(process, ..)| process == "release") {
+    if let Some((_, command, line)) = lines.iter().find(|(process, ..)| is_release(process)) {
         draft.give(Given {
             key: Key::PreDeploy,
             setting: Setting::Text(command.clone()),
@@ -68,8 +65,8 @@ pub(crate) fn read(name: &str, text: &str, draft: &mut Draft) -> Result<(), Port
         });
     }
     if let Some((process, command, line)) = chosen {
-        if process != "web" {
-            let message = format!("no `web` line; `{}` is started and must listen on $PORT", brief(process));
+        if process.as_str() != "web" {
+            let message = format!("no `web` line; `{process}` is the main process and must listen on $PORT");
             draft.warn(name, Some(*line), message);
         }
         draft.give(Given {

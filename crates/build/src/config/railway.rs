@@ -9,7 +9,7 @@ use crate::config::draft::{Draft, File, expect_table};
 use crate::config::keys::{Key, Setting};
 use crate::config::railway_notes::{self, Table};
 use crate::config::tree::{Member, Node, Value, malformed};
-use crate::config::{json, nixpacks, toml};
+use crate::config::{formation, json, nixpacks, toml};
 
 /// The environment whose overrides apply.
 const ENVIRONMENT: &str = "production";
@@ -78,8 +78,11 @@ fn read(file: File<'_>, tree: &Node, draft: &mut Draft) -> Result<(), PortError>
     read_variables(file, tree, "variables", draft);
     let mut read = vec!["build", "deploy", "environments", "volumes", "limits", "variables"];
     if file.origin == Origin::TrackbedToml {
-        read.push("static");
+        if let Some(processes) = tree.member("processes") {
+            formation::read_table(file, processes, draft)?;
+        }
         read_static(file, tree, draft)?;
+        read.extend(["processes", "static"]);
     }
     draft.unknown(file, tree, &read, &["$schema"], "");
     Ok(())

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use trackbed_core::plan::PlannedSetting;
+use trackbed_core::ports::PortError;
 use trackbed_core::settings::{
     DRAIN_TIMEOUT_DEFAULT, HEALTH_TIMEOUT_DEFAULT, Handover, HealthCheck, Limits, MAX_RETRIES_DEFAULT,
     Origin, RestartMode, RestartPolicy, STOP_GRACE_DEFAULT, ServiceConfig, VolumeRequest,
@@ -10,10 +11,15 @@ use trackbed_core::settings::{
 use trackbed_core::volume::MountPath;
 
 use crate::config::draft::Draft;
+use crate::config::formation;
 use crate::config::keys::{Key, Setting};
 
 /// Decides everything but the start command, which must be there by now.
-pub(crate) fn resolve(draft: &mut Draft) -> (ServiceConfig, Vec<PlannedSetting>) {
+///
+/// # Errors
+/// When there are too many processes.
+pub(crate) fn resolve(draft: &mut Draft) -> Result<(ServiceConfig, Vec<PlannedSetting>), PortError> {
+    let formation = formation::resolve(draft)?;
     // Railway's one figure is the time between SIGTERM and SIGKILL, too: nobody gets less of it here than there. Its
     // default of 0 would lose writes, so ours is the least.
     let stop_grace = time(draft, Key::DrainTimeout, Duration::ZERO).max(STOP_GRACE_DEFAULT);
@@ -21,6 +27,8 @@ pub(crate) fn resolve(draft: &mut Draft) -> (ServiceConfig, Vec<PlannedSetting>)
     let is_set = |key| matches!(draft.find(key).map(|given| &given.setting), Some(Setting::Flag(true)));
     let config = ServiceConfig {
         start_command: draft.text(Key::StartCommand).unwrap_or_default(),
+        main: formation.main,
+        processes: formation.others,
         health: HealthCheck {
             path: draft.text(Key::HealthPath),
             timeout: time(draft, Key::HealthTimeout, HEALTH_TIMEOUT_DEFAULT),
@@ -70,8 +78,9 @@ pub(crate) fn resolve(draft: &mut Draft) -> (ServiceConfig, Vec<PlannedSetting>)
         variables: variables(draft),
     };
     warn_of_sharing(draft, &config);
-    let settings = planned(draft, &config);
-    (config, settings)
+    let mut settings = planned(draft, &config);
+    settings.extend(formation.settings);
+    Ok((config, settings))
 }
 
 /// Says what an owner takes upon himself who lets two releases write to a volume.

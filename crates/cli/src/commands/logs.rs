@@ -19,7 +19,8 @@ const ASK_AGAIN_AFTER: Duration = Duration::from_millis(300);
 /// Print what a service wrote, oldest line first
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  trackbed logs -f\n  trackbed logs --build\n  trackbed logs -n 1000 | grep ERROR"
+    after_help = "Examples:\n  trackbed logs -f\n  trackbed logs --build\n  trackbed logs -n 1000 | grep ERROR\n  \
+                  trackbed logs -f --process worker"
 )]
 pub(crate) struct Args {
     /// Go on printing until Ctrl-C
@@ -34,6 +35,9 @@ pub(crate) struct Args {
     /// How many lines to begin with [default: 200, or the whole build]
     #[arg(long, short = 'n', value_name = "N")]
     lines: Option<u32>,
+    /// Print what this process wrote only: `worker`, or one copy of it, `worker.1`
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["build", "deployment"])]
+    process: Option<String>,
     /// Print one JSON object per line
     #[arg(long)]
     json: bool,
@@ -59,18 +63,19 @@ pub(crate) async fn run(session: &Session, args: &Args) -> Result<u8> {
 }
 
 async fn service(session: &Session, client: &Client, names: &Names, args: &Args) -> Result<u8> {
-    let calls = names.of(client);
-    let mut page = calls.logs(args.lines.unwrap_or(200)).await?;
+    let (calls, process) = (names.of(client), args.process.as_deref());
+    let mut page = calls.logs(args.lines.unwrap_or(200), process).await?;
     let mut patience = Patience::default();
     print(&session.output, &page.lines, args.json)?;
     if page.lines.is_empty() {
-        session.output.talk(format!("{names} has written nothing yet"));
+        let who = process.map(|process| format!("{} of ", human::plain(process))).unwrap_or_default();
+        session.output.talk(format!("{who}{names} has written nothing yet"));
     }
     if !args.follow {
         return Ok(0);
     }
     loop {
-        match calls.logs_from(&page.next).await {
+        match calls.logs_from(&page.next, process).await {
             Ok(next) => {
                 print(&session.output, &next.lines, args.json)?;
                 page = next;
@@ -165,7 +170,10 @@ fn print(output: &Output, lines: &[LogLine], json: bool) -> Result<(), ResultLos
             output.json(line)?;
             continue;
         }
-        let time = output.ink_result(Ink::Dim, &moment(line.at));
+        let mut time = output.ink_result(Ink::Dim, &moment(line.at));
+        if let Some(process) = &line.process {
+            time = format!("{time} {}", output.ink_result(Ink::Bold, &human::plain(process)));
+        }
         match line.stream.as_str() {
             "system" => output.result(format!(
                 "{time} {}",

@@ -17,6 +17,7 @@ pub(crate) mod redeploy;
 pub(crate) mod restart;
 pub(crate) mod rollback;
 pub(crate) mod run;
+pub(crate) mod scale;
 pub(crate) mod source;
 pub(crate) mod status;
 pub(crate) mod up;
@@ -34,6 +35,7 @@ pub(crate) async fn run(session: &Session, verb: Verb) -> u8 {
         Verb::Status(args) => status::run(session, &args).await,
         Verb::Logs(args) => logs::run(session, &args).await,
         Verb::Variables(args) => variables::run(session, args).await,
+        Verb::Scale(args) => scale::run(session, &args).await,
         Verb::Volume(args) => Box::pin(volume::run(session, args)).await,
         Verb::Db(args) => db::run(session, args).await,
         Verb::Source(args) => Box::pin(source::run(session, args)).await,

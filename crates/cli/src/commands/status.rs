@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use serde_json::{Value, json};
-use trackbed_api::{BoxInfo, Instance, Job, Service};
+use trackbed_api::{BoxInfo, Instance, Job, Process, Service};
 use trackbed_stdx::clock::now_ms;
 
 use crate::human::{ago, count, duration, headline, pause, plain, size, span};
@@ -162,6 +162,7 @@ fn service_lines(service: &Service, now: i64) -> Vec<String> {
             instance.in_flight,
             streams(instance)
         ));
+        lines.extend(instance.processes.iter().map(|process| process_line(process, now)));
     }
     if let Some(job) = &service.job {
         lines.extend(job_lines(job, now));
@@ -198,6 +199,22 @@ fn service_lines(service: &Service, now: i64) -> Vec<String> {
         lines.push(format!("last deployment: {}", headline(undone)));
     }
     lines
+}
+
+/// How a process beside the main one does: `worker.1  up 3 min`, `! worker.1 crashed 4 times, last it exited with code 1`.
+fn process_line(process: &Process, now: i64) -> String {
+    let name = plain(&process.name);
+    let how = match process.since {
+        Some(since) => format!("up {}", span(now - since).unwrap_or_else(|| "a moment".to_owned())),
+        None => "waits to be started again".to_owned(),
+    };
+    let last = process.last.as_deref().unwrap_or_default();
+    let times = |count: u32| if count == 1 { "once".to_owned() } else { format!("{count} times") };
+    match (process.failures, process.ends) {
+        (0, 0) => format!("{name}  {how}"),
+        (0, ends) => format!("{name}  {how}, ended {}, last it {last}", times(ends)),
+        (failures, _) => format!("! {name} crashed {}, last it {last}; {how}", times(failures)),
+    }
 }
 
 /// Runs of a job that are listed; `--json` has more.

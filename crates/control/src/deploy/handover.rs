@@ -13,7 +13,7 @@ use trackbed_core::{InstanceId, ReleaseId};
 use super::drain::Drained;
 use super::hold::{FINISH_LIMIT, blame_window, window_was_over};
 use super::{StepError, failed};
-use crate::control::{Control, within};
+use crate::control::{Control, ControlError, within};
 use crate::health::{Gate, Verdict};
 
 impl Control {
@@ -98,6 +98,7 @@ impl Control {
             check: &config.health,
             host: service.host.as_str(),
             timeout: held.unwrap_or(config.health.timeout),
+            is_new: true,
         };
         let verdict = self.await_healthy(&gate).await?;
         match verdict {
@@ -108,9 +109,9 @@ impl Control {
                 if let Some(warning) = warning {
                     self.event(deployment, EventKind::Warning, &warning).await?;
                 }
-                Ok(())
+                self.tell_of_sides(deployment, &instance).await
             }
-            verdict @ (Verdict::Ended(_) | Verdict::TimedOut { .. }) => {
+            verdict @ (Verdict::Ended(_) | Verdict::SideFailed { .. } | Verdict::TimedOut { .. }) => {
                 let failure = self.explain(Step::Health, &gate, &verdict).await;
                 let failure = match (&verdict, held) {
                     (Verdict::TimedOut { .. }, Some(_)) => blame_window(failure, deployment),
@@ -119,6 +120,20 @@ impl Control {
                 Err(StepError::Failed(Box::new(failure)))
             }
         }
+    }
+
+    /// Names the processes beside the main one that do not stay, although they do not fail.
+    async fn tell_of_sides(&self, deployment: &Deployment, instance: &InstanceId) -> Result<(), StepError> {
+        let status = self.inner.engine.inspect(instance).await.map_err(ControlError::from)?;
+        let sides = status.map(|status| status.processes).unwrap_or_default();
+        for side in sides.iter().filter(|side| side.ends > 0) {
+            let text = format!(
+                "`{}` ends by itself and is started again each time; it is expected to stay in the foreground",
+                side.name
+            );
+            self.event(deployment, EventKind::Warning, &text).await?;
+        }
+        Ok(())
     }
 
     /// The point of no return is the transaction in the middle: after it the new release is the live one, and the edge

@@ -18,6 +18,7 @@ use super::{StepError, failed};
 use crate::build_log::BuildLogFile;
 use crate::control::Control;
 use crate::environment::{Environment, for_build, owner_variables};
+use crate::scale;
 use crate::stray::settings_among;
 use crate::words::bytes;
 
@@ -38,10 +39,12 @@ impl Control {
         }
         let source = self.source_of(deployment)?;
         let variables = self.owner_variables(service, Step::Plan).await?;
+        let id = service.id.clone();
+        let counts = self.inner.store.with(move |db| db.list_process_counts(&id)).await?;
         let request = PlanRequest {
             source,
             overrides: settings_among(&deployment.overrides),
-            stored: Vec::new(),
+            stored: scale::settings(&counts),
             variables,
         };
         let plan =

@@ -206,10 +206,11 @@ impl Control {
             check: &release.config.health,
             host: service.host.as_str(),
             timeout: release.config.health.timeout,
+            is_new: true,
         };
         match self.await_healthy(&gate).await? {
             Verdict::Healthy { .. } => Ok(()),
-            verdict @ (Verdict::Ended(_) | Verdict::TimedOut { .. }) => {
+            verdict @ (Verdict::Ended(_) | Verdict::SideFailed { .. } | Verdict::TimedOut { .. }) => {
                 Err(StepError::Failed(Box::new(self.explain(Step::Rehearse, &gate, &verdict).await)))
             }
         }

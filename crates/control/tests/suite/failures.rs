@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use trackbed_control::DeploymentWish;
+use trackbed_core::Timestamp;
 use trackbed_core::deployment::{Deployment, DeploymentState, EventKind, Step};
 use trackbed_core::instance::Exit;
 use trackbed_core::ports::{PortError, Preflight};
+use trackbed_core::process::ProcessStatus;
 use trackbed_core::route::UpstreamState;
 use trackbed_testkit::{Answer, App, Happening};
 
@@ -71,6 +73,33 @@ async fn an_app_that_exits_at_once_fails_with_its_code_and_its_words() {
     assert!(reason.contains("exited with code 3") && reason.contains("fastapi"), "{reason}");
     assert!(hint.contains("add `fastapi` to the requirements"), "{hint}");
     assert_eq!(deployment.failure.unwrap().log_tail.len(), 1);
+}
+
+/// A process beside the main one, by how often it has failed.
+fn worker(failures: u32) -> ProcessStatus {
+    ProcessStatus {
+        name: "worker.1".into(),
+        ends: failures,
+        failures,
+        last: (failures > 0).then_some(Exit::Code { code: 1 }),
+        since: Some(Timestamp(0)),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_fails_fails_its_release_although_the_server_is_healthy() {
+    let mut bad = App::new("bad");
+    bad.processes = vec![worker(1)];
+    let (_, deployment) = fails_over_a_live_release(&bad).await;
+    let (stage, reason, hint) = reason(&deployment);
+    assert_eq!(
+        (stage, reason),
+        (Step::Health, "process `worker.1` exited with code 1 before the release was healthy")
+    );
+    assert!(hint.contains("trackbed scale worker=0"), "{hint}");
+    let mut good = App::new("good");
+    good.processes = vec![worker(0)];
+    Rig::new().await.deploy_well(&good).await;
 }
 
 #[tokio::test(start_paused = true)]

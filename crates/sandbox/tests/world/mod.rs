@@ -16,6 +16,7 @@ use trackbed_core::image::{Image, Layer};
 use trackbed_core::instance::*;
 use trackbed_core::isolation::IsolationLevel;
 use trackbed_core::ports::{BuildLog, Engine, PortError};
+use trackbed_core::process::Formation;
 use trackbed_core::settings::Limits;
 use trackbed_core::{Digest, InstanceId, Secret, ServiceId, Timestamp, VolumeId};
 use trackbed_sandbox::{Config, Sandbox};
@@ -148,6 +149,7 @@ impl World {
             service_number: 1,
             title: "assistant v1".into(),
             command: command.into(),
+            formation: Formation::default(),
             app: AppTree::Image { image },
             volumes: Vec::new(),
             binds: Vec::new(),

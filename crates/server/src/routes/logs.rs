@@ -27,6 +27,7 @@ pub(crate) struct From {
     #[serde(default)]
     wait: bool,
     tail: Option<usize>,
+    process: Option<String>,
 }
 
 pub(crate) async fn service(
@@ -35,11 +36,11 @@ pub(crate) async fn service(
     Asked(query): Asked<From>,
 ) -> Result<Json<wire::LogPage>, ApiError> {
     let service = api.control.service(&project.parse()?, &service.parse()?).await?;
-    let from = query.from.as_deref().filter(|from| !from.is_empty()).map(parse_cursor).transpose()?;
+    let mut from = query.from.as_deref().filter(|from| !from.is_empty()).map(parse_cursor).transpose()?;
     let tail = query.tail.unwrap_or(TAIL_DEFAULT).min(TAIL_MAX);
     let deadline = tokio::time::Instant::now() + FOLLOW_WAIT;
     loop {
-        let page = api.control.service_logs(&service, from.clone(), tail).await?;
+        let page = api.control.service_logs(&service, from.clone(), tail, query.process.as_deref()).await?;
         if !page.lines.is_empty() || !query.wait || tokio::time::Instant::now() >= deadline {
             let next = page.next.or(from);
             return Ok(Json(wire::LogPage {
@@ -52,6 +53,8 @@ pub(crate) async fn service(
                 ended: false,
             }));
         }
+        // Lines of other processes are not read again.
+        from = page.next.or(from);
         tokio::time::sleep(LOOK_INTERVAL).await;
     }
 }

@@ -9,6 +9,7 @@ pub(crate) mod git;
 pub(crate) mod logs;
 pub(crate) mod points;
 pub(crate) mod run;
+pub(crate) mod scale;
 pub(crate) mod services;
 pub(crate) mod sources;
 pub(crate) mod upstreams;

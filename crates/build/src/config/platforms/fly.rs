@@ -91,7 +91,7 @@ pub(super) fn read(name: &str, text: &str, draft: &mut Draft) -> Result<(), Port
     Ok(())
 }
 
-/// One process is started: the one that gets the requests, else `app`, else the first.
+/// The main process is the one that gets the requests, else `app`, else the first; the others run beside it.
 fn processes(page: &mut Page<'_>, tree: &Node) {
     if let Some(command) = tree.get("experimental").and_then(|table| table.member("cmd")) {
         page.take_command(Key::StartCommand, Some(command));
@@ -102,9 +102,8 @@ fn processes(page: &mut Page<'_>, tree: &Node) {
     let all = processes.members();
     let chosen = all.iter().find(|member| member.key == served).or(all.first());
     page.take(Key::StartCommand, chosen);
-    for other in all.iter().filter(|member| Some(&member.key) != chosen.map(|chosen| &chosen.key)) {
-        let message = format!("`processes.{}` is not started yet: a service runs one process", other.key);
-        page.note(other.place.line, message);
+    for member in all {
+        page.take_process(member, member.key == served);
     }
 }
 

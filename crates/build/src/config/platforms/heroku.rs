@@ -48,6 +48,11 @@ pub(super) fn read(name: &str, text: &str, draft: &mut Draft) -> Result<(), Port
             _ => {}
         }
     }
+    for process in tree.get("formation").map(Node::members).unwrap_or_default() {
+        if let Some(quantity) = process.node.member("quantity") {
+            page.take_count(process, quantity);
+        }
+    }
     for addon in tree.get("addons").map(Node::items).unwrap_or_default() {
         let plan = addon.text().or_else(|| addon.get("plan").and_then(Node::text)).unwrap_or("?");
         page.note(addon.place.line, format!("add-on `{plan}`: Trackbed runs no servers of others"));

@@ -16,8 +16,9 @@ use trackbed_core::settings::{Origin, VolumeRequest};
 
 use crate::config::Reader;
 use crate::config::draft::{Draft, File};
+use crate::config::formation;
 use crate::config::keys::Key;
-use crate::config::tree::{Member, Node, Value};
+use crate::config::tree::{Member, Node, Value, brief};
 use crate::text;
 
 /// Reads whichever of the files are there. One that cannot be read is named: it was made for somebody else.
@@ -99,6 +100,43 @@ impl<'a> Page<'a> {
         match member.node.text().and_then(seconds) {
             Some(seconds) => self.take_text(key, member, &seconds.to_string()),
             None => self.take(key, Some(member)),
+        }
+    }
+
+    /// Takes a process of a table of names and commands.
+    fn take_process(&mut self, member: &Member, is_served: bool) {
+        let line = member.place.line;
+        let command = member.node.text().map(str::trim).filter(|command| !command.is_empty());
+        match (member.key.parse(), command) {
+            (Ok(name), Some(command)) => {
+                self.draft.declare_process(self.file(), name, command, line, is_served);
+            }
+            (Err(_), _) => self.note(line, format!("`{}` is not the name of a process", brief(&member.key))),
+            (Ok(_), None) => self.note(line, format!("`{}` has no command, ignored", brief(&member.key))),
+        }
+    }
+
+    /// Takes how many copies of a process run.
+    fn take_count(&mut self, process: &Member, count: &Member) {
+        let text = match &count.node.value {
+            Value::Number(text) | Value::Text(text) => text.as_str(),
+            _ => "",
+        };
+        let line = count.place.line;
+        match (process.key.parse(), formation::parse_count(text)) {
+            (Ok(name), Ok(count)) => {
+                let place = format!("{}:{line}", self.name);
+                self.draft.counts.push(formation::Counted { name, count, origin: Origin::Platform, place });
+            }
+            (_, Err(wanted)) => {
+                self.note(
+                    line,
+                    format!("`{}` is {}; expected {wanted}; ignored", count.key, count.node.value),
+                );
+            }
+            (Err(_), Ok(_)) => {
+                self.note(line, format!("`{}` is not the name of a process", brief(&process.key)))
+            }
         }
     }
 
