@@ -75,6 +75,7 @@ impl FakeBuilder {
             host_paths: Vec::new(),
             env: Vec::new(),
             built_at: Timestamp(0),
+            container: None,
         })
     }
 }

@@ -48,6 +48,7 @@ impl Fixture for Fake {
             host_paths: Vec::new(),
             env: Vec::new(),
             built_at: Timestamp(0),
+            container: None,
         };
         InstanceSpec {
             id: InstanceId::from_random([number; 10]),

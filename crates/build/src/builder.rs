@@ -189,6 +189,7 @@ impl Builder for LocalBuilder {
             host_paths: made.host_paths,
             env: made.env,
             built_at: Timestamp(clock::now_ms()),
+            container: None,
         })
     }
 

@@ -125,6 +125,7 @@ mod tests {
             host_paths: Vec::new(),
             env: Vec::new(),
             built_at: Timestamp(0),
+            container: None,
         }
     }
 

@@ -144,6 +144,7 @@ fn try_level(sandbox: &Sandbox, level: IsolationLevel) -> Result<Vec<String>, St
         host_paths: Vec::new(),
         env: Vec::new(),
         built_at: Timestamp(0),
+        container: None,
     };
     let spec = InstanceSpec {
         id: id.clone(),

@@ -139,6 +139,7 @@ impl World {
             host_paths: Vec::new(),
             env: Vec::new(),
             built_at: Timestamp(0),
+            container: None,
         };
         InstanceSpec {
             id: InstanceId::from_random(random::bytes()),
