@@ -135,7 +135,12 @@ impl World {
         let mut environment = vec![("PATH".to_owned(), self.bin.display().to_string())];
         environment.extend(OF_THE_BOX.map(|name| (name.to_owned(), format!("http://{value}.example"))));
         let jobs = Arc::clone(&self.runner) as Arc<dyn JobRunner>;
-        LocalBuilder::new(Config { data_dir: self.folder.path().join("data"), jobs, environment })
+        LocalBuilder::new(Config {
+            data_dir: self.folder.path().join("data"),
+            jobs,
+            images: Arc::new(trackbed_core::ports::NoImages),
+            environment,
+        })
     }
 
     fn receive(&self, folder: &Path) -> Source {

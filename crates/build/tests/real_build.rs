@@ -103,7 +103,12 @@ fn builder(data_dir: &Path) -> LocalBuilder {
             value.push_str(":/tmp/uvt/bin");
         }
     }
-    LocalBuilder::new(Config { data_dir: data_dir.to_owned(), jobs: Arc::new(Runner), environment })
+    LocalBuilder::new(Config {
+        data_dir: data_dir.to_owned(),
+        jobs: Arc::new(Runner),
+        images: Arc::new(trackbed_core::ports::NoImages),
+        environment,
+    })
 }
 
 #[tokio::test]
@@ -115,6 +120,7 @@ async fn a_box_without_uv_gets_it_by_pip_and_a_missing_python_is_named() {
     let config = Config {
         data_dir: folder.path().to_owned(),
         jobs: Arc::new(Runner),
+        images: Arc::new(trackbed_core::ports::NoImages),
         environment: environment.collect(),
     };
     let builder = LocalBuilder::new(config);
@@ -404,7 +410,12 @@ async fn a_node_that_the_box_has_not_is_fetched_and_checked() {
     let builder = |data_dir: &Path| {
         let mut environment: Vec<(String, String)> = std::env::vars().collect();
         environment.push(("MISE_NODE_MIRROR_URL".to_owned(), mirror.clone()));
-        LocalBuilder::new(Config { data_dir: data_dir.to_owned(), jobs: Arc::new(Runner), environment })
+        LocalBuilder::new(Config {
+            data_dir: data_dir.to_owned(),
+            jobs: Arc::new(Runner),
+            images: Arc::new(trackbed_core::ports::NoImages),
+            environment,
+        })
     };
     let plan = async |data_dir: &Path, engines: &'static str| {
         let case = Case { files: vec![("package.json", engines), ("index.js", "")] };

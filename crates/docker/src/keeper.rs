@@ -17,7 +17,7 @@ use crate::container;
 use crate::daemon::{self, Daemon, words};
 use crate::life;
 use crate::records::{Folder, Order, State};
-use crate::supervise::Keeper;
+use crate::supervise::{Keeper, is_root};
 
 /// Time between two signs that a preparation goes on.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
@@ -175,17 +175,25 @@ async fn begin(daemon: &Daemon, order: &Order) -> Result<Option<Begun>, String> 
     Ok(Some(Begun { init, host_port }))
 }
 
-/// Gives the volumes to the user that the image runs as. Root may write anyway.
+/// Gives the volumes to the user that the image runs as. Root may write anyway, and its image may have handed them on; only
+/// what the sandbox's user of this service has is taken from it, so that the sandbox notices when it gets them back.
 async fn hand_over(daemon: &Daemon, order: &Order, name: &str) -> Result<(), String> {
     let user = order.image.user.split(':').next().unwrap_or_default();
-    if matches!(user, "" | "root" | "0") || order.volumes.is_empty() {
+    if order.volumes.is_empty() || !is_root() {
         return Ok(());
     }
-    let uid = match user.parse::<u32>() {
-        Ok(uid) => uid,
-        Err(_) => find_user(daemon, name, user).await?,
+    let uid = match user {
+        "" | "root" => 0,
+        user => match user.parse::<u32>() {
+            Ok(uid) => uid,
+            Err(_) => find_user(daemon, name, user).await?,
+        },
     };
     for volume in &order.volumes {
+        let owner = std::fs::metadata(&volume.host_path).map(|top| std::os::unix::fs::MetadataExt::uid(&top));
+        if uid == 0 && owner.is_ok_and(|owner| owner != order.sandbox_uid) {
+            continue;
+        }
         ensure_owned(Path::new(&volume.host_path), uid).map_err(|error| {
             format!("cannot give {} to user {uid} of the image: {error}", volume.host_path)
         })?;

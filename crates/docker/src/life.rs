@@ -231,6 +231,13 @@ impl Docker {
         Ok(())
     }
 
+    /// Removes the network of this box, for example before it is uninstalled. One that a container is in stays.
+    pub async fn dismantle(&self) {
+        if let Ok(daemon) = daemon::find(self.environment()).await {
+            let _ = daemon.api.remove_network(&self.network_name()).await;
+        }
+    }
+
     /// Removes what carries this box's label and no living instance.
     async fn remove_strays(&self, daemon: &Daemon) {
         let label = format!("{BOX_LABEL}={}", self.tag());

@@ -28,6 +28,8 @@ pub(crate) struct Order {
     pub(crate) binds: Vec<BindMount>,
     pub(crate) env: Vec<(String, String)>,
     pub(crate) limits: Limits,
+    /// The user that the sandbox runs the service as.
+    pub(crate) sandbox_uid: u32,
     pub(crate) port: Option<u16>,
     /// The engine's network that it joins; none means that it reaches nothing but itself.
     pub(crate) network: Option<String>,

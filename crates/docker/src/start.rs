@@ -11,7 +11,7 @@ use tokio::io::AsyncReadExt;
 use trackbed_core::instance::{AppTree, Exit, InstanceSpec};
 use trackbed_core::ports::PortError;
 use trackbed_core::{InstanceId, Timestamp};
-use trackbed_sandbox::beside::PROGRESS;
+use trackbed_sandbox::beside::{PROGRESS, service_uid};
 use trackbed_stdx::clock::now_ms;
 
 use crate::container::BOX_LABEL;
@@ -129,6 +129,7 @@ impl Docker {
             binds: spec.binds.clone(),
             env: spec.env.iter().map(|(name, value)| (name.clone(), value.expose().clone())).collect(),
             limits: spec.limits,
+            sandbox_uid: service_uid(spec.service_number),
             port: spec.port,
             network: (!spec.offline).then(|| self.network_name()),
             published: !spec.offline && !is_root(),

@@ -32,7 +32,7 @@ impl Fixture for Containers {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn containers_keep_the_contract() {
-    let Some(daemon) = Daemon::start() else { return };
+    let Some(daemon) = Daemon::start("the contract of engines, on containers") else { return };
     let world = World::new(&daemon).await;
     let containers = Containers { volume: world.volume("/data"), world };
     engine_contract(&containers).await;

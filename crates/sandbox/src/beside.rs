@@ -246,3 +246,8 @@ pub fn tag(data_dir: &Path) -> String {
 pub fn lease(path: &Path) -> io::Result<trackbed_core::ports::VolumeLease> {
     locks::lease(path)
 }
+
+/// Returns the user that the sandbox runs a service as, by the service's number.
+pub fn service_uid(number: u32) -> u32 {
+    crate::sandbox::SERVICE_UID + number
+}

@@ -15,6 +15,7 @@ use trackbed_core::instance::{InstanceKind, InstanceState};
 use trackbed_core::isolation::IsolationLevel;
 use trackbed_core::ports::Engine;
 use trackbed_core::{Host, Network, Timestamp};
+use trackbed_docker::Docker;
 use trackbed_edge::EdgeClient;
 use trackbed_offsite::Mirror;
 use trackbed_sandbox::Sandbox;
@@ -25,6 +26,7 @@ use trackbed_volume::LocalVolumes;
 
 use crate::api::{self, Api};
 use crate::edge_keeper::{self, EdgePlace};
+use crate::engines::Engines;
 use crate::git::GitDoor;
 use crate::remote_drill::FromTarget;
 
@@ -93,9 +95,21 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<()> {
         level,
     })?;
     let sandbox = Arc::new(sandbox);
+    let tasks = Tasks::default();
+    let docker = Docker::open(
+        trackbed_docker::Config {
+            data_dir: data_dir.clone(),
+            run_dir: run_dir.clone(),
+            binary: binary.clone(),
+            environment: config.environment.clone(),
+        },
+        tasks.clone(),
+    )?;
+    let engines = Arc::new(Engines { sandbox: sandbox.as_ref().clone(), docker: docker.clone() });
     let builder = LocalBuilder::new(trackbed_build::Config {
         data_dir: data_dir.clone(),
         jobs: sandbox.clone(),
+        images: Arc::new(docker),
         environment: config.environment,
     });
 
@@ -111,7 +125,7 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<()> {
         Ok(stats) => stats,
         Err(error) => {
             // What was made to find the isolation level must not stay behind a `serve` that never was.
-            dismantle(&sandbox).await;
+            engines.dismantle().await;
             return Err(error);
         }
     };
@@ -123,17 +137,15 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<()> {
         );
     }
 
-    let tasks = Tasks::default();
     // Jobs of an earlier `serve` are ended first: only then is what they were building nobody's.
-    let engine = sandbox.clone();
-    tokio::task::spawn_blocking(move || engine.reconcile(&|_| true)).await??;
+    engines.reconcile().await?;
     builder.sweep().await?;
     let volumes = Arc::new(LocalVolumes::new(&data_dir));
     let control = Control::new(
         Parts {
             store,
             builder: Arc::new(builder),
-            engine: sandbox.clone(),
+            engine: engines.clone(),
             edge: edge.clone(),
             volumes: volumes.clone(),
             clock: now,
@@ -156,7 +168,7 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<()> {
     let git = GitDoor::new(control.clone(), data_dir.clone(), domain.clone(), git_listen, tasks.clone());
     git.open_if_wanted().await;
     edge_keeper::keep(&tasks, edge_place, edge.clone(), control.clone());
-    keep_kernel_state(&tasks, sandbox.clone());
+    keep_kernel_state(&tasks, engines.clone());
 
     let socket = paths::api_socket(&data_dir);
     let _ = std::fs::remove_file(&socket);
@@ -166,7 +178,7 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<()> {
     let stopping = control.clone();
     let api = Api {
         control,
-        engine: sandbox.clone(),
+        engine: engines.clone(),
         edge: edge.clone(),
         volumes,
         git,
@@ -200,7 +212,7 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<()> {
             if instances && let Err(error) = stopping.set_instances_aside().await {
                 tracing::warn!(%error, "services may count this stop as a crash");
             }
-            stop_box(&edge, sandbox.as_ref(), instances).await;
+            stop_box(&edge, engines.as_ref(), instances).await;
         }
     }
     // Before the lock: a new `serve` makes a socket of its own under the same name.
@@ -210,8 +222,8 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Firewall tools of others flush rules, and a killed shim may leave a link: looks again from time to time.
-fn keep_kernel_state(tasks: &Tasks, sandbox: Arc<Sandbox>) {
+/// Firewall tools of others flush rules, and a killed shim or keeper may leave something: looks again from time to time.
+fn keep_kernel_state(tasks: &Tasks, engines: Arc<Engines>) {
     let mut shutdown = tasks.shutdown();
     tasks.spawn("kernel state keeper", async move {
         loop {
@@ -219,9 +231,7 @@ fn keep_kernel_state(tasks: &Tasks, sandbox: Arc<Sandbox>) {
                 () = shutdown.wait() => return,
                 () = tokio::time::sleep(KERNEL_STATE_INTERVAL) => {}
             }
-            let engine = sandbox.clone();
-            let looked = tokio::task::spawn_blocking(move || engine.reconcile(&|_| true)).await;
-            if let Ok(Err(error)) = looked {
+            if let Err(error) = engines.reconcile().await {
                 tracing::warn!(%error, "network rules or strays could not be looked after");
             }
         }
@@ -289,16 +299,8 @@ fn lock(data_dir: &Path) -> anyhow::Result<impl Drop + use<>> {
     Ok(held)
 }
 
-/// Removes bridge, rules and control groups, unless an instance lives.
-async fn dismantle(engine: &Sandbox) {
-    let engine = engine.clone();
-    if let Err(error) = tokio::task::spawn_blocking(move || engine.dismantle()).await {
-        tracing::error!(%error, "control groups and network could not be removed");
-    }
-}
-
 /// Ends the edge, and the instances when that is wanted. They come back with the next `serve`.
-async fn stop_box(edge: &EdgeClient, engine: &Sandbox, instances: bool) {
+async fn stop_box(edge: &EdgeClient, engine: &Engines, instances: bool) {
     if let Err(error) = edge.shutdown(EDGE_DRAIN).await {
         tracing::warn!(%error, "the edge could not be told to end");
     }
@@ -320,5 +322,5 @@ async fn stop_box(edge: &EdgeClient, engine: &Sandbox, instances: bool) {
             tracing::error!(instance = %id, %error, "could not be stopped");
         }
     }
-    dismantle(engine).await;
+    engine.dismantle().await;
 }

@@ -165,7 +165,9 @@ fn planned(draft: &Draft, config: &ServiceConfig) -> Vec<PlannedSetting> {
             | Key::Port
             | Key::RequiredMount
             | Key::Memory
-            | Key::Cpu => None,
+            | Key::Cpu
+            | Key::Dockerfile
+            | Key::Image => None,
         };
         // A grace that follows from the drain limit comes from where that does.
         let follows = key == Key::StopGrace && config.stop_grace > STOP_GRACE_DEFAULT;

@@ -66,6 +66,7 @@ pub(crate) async fn build(
         layers,
         host_paths,
         env: ENVIRONMENT.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        container: None,
     })
 }
 

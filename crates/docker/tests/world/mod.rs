@@ -1,4 +1,4 @@
-//! A Docker of its own for each test file: daemon, base image and data below one folder, all of it gone at the end.
+//! A box of its own on a Docker of its own, and a check that nothing of it is left.
 #![allow(
     dead_code,
     missing_docs,
@@ -8,7 +8,6 @@
 )]
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use trackbed_core::image::{ContainerImage, Image};
@@ -20,131 +19,7 @@ use trackbed_docker::{Config, Docker};
 use trackbed_stdx::tasks::Tasks;
 use trackbed_stdx::{files, random};
 
-/// Programs of this machine that the base image has.
-const PROGRAMS: [&str; 8] = [
-    "/bin/sh",
-    "/bin/sleep",
-    "/bin/cat",
-    "/bin/echo",
-    "/usr/bin/head",
-    "/bin/mkdir",
-    "/usr/bin/id",
-    "/bin/ls",
-];
-const DAEMON_LIMIT: Duration = Duration::from_secs(30);
-
-/// A daemon of the test's own.
-pub struct Daemon {
-    process: Child,
-    pub folder: PathBuf,
-}
-
-impl Daemon {
-    /// Starts it, or says aloud that nothing is tested.
-    #[allow(clippy::print_stderr, reason = "a test that does not test says so")]
-    pub fn start() -> Option<Daemon> {
-        let is_root =
-            std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
-        let has = Command::new("dockerd").arg("--version").output().is_ok_and(|said| said.status.success());
-        if !is_root || !has {
-            let test = std::thread::current().name().unwrap_or("a test").to_owned();
-            eprintln!("NOT TESTED (needs root and dockerd, `apt install docker.io`): {test}");
-            return None;
-        }
-        let folder = PathBuf::from(format!("/var/tmp/trackbed-docker-{}", hex()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let mut daemon = Daemon { process: spawn(&folder), folder };
-        daemon.await_answer();
-        Some(daemon)
-    }
-
-    /// Ends it as a crash does, with the containers going on, and starts it again.
-    pub fn kill(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-    }
-
-    pub fn start_again(&mut self) {
-        let _ = std::fs::remove_file(self.folder.join("pid"));
-        self.process = spawn(&self.folder);
-        self.await_answer();
-    }
-
-    fn await_answer(&mut self) {
-        let deadline = Instant::now() + DAEMON_LIMIT;
-        while self.try_docker(&["version"]).is_err() {
-            assert!(self.process.try_wait().unwrap().is_none(), "dockerd ended: {}", self.log());
-            assert!(Instant::now() < deadline, "dockerd does not answer: {}", self.log());
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
-
-    fn log(&self) -> String {
-        std::fs::read_to_string(self.folder.join("log")).unwrap_or_default()
-    }
-
-    pub fn host(&self) -> String {
-        format!("unix://{}/sock", self.folder.display())
-    }
-
-    fn try_docker(&self, arguments: &[&str]) -> Result<String, String> {
-        let said = Command::new("docker").args(["--host", &self.host()]).args(arguments).output().unwrap();
-        if said.status.success() {
-            return Ok(String::from_utf8_lossy(&said.stdout).trim().to_owned());
-        }
-        Err(String::from_utf8_lossy(&said.stderr).into_owned())
-    }
-
-    pub fn docker(&self, arguments: &[&str]) -> String {
-        self.try_docker(arguments).unwrap_or_else(|error| panic!("docker {arguments:?}: {error}"))
-    }
-
-    /// Makes an image of this machine's own programs.
-    pub fn make_base(&self, name: &str) {
-        let script = "for p in \"$@\"; do echo \"$p\"; ldd \"$p\" | grep -o '/[^ ]*'; done | sort -u | \
-             tar -chf - --absolute-names --no-recursion -T - | docker --host \"$HOST\" import - \"$NAME\"";
-        let mut made = Command::new("sh");
-        made.args(["-c", script, "sh"]).args(PROGRAMS).env("HOST", self.host()).env("NAME", name);
-        let said = made.output().unwrap();
-        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
-    }
-}
-
-fn spawn(folder: &Path) -> Child {
-    let at = |name: &str| folder.join(name).to_string_lossy().into_owned();
-    let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).unwrap();
-    files::write_atomic(&folder.join("daemon.json"), b"{}", 0o600).unwrap();
-    Command::new("dockerd")
-        .args(["--config-file", &at("daemon.json"), "--data-root", &at("data"), "--exec-root", &at("exec")])
-        .args(["--pidfile", &at("pid"), "--host", &format!("unix://{}", at("sock"))])
-        .args(["--bridge=none", "--iptables=false"])
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().unwrap())
-        .stderr(log)
-        .spawn()
-        .unwrap()
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        if let Ok(all) = self.try_docker(&["ps", "--all", "--quiet"]) {
-            for id in all.lines() {
-                let _ = self.try_docker(&["rm", "--force", id]);
-            }
-        }
-        if let Ok(all) = self.try_docker(&["network", "ls", "--quiet", "--filter", "driver=bridge"]) {
-            for id in all.lines() {
-                let _ = self.try_docker(&["network", "rm", id]);
-            }
-        }
-        let _ = Command::new("kill").args(["-TERM", &self.process.id().to_string()]).status();
-        let _ = self.process.wait();
-        // dockerd leaves this one mounted.
-        let _ =
-            Command::new("umount").arg(self.folder.join("exec/netns/default")).stderr(Stdio::null()).status();
-        let _ = Command::new("rm").args(["-rf", "--one-file-system"]).arg(&self.folder).status();
-    }
-}
+pub use trackbed_testkit::dockerd::Daemon;
 
 pub fn hex() -> String {
     random::bytes::<4>().iter().map(|byte| format!("{byte:02x}")).collect()
@@ -179,7 +54,7 @@ impl World {
         let run = PathBuf::from(format!("/tmp/tb-{}", hex()));
         let tasks = Tasks::default();
         let docker = open(&data, &run, &daemon.host(), &tasks);
-        daemon.make_base("base");
+        daemon.make_base("base", false);
         let image = docker.pull("base", &said()).await.unwrap();
         World { data, run, docker, tasks, image, host: daemon.host() }
     }
