@@ -76,6 +76,7 @@ impl FakeBuilder {
             env: Vec::new(),
             site: None,
             built_at: Timestamp(0),
+            container: None,
         })
     }
 }

@@ -2,7 +2,7 @@
 //! contract that the fakes share with the real engine. For tests only; nothing here is shipped.
 //!
 //! Read in this order: [`app`] (what a pushed source does), [`world`] (what runs, what the edge knows, what went
-//! wrong), [`faults`] (how a call is made to fail, crash or repeat), the four fakes, [`contract`].
+//! wrong), [`faults`] (how a call is made to fail, crash or repeat), the four fakes, [`contract`], [`dockerd`].
 
 pub mod app;
 pub mod builder;
@@ -10,6 +10,7 @@ pub mod callers;
 pub mod clock;
 pub mod contract;
 pub mod disk;
+pub mod dockerd;
 pub mod edge;
 pub mod engine;
 pub mod faults;

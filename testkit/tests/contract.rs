@@ -50,6 +50,7 @@ impl Fixture for Fake {
             env: Vec::new(),
             site: None,
             built_at: Timestamp(0),
+            container: None,
         };
         InstanceSpec {
             id: InstanceId::from_random([number; 10]),

@@ -7,13 +7,17 @@ use crate::shell::read;
 
 /// Crate, floor, and what it may import. `testkit` and `xtask` stand beside the house; tests may use what they like.
 const TABLE: &[(&str, u8, &[&str])] = &[
-    ("trackbed", 5, &["cli", "server", "edge", "sandbox", "volume", "stdx"]),
+    ("trackbed", 5, &["cli", "server", "docker", "edge", "sandbox", "volume", "stdx"]),
     (
         "server",
         4,
-        &["control", "store", "build", "sandbox", "site", "edge", "volume", "offsite", "core", "api", "stdx"],
+        &[
+            "control", "store", "build", "docker", "sandbox", "site", "edge", "volume", "offsite", "core", "api",
+            "stdx",
+        ],
     ),
     ("control", 3, &["core", "store", "stdx"]),
+    ("docker", 3, &["sandbox", "core", "stdx"]),
     ("cli", 3, &["client", "api", "stdx"]),
     ("store", 2, &["core", "stdx"]),
     ("build", 2, &["core", "stdx"]),

@@ -29,6 +29,7 @@ pub const TESTS: &[Need] = &[
     Need { program: "su", package: "util-linux", root_only: true },
     Need { program: "npm", package: "npm", root_only: true },
     Need { program: "go", package: "golang-go", root_only: true },
+    Need { program: "dockerd", package: "docker.io", root_only: true },
 ];
 
 /// What the benchmarks need beyond that. Peers are Debian's.

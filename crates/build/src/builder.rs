@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use trackbed_core::finding::Findings;
-use trackbed_core::image::{Image, Layer, Site};
+use trackbed_core::image::{ContainerImage, Image, Layer, Site};
 use trackbed_core::instance::LogStream;
 use trackbed_core::plan::Plan;
 use trackbed_core::ports::{
-    BuildLog, BuildRequest, Builder, CheckRequest, JobRunner, LetGo, PlanRequest, PortError, Preflight,
-    PreflightRequest, Source, SourceChanges, Suspect,
+    BuildLog, BuildRequest, Builder, CheckRequest, Images, JobRunner, LetGo, PlanRequest, PortError,
+    Preflight, PreflightRequest, Source, SourceChanges, Suspect,
 };
 use trackbed_core::route::StreamFault;
 use trackbed_core::{Digest, Timestamp};
@@ -20,6 +20,7 @@ use trackbed_stdx::clock;
 use crate::changes;
 use crate::check::{self, Known};
 use crate::collect;
+use crate::dockerfile;
 use crate::host::Host;
 use crate::job;
 use crate::layers::{self, Layers};
@@ -40,6 +41,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Runs commands in the sandbox.
     pub jobs: Arc<dyn JobRunner>,
+    /// Makes images where a source brings a Dockerfile or names an image.
+    pub images: Arc<dyn Images>,
     /// The environment of the process. `HOME`, `PATH` and `PYENV_ROOT` say where to look for tools; certificates,
     /// proxies and package indexes reach installs, by a fixed list of names. Nothing else is used.
     pub environment: Vec<(String, String)>,
@@ -52,6 +55,7 @@ pub struct Config {
 /// Builds on this box.
 pub struct LocalBuilder {
     workshop: Workshop,
+    images: Arc<dyn Images>,
     shared: Arc<Shared>,
 }
 
@@ -83,6 +87,8 @@ pub(crate) struct Made {
     pub(crate) env: Vec<(String, String)>,
     /// How it is served without a process; the topmost layer has the files then.
     pub(crate) site: Option<Site>,
+    /// The image of a container engine, which then is all there is.
+    pub(crate) container: Option<ContainerImage>,
 }
 
 impl LocalBuilder {
@@ -104,7 +110,39 @@ impl LocalBuilder {
             host,
             turns: Mutex::default(),
         };
-        Self { workshop, shared: Arc::new(shared) }
+        Self { workshop, images: config.images, shared: Arc::new(shared) }
+    }
+
+    /// Plans; none means that it must be known first whether there is a container engine.
+    async fn try_plan(
+        &self,
+        request: PlanRequest,
+        engine: Option<Result<String, PortError>>,
+    ) -> Result<Option<Plan>, PortError> {
+        let shared = Arc::clone(&self.shared);
+        blocking(move || {
+            let plan = || planner::plan(&request, &shared.pythons(), &shared.programs, engine.as_ref());
+            let (wanted, error) = match plan()? {
+                Outcome::Ready(plan) => return Ok(Some(*plan)),
+                Outcome::AsksEngine => return Ok(None),
+                Outcome::NoPython { wanted, error } => (wanted, error),
+            };
+            let Some(version) = fetchable(&wanted) else { return Err(error) };
+            let fetched = shared
+                .uv()
+                .map_err(|error| error.message)
+                .and_then(|uv| tools::fetch_python(&shared.host, &shared.data_dir, &uv, &version));
+            if let Err(cause) = fetched {
+                let message = format!("{}; fetching it failed: {cause}", error.message);
+                return Err(PortError { message, hint: error.hint });
+            }
+            match plan()? {
+                Outcome::Ready(plan) => Ok(Some(*plan)),
+                Outcome::AsksEngine => Ok(None),
+                Outcome::NoPython { error, .. } => Err(error),
+            }
+        })
+        .await
     }
 
     /// Removes what an earlier process left half made: call it once at start, before anything is received or built.
@@ -124,27 +162,12 @@ impl LocalBuilder {
 #[async_trait]
 impl Builder for LocalBuilder {
     async fn plan(&self, request: PlanRequest) -> Result<Plan, PortError> {
-        let shared = Arc::clone(&self.shared);
-        blocking(move || {
-            let (wanted, error) = match planner::plan(&request, &shared.pythons(), &shared.programs)? {
-                Outcome::Ready(plan) => return Ok(*plan),
-                Outcome::NoPython { wanted, error } => (wanted, error),
-            };
-            let Some(version) = fetchable(&wanted) else { return Err(error) };
-            let fetched = shared
-                .uv()
-                .map_err(|error| error.message)
-                .and_then(|uv| tools::fetch_python(&shared.host, &shared.data_dir, &uv, &version));
-            if let Err(cause) = fetched {
-                let message = format!("{}; fetching it failed: {cause}", error.message);
-                return Err(PortError { message, hint: error.hint });
-            }
-            match planner::plan(&request, &shared.pythons(), &shared.programs)? {
-                Outcome::Ready(plan) => Ok(*plan),
-                Outcome::NoPython { error, .. } => Err(error),
-            }
-        })
-        .await
+        if let Some(plan) = self.try_plan(request.clone(), None).await? {
+            return Ok(plan);
+        }
+        let engine = self.images.engine().await;
+        let plan = self.try_plan(request, Some(engine)).await?;
+        plan.ok_or_else(|| PortError::new("the plan asks for a container engine again and again"))
     }
 
     async fn check(&self, request: CheckRequest) -> Result<Findings, PortError> {
@@ -190,6 +213,7 @@ impl Builder for LocalBuilder {
                 python::build(&self.workshop, &request, &uv, log).await
             }
             site::PROVIDER => site::build(&self.workshop, &request, log).await,
+            dockerfile::PROVIDER => dockerfile::build(self.images.as_ref(), &request, log).await,
             provider => steps::build(&self.workshop, &request, provider, log).await,
         };
         let made = made.map_err(|error| layers::name_disk(error, &self.workshop.data_dir))?;
@@ -206,6 +230,9 @@ impl Builder for LocalBuilder {
         if let Some(site) = &made.site {
             text.push_str(&format!("site {site:?}\n"));
         }
+        if let Some(container) = &made.container {
+            text.push_str(&format!("container {}\n", container.id));
+        }
         let digest = layers::key(&[("image 1", text.as_bytes())]);
         log.line(LogStream::System, &format!("image {}", digest.short()));
         Ok(Image {
@@ -216,10 +243,19 @@ impl Builder for LocalBuilder {
             env: made.env,
             site: made.site,
             built_at: Timestamp(clock::now_ms()),
+            container: made.container,
         })
     }
 
     async fn collect(&self, keep: &[Image], sources: &[Digest]) -> Result<LetGo, PortError> {
+        let containers = keep.iter().filter_map(|image| image.container.as_ref());
+        let containers: Vec<String> = containers.map(|container| container.id.clone()).collect();
+        // An engine that does not answer keeps its images until the next time, and nobody else from letting go.
+        match self.images.collect(&containers).await {
+            Ok(0) => {}
+            Ok(images) => tracing::info!(images, "container images that nobody needs were let go of"),
+            Err(error) => tracing::warn!(%error, "container images that nobody needs are still there"),
+        }
         let (data_dir, keep, sources) = (self.workshop.data_dir.clone(), keep.to_vec(), sources.to_vec());
         blocking(move || {
             collect::collect(&data_dir, &keep, &sources)

@@ -127,6 +127,7 @@ mod tests {
             env: Vec::new(),
             site: None,
             built_at: Timestamp(0),
+            container: None,
         }
     }
 

@@ -75,6 +75,7 @@ fn a_fetched_tool_goes_when_neither_an_image_nor_a_build_needs_it() {
         env: Vec::new(),
         site: None,
         built_at: Timestamp(0),
+        container: None,
     };
     assert_eq!(let_go(&data_dir, &[image]).unwrap(), 0);
     renew(&data_dir, &go.path);

@@ -10,6 +10,7 @@ mod check;
 mod collect;
 mod config;
 mod deno;
+mod dockerfile;
 mod elixir;
 mod explain;
 mod fetch;

@@ -7,7 +7,7 @@ use trackbed_core::ports::{PlanRequest, PortError};
 
 use crate::config;
 use crate::config::draft::Draft;
-use crate::config::keys::Key;
+use crate::dockerfile;
 use crate::provider::{Decided, Found, Look, PROVIDERS};
 use crate::python::interpreters::Interpreter;
 use crate::python::wanted::Wanted;
@@ -25,6 +25,8 @@ pub(crate) enum Outcome {
         /// The error, if it cannot be fetched.
         error: PortError,
     },
+    /// A container engine is meant, and nobody has looked yet whether there is one.
+    AsksEngine,
 }
 
 /// Plans with the given interpreters. Blocking.
@@ -32,15 +34,25 @@ pub(crate) fn plan(
     request: &PlanRequest,
     pythons: &[Interpreter],
     programs: &dyn Programs,
+    engine: Option<&Result<String, PortError>>,
 ) -> Result<Outcome, PortError> {
     let folder = &request.source.path;
     let mut draft = config::read(folder, &request.overrides, &request.stored, &request.variables)?;
-    warn_of_docker(folder, &mut draft);
     if folder.join(".env").is_file() {
         draft.warn(".env", None, "`.env` is not read; `trackbed variables import .env` does");
     }
+    let wish = dockerfile::find_wish(folder, &draft);
+    let contained = match (&wish, engine) {
+        (None, _) => Found::No,
+        (Some(_), None) => return Ok(Outcome::AsksEngine),
+        (Some(wish), Some(engine)) => dockerfile::decide(folder, wish, engine, &mut draft)?,
+    };
     let look = Look { source: folder, pythons, programs };
-    let decided = match first(look, &mut draft)? {
+    let found = match contained {
+        Found::No => first(look, &mut draft)?,
+        found => found,
+    };
+    let decided = match found {
         Found::Yes(decided) => decided,
         Found::NoPython { wanted, error } => return Ok(Outcome::NoPython { wanted, error }),
         Found::No => return Err(unsupported(folder)),
@@ -71,21 +83,6 @@ fn first(look: Look<'_>, draft: &mut Draft) -> Result<Found, PortError> {
         }
     }
     Ok(Found::No)
-}
-
-fn warn_of_docker(folder: &Path, draft: &mut Draft) {
-    let asked = draft.find(Key::Builder).map(|given| (given.setting.to_string(), given.place.clone()));
-    if let Some((builder, place)) = asked
-        && builder == "DOCKERFILE"
-    {
-        let (file, line) = place.split_once(':').unwrap_or((&place, ""));
-        let message = "builder DOCKERFILE is not used (no Docker engine); going on with detection";
-        draft.warn(file, line.parse().ok(), message);
-    }
-    if folder.join("Dockerfile").is_file() {
-        let message = "Dockerfile found, not used (no Docker engine); going on with detection";
-        draft.warn("Dockerfile", None, message);
-    }
 }
 
 fn unsupported(folder: &Path) -> PortError {

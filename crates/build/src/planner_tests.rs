@@ -70,6 +70,11 @@ impl Programs for Box {
     }
 }
 
+/// A box without a container engine.
+fn none() -> Result<String, PortError> {
+    Err(PortError::new("neither Docker nor Podman is on this box"))
+}
+
 fn request(folder: PathBuf) -> PlanRequest {
     PlanRequest {
         source: Source { digest: Digest::from_bytes([0; 32]), path: folder },
@@ -113,6 +118,7 @@ fn show(outcome: Result<Outcome, PortError>) -> String {
             return text;
         }
         Ok(Outcome::NoPython { error, .. }) | Err(error) => error,
+        Ok(Outcome::AsksEngine) => PortError::new("nobody was asked for an engine"),
     };
     writeln!(text, "error: {}", error.message).unwrap();
     if let Some(hint) = error.hint {
@@ -128,7 +134,7 @@ fn golden_plans_stay_as_they_are() {
     let mut wrong = Vec::new();
     for entry in fs::read_dir(&golden).unwrap() {
         let folder = entry.unwrap().path();
-        let plan = show(super::plan(&request(folder.clone()), &pythons(), &Box));
+        let plan = show(super::plan(&request(folder.clone()), &pythons(), &Box, Some(&none())));
         let expected = folder.join("expected.txt");
         if std::env::var("GOLDEN").is_ok() {
             trackbed_stdx::files::write_atomic(&expected, plan.as_bytes(), 0o644).unwrap();
@@ -152,19 +158,21 @@ fn flags_win_and_stored_values_lose() {
         ("PORT".to_owned(), Secret::new("9000".to_owned())),
         ("RAILWAY_HEALTHCHECK_TIMEOUT_SEC".to_owned(), Secret::new("soon".to_owned())),
     ];
-    let Ok(Outcome::Ready(plan)) = super::plan(&request, &pythons(), &Box) else { panic!("a plan") };
+    let Ok(Outcome::Ready(plan)) = super::plan(&request, &pythons(), &Box, Some(&none())) else {
+        panic!("a plan")
+    };
     assert_eq!(plan.config.start_command, "python x.py");
     assert_eq!(plan.config.health.path.as_deref(), Some("/health"));
     assert_eq!(plan.config.limits.memory_bytes, Some(1 << 30));
     assert_eq!(plan.config.port, Some(9000));
     assert!(plan.warnings.iter().any(|warning| warning.message.contains("RAILWAY_HEALTHCHECK_TIMEOUT_SEC")));
     request.overrides = vec![("deploy.healthcheckTimeout".to_owned(), "0".to_owned())];
-    let error = super::plan(&request, &pythons(), &Box).err().map(|error| error.message);
+    let error = super::plan(&request, &pythons(), &Box, Some(&none())).err().map(|error| error.message);
     assert!(
         error.is_some_and(|message| message.starts_with("--health-timeout: `0` is not a number of seconds"))
     );
     request.overrides = vec![("deploy.start".to_owned(), "x".to_owned())];
-    assert!(super::plan(&request, &pythons(), &Box).is_err());
+    assert!(super::plan(&request, &pythons(), &Box, Some(&none())).is_err());
 }
 
 fn copy_tree(from: &Path, to: &Path) {
@@ -203,10 +211,11 @@ fn on_the_wire(plan: &Plan) -> trackbed_api::Plan {
 #[test]
 fn an_imported_source_has_the_same_plan_with_and_without_the_files_it_was_made_from() {
     let golden = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    let ready = |folder: &Path| match super::plan(&request(folder.to_owned()), &pythons(), &Box) {
-        Ok(Outcome::Ready(plan)) => Some(*plan),
-        _ => None,
-    };
+    let ready =
+        |folder: &Path| match super::plan(&request(folder.to_owned()), &pythons(), &Box, Some(&none())) {
+            Ok(Outcome::Ready(plan)) => Some(*plan),
+            _ => None,
+        };
     let values = |plan: &Plan| -> Vec<(String, String)> {
         plan.settings.iter().map(|setting| (setting.key.clone(), setting.value.clone())).collect()
     };
@@ -238,4 +247,55 @@ fn an_imported_source_has_the_same_plan_with_and_without_the_files_it_was_made_f
         imported += 1;
     }
     assert!(imported >= 35, "{imported}");
+}
+
+/// Plans a source of these files on a box with Docker.
+fn with_docker(files: &[(&str, &str)], overrides: &[(&str, &str)]) -> Result<Plan, PortError> {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        trackbed_stdx::files::write_atomic(&folder.path().join(name), text.as_bytes(), 0o644).unwrap();
+    }
+    let mut request = request(folder.path().to_owned());
+    request.overrides = overrides.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
+    assert!(matches!(super::plan(&request, &pythons(), &Box, None), Ok(Outcome::AsksEngine)));
+    match super::plan(&request, &pythons(), &Box, Some(&Ok("Docker 28.2.2".to_owned())))? {
+        Outcome::Ready(plan) => Ok(*plan),
+        Outcome::NoPython { error, .. } => Err(error),
+        Outcome::AsksEngine => panic!("it was told"),
+    }
+}
+
+#[test]
+fn a_dockerfile_goes_before_detection_where_an_engine_is() {
+    let dockerfile = "FROM debian\nARG VERSION\nEXPOSE 3000\nHEALTHCHECK CMD true\nVOLUME /data\n";
+    let plan = with_docker(&[("Dockerfile", dockerfile), ("package.json", "{}")], &[]).unwrap();
+    assert_eq!((plan.provider.as_str(), plan.config.start_command.as_str()), ("docker", ""));
+    assert_eq!(plan.config.port, Some(3000));
+    assert_eq!(plan.summary, "Dockerfile, built and run by Docker 28.2.2");
+    assert_eq!(plan.recipe, serde_json::json!({"file": {"path": "Dockerfile", "args": ["VERSION"]}}));
+    let warned: Vec<Option<u32>> = plan.warnings.iter().map(|warning| warning.line).collect();
+    assert_eq!(warned, [Some(4), Some(5)]);
+    let railway = r#"{"build": {"builder": "DOCKERFILE", "dockerfilePath": "app.docker"}, "deploy": {"startCommand": "run"}}"#;
+    let plan =
+        with_docker(&[("app.docker", dockerfile), ("railway.json", railway)], &[("deploy.port", "80")])
+            .unwrap();
+    assert_eq!((plan.config.port, plan.config.start_command.as_str()), (Some(80), "run"));
+    let error = with_docker(&[("railway.json", railway)], &[]).unwrap_err();
+    assert!(error.message.starts_with("railway.json:1: cannot build app.docker"), "{error}");
+}
+
+#[test]
+fn an_image_by_name_needs_an_engine_and_another_builder_none() {
+    let plan = with_docker(&[], &[("build.image", "redis:7")]).unwrap();
+    assert_eq!(plan.recipe, serde_json::json!({"image": {"reference": "redis:7"}}));
+    let folder = tempfile::tempdir().unwrap();
+    let mut request = request(folder.path().to_owned());
+    request.overrides = vec![("build.image".to_owned(), "redis:7".to_owned())];
+    let refused = super::plan(&request, &pythons(), &Box, Some(&none())).err().unwrap();
+    assert!(refused.message.contains("redis:7 needs a container engine"), "{refused}");
+    request.overrides = vec![("build.builder".to_owned(), "nixpacks".to_owned())];
+    trackbed_stdx::files::write_atomic(&folder.path().join("Dockerfile"), b"FROM x", 0o644).unwrap();
+    trackbed_stdx::files::write_atomic(&folder.path().join("start.sh"), b"exec true", 0o644).unwrap();
+    let Ok(Outcome::Ready(plan)) = super::plan(&request, &pythons(), &Box, None) else { panic!("a plan") };
+    assert_eq!(plan.provider, "shell");
 }

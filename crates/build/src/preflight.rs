@@ -40,6 +40,13 @@ pub(crate) async fn run(jobs: &dyn JobRunner, request: PreflightRequest) -> Pref
             "the start command uses ${name}, which is not set: it stands for nothing; trackbed variables set {name}=…"
         ));
     }
+    if request.image.container.is_some() {
+        // The sandbox, in which it is looked, is not where it runs.
+        return Preflight::Passed {
+            found: "what is in a container's image is not looked into".to_owned(),
+            warnings,
+        };
+    }
     match request.image.provider.as_str() {
         "python" => python::preflight::run(jobs, request, warnings).await,
         _ => programs(jobs, request, warnings).await,

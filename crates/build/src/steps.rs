@@ -124,7 +124,7 @@ pub(crate) async fn make(
     let mut host_paths: Vec<String> = shown.map(|path| path.display().to_string()).collect();
     host_paths.sort();
     host_paths.dedup();
-    Ok(Made { provider: provider.to_owned(), layers, host_paths, env, site: None })
+    Ok(Made { provider: provider.to_owned(), layers, host_paths, env, site: None, container: None })
 }
 
 /// The usual places, after the app's own and those of the programs.

@@ -138,6 +138,7 @@ impl World {
         LocalBuilder::new(Config {
             data_dir: self.folder.path().join("data"),
             jobs,
+            images: Arc::new(trackbed_core::ports::NoImages),
             environment,
             builds: 1,
             memory_bytes: None,

@@ -106,6 +106,7 @@ fn builder(data_dir: &Path) -> LocalBuilder {
     LocalBuilder::new(Config {
         data_dir: data_dir.to_owned(),
         jobs: Arc::new(Runner),
+        images: Arc::new(trackbed_core::ports::NoImages),
         environment,
         builds: 1,
         memory_bytes: None,
@@ -121,6 +122,7 @@ async fn a_box_without_uv_gets_it_by_pip_and_a_missing_python_is_named() {
     let config = Config {
         data_dir: folder.path().to_owned(),
         jobs: Arc::new(Runner),
+        images: Arc::new(trackbed_core::ports::NoImages),
         environment: environment.collect(),
         builds: 1,
         memory_bytes: None,
@@ -415,6 +417,7 @@ async fn a_node_that_the_box_has_not_is_fetched_and_checked() {
         LocalBuilder::new(Config {
             data_dir: data_dir.to_owned(),
             jobs: Arc::new(Runner),
+            images: Arc::new(trackbed_core::ports::NoImages),
             environment,
             builds: 1,
             memory_bytes: None,

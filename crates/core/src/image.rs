@@ -1,4 +1,5 @@
-//! An image: the layers that an instance sees at `/app`, by digest, and what else it needs from the box.
+//! An image: the layers that an instance sees at `/app`, by digest, and what else it needs from the box; or an image of a
+//! container engine, by its id there.
 
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +51,30 @@ pub struct Image {
     pub site: Option<Site>,
     /// When it was built.
     pub built_at: Timestamp,
+    /// The image of a container engine that it stands for; then there are no layers, and the engine runs it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<ContainerImage>,
+}
+
+/// An image that a container engine of the box has. Pinned: a tag may move on, this does not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerImage {
+    /// Its id there: `sha256:…`, the digest of its configuration.
+    pub id: String,
+    /// The tag that was pulled, when it was not built.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// Size in bytes, layers that it shares with others included.
+    pub size_bytes: u64,
+    /// The user of its `USER`: a name or a number, with or without a group; empty means root.
+    #[serde(default)]
+    pub user: String,
+    /// The signal of its `STOPSIGNAL`; empty means SIGTERM.
+    #[serde(default)]
+    pub stop_signal: String,
+    /// The variables of its `ENV`.
+    #[serde(default)]
+    pub env: Vec<(String, String)>,
 }
 
 impl Image {

@@ -10,6 +10,7 @@
 //! `freeze`, `stillness` and `freezer` (how it is made to stand still).
 
 mod apptree;
+pub mod beside;
 mod cgroup;
 mod control;
 mod door;

@@ -12,13 +12,13 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, Flock, fcntl};
 use serde::{Deserialize, Serialize};
+use trackbed_core::InstanceId;
 use trackbed_core::instance::VolumeMount;
 use trackbed_core::ports::{LeaseHolder, VolumeLease};
 use trackbed_stdx::files;
 
 use crate::cgroup::Cgroup;
 use crate::process::{self, ProcessId};
-use crate::records::Order;
 
 const ATTEMPTS: u32 = 200;
 const PAUSE: Duration = Duration::from_millis(10);
@@ -51,11 +51,30 @@ struct Holder {
     cgroup: Cgroup,
     /// Whether others that say the same may hold it, too.
     shared: bool,
+    /// The container that is about to write there, until its first process is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    container: Option<String>,
+}
+
+/// Who wants the locks of which volumes.
+pub(crate) struct Claim<'a> {
+    pub(crate) instance: &'a InstanceId,
+    /// For people: `assistant v3`.
+    pub(crate) title: &'a str,
+    pub(crate) volumes: &'a [VolumeMount],
+    /// The group of its processes; empty where another engine makes one.
+    pub(crate) cgroup: Cgroup,
+    /// The name of its container, where another engine runs it.
+    pub(crate) container: Option<&'a str>,
 }
 
 impl Record {
     fn all(&self) -> impl Iterator<Item = &Holder> {
         std::iter::once(&self.latest).chain(&self.beside)
+    }
+
+    fn names(&self, container: &str) -> bool {
+        self.all().any(|holder| holder.container.as_deref() == Some(container))
     }
 
     /// Returns whether anybody lives who keeps a new holder out.
@@ -74,21 +93,49 @@ impl Holder {
 
     /// Returns whether anything of it lives still.
     fn lives(&self) -> bool {
+        // A container may run from the moment on in which its engine was asked for it.
+        let may_run = self.container.is_some() && self.init.is_none();
         self.boot_id == process::boot_id()
-            && (self.init.is_some_and(ProcessId::is_alive) || !self.cgroup.pids().is_empty())
+            && (may_run || self.init.is_some_and(ProcessId::is_alive) || !self.cgroup.pids().is_empty())
     }
 }
 
 /// Takes the lock of each volume, waiting about two seconds.
-pub(crate) fn take(order: &Order) -> Result<Vec<Flock<File>>, String> {
+pub(crate) fn take(claim: &Claim<'_>) -> Result<Vec<Flock<File>>, String> {
     let mut locks: Vec<Flock<File>> = Vec::new();
-    let mut volumes: Vec<&VolumeMount> = order.volumes.iter().collect();
+    let mut volumes: Vec<&VolumeMount> = claim.volumes.iter().collect();
     // Always in the same order, so that two instances cannot wait for each other.
     volumes.sort_by(|a, b| a.lock_path.cmp(&b.lock_path));
     for volume in volumes {
-        locks.push(take_one(order, volume)?);
+        locks.push(take_one(claim, volume)?);
     }
     Ok(locks)
+}
+
+/// Forgets a container of which nothing lives: its engine has removed it, and nobody can start it any more. A lock file
+/// without it is fine. Blocks for up to two seconds.
+///
+/// # Errors
+/// When the lock file cannot be written.
+pub fn forget_container(path: &Path, container: &str) -> std::io::Result<()> {
+    if !path.is_file() {
+        return Ok(());
+    }
+    // As one of several, so that others who share the volume are not in the way.
+    let mut lock = None;
+    for _ in 0..ATTEMPTS {
+        lock = files::try_lock_shared(path)?;
+        if lock.is_some() {
+            break;
+        }
+        // Whoever has it has looked at the record before.
+        if !parse(&std::fs::read(path)?).names(container) {
+            return Ok(());
+        }
+        std::thread::sleep(PAUSE);
+    }
+    let Some(mut lock) = lock else { return Err(Errno::EBUSY.into()) };
+    alone(&mut lock, |lock| forget(lock, container))
 }
 
 /// Adds its init to the record of a holder, before that begins.
@@ -107,7 +154,26 @@ pub(crate) fn name_init(locks: &mut [Flock<File>], init: Option<ProcessId>) -> s
     Ok(())
 }
 
-fn take_one(order: &Order, volume: &VolumeMount) -> Result<Flock<File>, String> {
+/// Forgets the container of a holder itself, of which nothing lives.
+pub(crate) fn forget_own_container(locks: &mut [Flock<File>], container: &str) -> std::io::Result<()> {
+    locks.iter_mut().try_for_each(|lock| alone(lock, |lock| forget(lock, container)))
+}
+
+fn forget(lock: &mut Flock<File>, container: &str) -> std::io::Result<()> {
+    let (mut record, text) = read(lock)?;
+    if !record.names(container) {
+        return Ok(());
+    }
+    let Record { latest, beside } = &mut record;
+    for holder in std::iter::once(latest).chain(beside) {
+        if holder.container.as_deref() == Some(container) {
+            holder.container = None;
+        }
+    }
+    write(lock, &record, &text)
+}
+
+fn take_one(claim: &Claim<'_>, volume: &VolumeMount) -> Result<Flock<File>, String> {
     let path = Path::new(&volume.lock_path);
     let mut lock = None;
     for attempt in 0..ATTEMPTS {
@@ -119,7 +185,7 @@ fn take_one(order: &Order, volume: &VolumeMount) -> Result<Flock<File>, String> 
                 .map_err(|error| failure(volume, &format!("{}: {error}", volume.lock_path)))?;
         }
         if let Some(mut free) = lock.take() {
-            let signed = alone(&mut free, |free| sign(free, order, volume.shared));
+            let signed = alone(&mut free, |free| sign(free, claim, volume.shared));
             if signed.map_err(|error| failure(volume, &error.to_string()))? {
                 return Ok(free);
             }
@@ -129,9 +195,14 @@ fn take_one(order: &Order, volume: &VolumeMount) -> Result<Flock<File>, String> 
     let Record { latest: holder, .. } =
         std::fs::read(path).ok().map(|bytes| parse(&bytes)).unwrap_or_default();
     let by = if holder.title.is_empty() { "another process".to_owned() } else { holder.title };
-    let advice = match lock {
-        None => "stop it first",
-        Some(_) => "its supervisor is gone, but the kernel has not ended its processes",
+    let advice = match (lock, &holder.container) {
+        (None, _) => "stop it first".to_owned(),
+        (Some(_), Some(container)) => {
+            format!(
+                "its supervisor is gone, and its container {container} may still run: the container engine must answer"
+            )
+        }
+        (Some(_), None) => "its supervisor is gone, but the kernel has not ended its processes".to_owned(),
     };
     Err(format!(
         "volume {} at {} is in use by {by} ({}, pid {}); {advice}",
@@ -158,20 +229,21 @@ fn read(lock: &mut Flock<File>) -> std::io::Result<(Record, Vec<u8>)> {
 }
 
 /// Writes a new holder into the record, unless somebody lives who keeps it out.
-fn sign(lock: &mut Flock<File>, order: &Order, shared: bool) -> std::io::Result<bool> {
+fn sign(lock: &mut Flock<File>, claim: &Claim<'_>, shared: bool) -> std::io::Result<bool> {
     let (before, text) = read(lock)?;
     if before.keeps_out(shared) {
         return Ok(false);
     }
     let latest = Holder {
-        instance: order.id.to_string(),
-        title: order.title.clone(),
+        instance: claim.instance.to_string(),
+        title: claim.title.to_owned(),
         pid: std::process::id(),
         fence: before.latest.fence + 1,
         boot_id: process::boot_id(),
         init: None,
-        cgroup: order.cgroup.clone(),
+        cgroup: claim.cgroup.clone(),
         shared,
+        container: claim.container.map(str::to_owned),
     };
     let beside = before.all().filter(|holder| holder.is_living()).cloned().collect();
     write(lock, &Record { latest, beside }, &text)?;

@@ -146,6 +146,7 @@ fn try_level(sandbox: &Sandbox, level: IsolationLevel) -> Result<Vec<String>, St
         env: Vec::new(),
         site: None,
         built_at: Timestamp(0),
+        container: None,
     };
     let spec = InstanceSpec {
         id: id.clone(),

@@ -25,7 +25,7 @@ use crate::shim;
 /// The user that jobs run as. Services have 10,000 to 59,999.
 pub(crate) const BUILD_UID: u32 = 60_002;
 /// First user of services.
-const SERVICE_UID: u32 = 10_000;
+pub(crate) const SERVICE_UID: u32 = 10_000;
 /// Longest wait for a command to run, or for a sign that its preparation goes on.
 pub(crate) const START_LIMIT: Duration = Duration::from_secs(20);
 /// Ports remembered after they were promised.

@@ -38,14 +38,11 @@ const PIPE_BYTES: i32 = 1 << 20;
 ///
 /// It must run in a process that has one thread. It forks once at the start, so that the shim belongs to nobody.
 pub fn shim_main(instance_dir: &Path) -> i32 {
-    // SAFETY: one thread, so the child may go on as a whole process.
-    match unsafe { libc::fork() } {
-        0 => {}
-        pid => return i32::from(pid < 0),
+    if let Some(code) = detach() {
+        return code;
     }
-    // SAFETY: integers only. A session of our own: signals of a terminal are not for us.
+    // SAFETY: integers only.
     unsafe {
-        libc::setsid();
         libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
         libc::umask(0o022);
     }
@@ -62,8 +59,21 @@ pub fn shim_main(instance_dir: &Path) -> i32 {
     i32::from(folder.write_end(exit).is_err())
 }
 
+/// Goes on in a process that belongs to nobody, in a session of its own: signals of a terminal are not for it. Returns the
+/// exit code for the one that stays behind. It must run in a process that has one thread.
+pub fn detach() -> Option<i32> {
+    // SAFETY: one thread, so the child may go on as a whole process.
+    match unsafe { libc::fork() } {
+        0 => {}
+        pid => return Some(i32::from(pid < 0)),
+    }
+    // SAFETY: no arguments.
+    unsafe { libc::setsid() };
+    None
+}
+
 /// What is told while a start is prepared, and when the command runs.
-pub(crate) const PROGRESS: u8 = b'.';
+pub const PROGRESS: u8 = b'.';
 const READY: u8 = b'1';
 const PROGRESS_EVERY_MS: i64 = 1000;
 
@@ -83,7 +93,7 @@ fn tell(byte: u8) {
 }
 
 /// Tells the control plane that it need not wait longer.
-pub(crate) fn report_ready() {
+pub fn report_ready() {
     tell(READY);
     // SAFETY: both are C strings or integers; standard output stays open, on /dev/null.
     unsafe {
@@ -111,7 +121,13 @@ fn live(folder: &Folder, mut order: Order) -> Step<Exit> {
         return Err("it was given up before it began".to_owned());
     }
     let control = listen(&order.socket)?;
-    let mut held = locks::take(&order)?;
+    let mut held = locks::take(&locks::Claim {
+        instance: &order.id,
+        title: &order.title,
+        volumes: &order.volumes,
+        cgroup: order.cgroup.clone(),
+        container: None,
+    })?;
     init::make_folders(&folder.0)?;
     ownership::hand_over(&order, &folder.0)?;
     order.cgroup.create(order.kind, &order.limits).step(|| "limit the instance".to_owned())?;

@@ -5,6 +5,7 @@ mod check;
 mod convert;
 mod convert_data;
 mod edge_keeper;
+mod engines;
 mod error;
 #[doc(hidden)]
 pub mod fuzz;

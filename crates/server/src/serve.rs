@@ -15,6 +15,7 @@ use trackbed_core::instance::{InstanceKind, InstanceState};
 use trackbed_core::isolation::IsolationLevel;
 use trackbed_core::ports::Engine;
 use trackbed_core::{Host, Network, Timestamp};
+use trackbed_docker::Docker;
 use trackbed_edge::EdgeClient;
 use trackbed_offsite::Mirror;
 use trackbed_sandbox::Sandbox;
@@ -26,6 +27,7 @@ use trackbed_volume::LocalVolumes;
 
 use crate::api::{self, Api};
 use crate::edge_keeper::{self, EdgePlace};
+use crate::engines::Engines;
 use crate::git::GitDoor;
 use crate::git::hooks::Hooks;
 use crate::remote_drill::FromTarget;
@@ -99,9 +101,21 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<()> {
         level,
     })?;
     let sandbox = Arc::new(sandbox);
+    let tasks = Tasks::default();
+    let docker = Docker::open(
+        trackbed_docker::Config {
+            data_dir: data_dir.clone(),
+            run_dir: run_dir.clone(),
+            binary: binary.clone(),
+            environment: config.environment.clone(),
+        },
+        tasks.clone(),
+    )?;
+    let engines = Arc::new(Engines { sandbox: sandbox.as_ref().clone(), docker: docker.clone() });
     let builder = LocalBuilder::new(trackbed_build::Config {
         data_dir: data_dir.clone(),
         jobs: sandbox.clone(),
+        images: Arc::new(docker),
         environment: config.environment.clone(),
         builds: config.builds,
         memory_bytes: config.build_memory_bytes,
@@ -121,7 +135,7 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<()> {
         Ok(stats) => stats,
         Err(error) => {
             // What was made to find the isolation level must not stay behind a `serve` that never was.
-            dismantle(&sandbox).await;
+            engines.dismantle().await;
             return Err(error);
         }
     };
@@ -133,12 +147,10 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<()> {
         );
     }
 
-    let tasks = Tasks::default();
     // Jobs of an earlier `serve` are ended first: only then is what they were building nobody's.
-    let engine = sandbox.clone();
-    tokio::task::spawn_blocking(move || engine.reconcile(&|_| true)).await??;
+    engines.reconcile().await?;
     builder.sweep().await?;
-    let sites = Sites::open(&data_dir, sandbox.clone()).context("cannot read the records of static sites")?;
+    let sites = Sites::open(&data_dir, engines.clone()).context("cannot read the records of static sites")?;
     let engine: Arc<dyn Engine> = Arc::new(sites);
     let volumes = Arc::new(LocalVolumes::new(&data_dir));
     let control = Control::new(
@@ -176,7 +188,7 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<()> {
     );
     git.open_if_wanted().await;
     edge_keeper::keep(&tasks, edge_place, edge.clone(), control.clone());
-    keep_kernel_state(&tasks, sandbox.clone());
+    keep_kernel_state(&tasks, engines.clone());
 
     let socket = paths::api_socket(&data_dir);
     let _ = std::fs::remove_file(&socket);
@@ -186,7 +198,7 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<()> {
     let stopping = control.clone();
     let api = Api {
         control,
-        engine: sandbox.clone(),
+        engine,
         edge: edge.clone(),
         volumes,
         git,
@@ -225,7 +237,7 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<()> {
             }
             stop_box(&edge, engine.as_ref(), instances).await;
             if instances {
-                dismantle(&sandbox).await;
+                engines.dismantle().await;
             }
         }
     }
@@ -236,8 +248,8 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Firewall tools of others flush rules, and a killed shim may leave a link: looks again from time to time.
-fn keep_kernel_state(tasks: &Tasks, sandbox: Arc<Sandbox>) {
+/// Firewall tools of others flush rules, and a killed shim or keeper may leave something: looks again from time to time.
+fn keep_kernel_state(tasks: &Tasks, engines: Arc<Engines>) {
     let mut shutdown = tasks.shutdown();
     tasks.spawn("kernel state keeper", async move {
         loop {
@@ -245,9 +257,7 @@ fn keep_kernel_state(tasks: &Tasks, sandbox: Arc<Sandbox>) {
                 () = shutdown.wait() => return,
                 () = tokio::time::sleep(KERNEL_STATE_INTERVAL) => {}
             }
-            let engine = sandbox.clone();
-            let looked = tokio::task::spawn_blocking(move || engine.reconcile(&|_| true)).await;
-            if let Ok(Err(error)) = looked {
+            if let Err(error) = engines.reconcile().await {
                 tracing::warn!(%error, "network rules or strays could not be looked after");
             }
         }
@@ -313,14 +323,6 @@ fn lock(data_dir: &Path) -> anyhow::Result<impl Drop + use<>> {
     held.set_len(0)?;
     writeln!(held, "{}", std::process::id())?;
     Ok(held)
-}
-
-/// Removes bridge, rules and control groups, unless an instance lives.
-async fn dismantle(engine: &Sandbox) {
-    let engine = engine.clone();
-    if let Err(error) = tokio::task::spawn_blocking(move || engine.dismantle()).await {
-        tracing::error!(%error, "control groups and network could not be removed");
-    }
 }
 
 /// Ends the edge, and the instances when that is wanted. They come back with the next `serve`.

@@ -1,4 +1,4 @@
-//! The one binary: picks a role (`shim`, `look-into`, `edge`, `serve`, `check`, `recover`, git's hook) or a command, nothing else.
+//! The one binary: picks a role (`shim`, `keeper`, `look-into`, `edge`, `serve`, `check`, `recover`, git's hook) or a command, nothing else.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -19,6 +19,10 @@ fn main() -> ExitCode {
     match (arguments.next(), arguments.next(), arguments.next(), arguments.next()) {
         (Some(role), Some(folder), None, None) if role == "shim" => {
             let code = trackbed_sandbox::shim_main(Path::new(&folder));
+            ExitCode::from(u8::try_from(code).unwrap_or(1))
+        }
+        (Some(role), Some(folder), None, None) if role == "keeper" => {
+            let code = trackbed_docker::keeper_main(Path::new(&folder));
             ExitCode::from(u8::try_from(code).unwrap_or(1))
         }
         (Some(role), Some(data_dir), Some(listen), mode) if role == "edge" => {

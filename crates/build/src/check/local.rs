@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use trackbed_core::Digest;
 use trackbed_core::finding::Findings;
-use trackbed_core::ports::{PlanRequest, Source};
+use trackbed_core::ports::{PlanRequest, PortError, Source};
 
 use crate::check::{Known, facts, look};
 use crate::host::Host;
@@ -60,13 +60,18 @@ pub fn check_folder(check: &LocalCheck) -> Findings {
         None => Known::default(),
     };
     let has = |name: &str| check.files.iter().any(|file| file == Path::new(name));
-    let planned = planner::plan(&request, &pythons, &programs);
+    let planned = planner::plan(&request, &pythons, &programs, Some(&without_engine()));
     let plan = match &planned {
         Ok(Outcome::Ready(plan)) => Ok(plan.as_ref()),
         // A box would fetch one.
-        Ok(Outcome::NoPython { .. }) => Err(None),
+        Ok(Outcome::NoPython { .. } | Outcome::AsksEngine) => Err(None),
         Err(error) => Err(Some(error)),
     };
     let (facts, refused) = facts(&check.folder, plan, &known, &has);
     look(&check.folder, Some(&check.files), &facts, refused)
+}
+
+/// A look at a folder concerns its code; whether it is built by an engine is for the box to say.
+fn without_engine() -> Result<String, PortError> {
+    Err(PortError::new("no container engine was looked for"))
 }

@@ -12,6 +12,8 @@ use trackbed_core::volume::MountPath;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Key {
     Builder,
+    Dockerfile,
+    Image,
     BuildCommand,
     StartCommand,
     HealthPath,
@@ -62,6 +64,8 @@ pub(crate) enum Setting {
 /// Every key, in the order in which `trackbed plan` prints them, with its names; the first is ours.
 const KEYS: [(Key, &[&str]); 23] = [
     (Key::Builder, &["build.builder"]),
+    (Key::Dockerfile, &["build.dockerfilePath", "build.dockerfile"]),
+    (Key::Image, &["build.image", "image"]),
     (Key::BuildCommand, &["build.buildCommand", "build.command"]),
     (Key::StartCommand, &["deploy.startCommand", "start"]),
     (Key::HealthPath, &["deploy.healthcheckPath"]),
@@ -117,6 +121,8 @@ impl Key {
             | Key::Memory
             | Key::Cpu => true,
             Key::Builder
+            | Key::Dockerfile
+            | Key::Image
             | Key::BuildCommand
             | Key::StartCommand
             | Key::HealthPath
@@ -145,6 +151,11 @@ impl Key {
         let number = || text.parse::<u64>().ok().or_else(|| text.strip_suffix(".0")?.parse().ok());
         match self {
             Key::Builder => Ok(Setting::Text(text.to_uppercase())),
+            Key::Dockerfile if text.is_empty() => Err("a path such as `Dockerfile`".to_owned()),
+            Key::Image if text.is_empty() || text.contains(char::is_whitespace) || text.contains("://") => {
+                Err("the name of an image such as `redis:7`".to_owned())
+            }
+            Key::Dockerfile | Key::Image => Ok(Setting::Text(text.to_owned())),
             Key::StartCommand | Key::BuildCommand | Key::PreDeploy if text.is_empty() => {
                 Err("a command".to_owned())
             }

@@ -68,7 +68,8 @@ const FLAGS: [(Key, &str); 3] = [
 ];
 
 /// Variables that are settings.
-const VARIABLES: [(&str, Key); 5] = [
+const VARIABLES: [(&str, Key); 6] = [
+    ("RAILWAY_DOCKERFILE_PATH", Key::Dockerfile),
     ("RAILWAY_HEALTHCHECK_TIMEOUT_SEC", Key::HealthTimeout),
     ("RAILWAY_DEPLOYMENT_DRAINING_SECONDS", Key::DrainTimeout),
     ("PORT", Key::Port),
@@ -77,8 +78,7 @@ const VARIABLES: [(&str, Key); 5] = [
 ];
 
 /// Variables that are settings on Railway and do nothing here.
-const VARIABLES_NOT_USED: [(&str, &str); 4] = [
-    ("RAILWAY_DOCKERFILE_PATH", "there is no Docker engine; the source is built by detection"),
+const VARIABLES_NOT_USED: [(&str, &str); 3] = [
     (
         "RAILWAY_DEPLOYMENT_OVERLAP_SECONDS",
         "the old release goes on until its last request is answered, at most for `drainingSeconds`",

@@ -14,8 +14,14 @@ use crate::config::{formation, json, nixpacks, toml};
 /// The environment whose overrides apply.
 const ENVIRONMENT: &str = "production";
 /// Keys of `build` that are settings.
-const BUILD: [(&str, Key); 3] =
-    [("builder", Key::Builder), ("buildCommand", Key::BuildCommand), ("command", Key::BuildCommand)];
+const BUILD: [(&str, Key); 6] = [
+    ("builder", Key::Builder),
+    ("buildCommand", Key::BuildCommand),
+    ("command", Key::BuildCommand),
+    ("dockerfilePath", Key::Dockerfile),
+    ("dockerfile", Key::Dockerfile),
+    ("image", Key::Image),
+];
 /// Keys of `deploy` that are settings, Railway's first.
 const DEPLOY: [&str; 17] = [
     "startCommand",
@@ -38,7 +44,7 @@ const DEPLOY: [&str; 17] = [
 ];
 /// Keys of `deploy` that hold a command or a list of them.
 const PRE_DEPLOY: [&str; 2] = ["preDeployCommand", "pre_deploy"];
-/// Builders whose work is done by detection here; `DOCKERFILE` is told of by the planner.
+/// Builders whose work is done by detection here, and by the container engine of the box.
 const BUILDERS: [&str; 3] = ["RAILPACK", "NIXPACKS", "DOCKERFILE"];
 
 /// Reads `railway.json`.

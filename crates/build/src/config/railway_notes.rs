@@ -28,9 +28,7 @@ enum When {
     Several,
 }
 
-const NOTES: [(Table, &str, When, &str); 18] = [
-    (Table::Build, "dockerfilePath", When::Always, "is not used (no Docker engine); going on with detection"),
-    (Table::Build, "dockerfile", When::Always, "is not used (no Docker engine); going on with detection"),
+const NOTES: [(Table, &str, When, &str); 16] = [
     (Table::Build, "railpackVersion", When::Always, "is not needed: Trackbed builds by itself"),
     (Table::Build, "nixpacksVersion", When::Always, "is not needed: Trackbed builds by itself"),
     (Table::Build, "buildEnvironment", When::Always, "means nothing here: every build has the same jail"),
@@ -44,7 +42,12 @@ const NOTES: [(Table, &str, When, &str); 18] = [
         When::NotZero,
         "is not needed: the old release goes on until its last request is answered, at most for `drainingSeconds`",
     ),
-    (Table::Deploy, "registryCredentials", When::Always, "is not used: Trackbed runs no images"),
+    (
+        Table::Deploy,
+        "registryCredentials",
+        When::Always,
+        "is not used: log in to the registry with the container engine (`docker login`)",
+    ),
     (Table::Deploy, "ipv6EgressEnabled", When::True, "is not obeyed: an app gets the addresses of the box"),
     (Table::Deploy, "runtime", When::Always, "means nothing here: there is one runtime"),
     (Table::Deploy, "useLegacyStacker", When::True, "means nothing here"),

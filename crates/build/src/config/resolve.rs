@@ -176,7 +176,9 @@ fn planned(draft: &Draft, config: &ServiceConfig) -> Vec<PlannedSetting> {
             | Key::Memory
             | Key::Cpu
             | Key::StaticRoot
-            | Key::StaticSpa => None,
+            | Key::StaticSpa
+            | Key::Dockerfile
+            | Key::Image => None,
         };
         // A grace that follows from the drain limit comes from where that does.
         let follows = key == Key::StopGrace && config.stop_grace > STOP_GRACE_DEFAULT;

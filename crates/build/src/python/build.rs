@@ -67,6 +67,7 @@ pub(crate) async fn build(
         host_paths,
         site: None,
         env: ENVIRONMENT.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+        container: None,
     })
 }
 

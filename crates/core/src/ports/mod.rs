@@ -17,9 +17,11 @@ use crate::settings::VolumeRequest;
 use crate::volume::MountPath;
 use crate::{Digest, InstanceId, Secret, ServiceId};
 
+mod images;
 mod offsite;
 mod volumes;
 
+pub use images::{Dockerfile, Images, NoImages};
 pub use offsite::{Conditional, Offsite, Ownership, StateCopy};
 pub use volumes::{
     AdoptedFile, CaptureOrder, Collected, Depth, DiskSpace, Freezer, Frozen, PointData, Staged, Unreadable,

@@ -141,6 +141,7 @@ impl World {
             env: Vec::new(),
             site: None,
             built_at: Timestamp(0),
+            container: None,
         };
         InstanceSpec {
             id: InstanceId::from_random(random::bytes()),

@@ -25,7 +25,7 @@ pub(super) fn read(name: &str, text: &str, draft: &mut Draft) -> Result<(), Port
     for other in &containers[1..] {
         page.note(other.place.line, "a second container is not started: a service runs one process");
     }
-    page.note_docker(container.member("image"));
+    page.note_image(container.member("image"));
     match (container.member("command"), container.member("args")) {
         (Some(command), Some(arguments)) => {
             let words = command.node.items().iter().chain(arguments.node.items());

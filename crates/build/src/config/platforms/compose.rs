@@ -1,5 +1,5 @@
 //! Reads `docker-compose.yml` (docs.docker.com/reference/compose-file). The service that is built from this source is
-//! meant; others are images of servers, which Trackbed does not run.
+//! meant; others are services of their own.
 
 use trackbed_core::ports::PortError;
 
@@ -40,7 +40,11 @@ pub(super) fn read(name: &str, text: &str, draft: &mut Draft) -> Result<(), Port
     for service in services.iter().filter(|service| chosen.is_none_or(|chosen| chosen.key != service.key)) {
         let message = match service.node.get("image").and_then(Node::text) {
             Some(image) => {
-                format!("service `{}` is the image {image}: Trackbed does not run images yet", service.key)
+                format!(
+                    "service `{}` is the image {image}: where Docker or Podman is on the box, make a service of its own of it \
+                     (a trackbed.toml with `image = \"{image}\"` under [build])",
+                    service.key
+                )
             }
             None => format!("service `{}` is another service: deploy it by itself", service.key),
         };
@@ -48,6 +52,7 @@ pub(super) fn read(name: &str, text: &str, draft: &mut Draft) -> Result<(), Port
     }
     let Some(Member { node: service, .. }) = chosen else { return Ok(()) };
     page.take_command(Key::StartCommand, service.member("command"));
+    build(&mut page, service);
     page.take_time(Key::StopGrace, service.member("stop_grace_period"));
     page.take_variables(service.get("environment"));
     if let Some(file) = service.member("env_file") {
@@ -60,6 +65,22 @@ pub(super) fn read(name: &str, text: &str, draft: &mut Draft) -> Result<(), Port
     }
     page.unknown(service, &READ, &QUIET, "services.");
     Ok(())
+}
+
+/// A Dockerfile is taken when it is built from here.
+fn build(page: &mut Page<'_>, service: &Node) {
+    let Some(build) = service.member("build") else { return };
+    let context = build.node.text().or_else(|| build.node.get("context").and_then(Node::text)).unwrap_or(".");
+    if !matches!(context, "." | "./") {
+        page.note(build.place.line, format!("it is built from `{context}`: deploy that folder by itself"));
+    } else {
+        page.take(Key::Dockerfile, build.node.member("dockerfile"));
+    }
+    for key in ["target", "args"] {
+        if let Some(member) = build.node.member(key) {
+            page.note(member.place.line, format!("`build.{key}` is not obeyed"));
+        }
+    }
 }
 
 /// `8080:80` says that the app listens on 80.

@@ -51,7 +51,7 @@ pub(super) fn read(name: &str, text: &str, draft: &mut Draft) -> Result<(), Port
             page.take(Key::StopGrace, termination.member("grace_period_seconds"));
             page.take(Key::DrainTimeout, termination.member("drain_seconds"));
         }
-        page.note_docker(service.member("dockerfile_path"));
+        page.take(Key::Dockerfile, service.member("dockerfile_path"));
         page.take_variables(service.get("envs"));
         page.unknown(service, &READ, &QUIET, "services.");
     }

@@ -57,8 +57,15 @@ pub(super) fn read(name: &str, text: &str, draft: &mut Draft) -> Result<(), Port
         page.unknown(deploy, &["release_command"], &quiet, "deploy.");
     }
     if let Some(build) = tree.get("build") {
-        for key in ["dockerfile", "image", "builder", "buildpacks"] {
-            page.note_docker(build.member(key));
+        page.take(Key::Dockerfile, build.member("dockerfile"));
+        page.take(Key::Image, build.member("image"));
+        for key in ["builder", "buildpacks"] {
+            if let Some(member) = build.member(key) {
+                page.note(
+                    member.place.line,
+                    format!("`{key}` is not used: the source is built by detection"),
+                );
+            }
         }
         let quiet = ["args", "ignorefile", "build-target"];
         page.unknown(build, &["dockerfile", "image", "builder", "buildpacks"], &quiet, "build.");

@@ -203,10 +203,10 @@ impl<'a> Page<'a> {
         self.draft.unknown(self.file(), table, read, quiet, prefix);
     }
 
-    /// Says that a service is built from a Dockerfile or an image there.
-    fn note_docker(&mut self, member: Option<&Member>) {
+    /// Says that an image is named there which is made elsewhere from this very source.
+    fn note_image(&mut self, member: Option<&Member>) {
         if let Some(member) = member {
-            let what = format!("`{}` is not used (no Docker engine); going on with detection", member.key);
+            let what = format!("`{}` is not used: the image is made from this source", member.key);
             self.note(member.place.line, what);
         }
     }

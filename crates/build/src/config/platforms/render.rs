@@ -67,7 +67,8 @@ pub(super) fn read(name: &str, text: &str, draft: &mut Draft) -> Result<(), Port
         page.take(Key::StopGrace, service.member("maxShutdownDelaySeconds"));
         page.take(Key::Cron, service.member("schedule"));
         page.take_release(service.member("preDeployCommand"));
-        page.note_docker(service.member("dockerfilePath"));
+        page.take(Key::Dockerfile, service.member("dockerfilePath"));
+        page.take(Key::Image, service.get("image").and_then(|image| image.member("url")));
         page.take_variables(service.get("envVars"));
         if let Some(disk) = service.get("disk") {
             let name = disk.get("name").and_then(Node::text).unwrap_or("data");

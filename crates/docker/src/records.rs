@@ -1,0 +1,131 @@
+//! What stands on disk for a container: its order (`spec.json`), its keeper (`state.json`), its end (`exit.json`).
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use trackbed_core::image::ContainerImage;
+use trackbed_core::instance::{BindMount, Exit, InstanceKind, VolumeMount};
+use trackbed_core::settings::Limits;
+use trackbed_core::{InstanceId, ServiceId, Timestamp};
+use trackbed_sandbox::beside::{Process, boot_id};
+use trackbed_stdx::clock::now_ms;
+use trackbed_stdx::files;
+
+/// The order that a keeper carries out. Holds secrets until the container runs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Order {
+    pub(crate) id: InstanceId,
+    pub(crate) kind: InstanceKind,
+    pub(crate) service: ServiceId,
+    pub(crate) title: String,
+    /// Run by `/bin/sh -c`; empty means what the image says.
+    pub(crate) command: String,
+    pub(crate) image: ContainerImage,
+    pub(crate) volumes: Vec<VolumeMount>,
+    pub(crate) binds: Vec<BindMount>,
+    pub(crate) env: Vec<(String, String)>,
+    pub(crate) limits: Limits,
+    /// The user that the sandbox runs the service as.
+    pub(crate) sandbox_uid: u32,
+    pub(crate) port: Option<u16>,
+    /// The engine's network that it joins; none means that it reaches nothing but itself.
+    pub(crate) network: Option<String>,
+    /// Whether its port is published on loopback, because the edge may not enter its network.
+    pub(crate) published: bool,
+    /// This box, among all that use the same engine.
+    pub(crate) tag: String,
+    /// The engine's socket.
+    pub(crate) daemon: PathBuf,
+    /// The keeper's socket.
+    pub(crate) socket: PathBuf,
+    pub(crate) started_at: Timestamp,
+}
+
+impl Order {
+    /// Returns the name of its container.
+    pub(crate) fn container(&self) -> String {
+        container_name(&self.tag, &self.id)
+    }
+}
+
+/// Returns the name of an instance's container.
+pub(crate) fn container_name(tag: &str, id: &InstanceId) -> String {
+    format!("trackbed-{tag}-{id}")
+}
+
+/// What a keeper says of itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct State {
+    pub(crate) boot_id: String,
+    pub(crate) keeper: Process,
+    /// The container's first process, as soon as it runs.
+    pub(crate) init: Option<Process>,
+    /// The port of the box that leads to the instance's, when it is published.
+    pub(crate) host_port: Option<u16>,
+}
+
+/// How it ended.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct End {
+    #[serde(flatten)]
+    pub(crate) exit: Exit,
+    pub(crate) at: Timestamp,
+}
+
+/// The directory of one instance.
+#[derive(Debug, Clone)]
+pub(crate) struct Folder(pub(crate) PathBuf);
+
+impl Folder {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    pub(crate) fn find_order(&self) -> Option<Order> {
+        read(&self.path("spec.json"))
+    }
+
+    pub(crate) fn find_state(&self) -> Option<State> {
+        read(&self.path("state.json"))
+    }
+
+    pub(crate) fn find_end(&self) -> Option<End> {
+        read(&self.path("exit.json"))
+    }
+
+    pub(crate) fn write_order(&self, order: &Order) -> io::Result<()> {
+        write(&self.path("spec.json"), order)
+    }
+
+    /// Takes the variables out of the order on disk: the container has them, or nobody will. Rather no order than a secret.
+    pub(crate) fn clear_variables(&self, order: &Order) {
+        let order = Order { env: Vec::new(), ..order.clone() };
+        if self.write_order(&order).is_err() {
+            let _ = fs::remove_file(self.path("spec.json"));
+        }
+    }
+
+    pub(crate) fn write_state(&self, state: &State) -> io::Result<()> {
+        write(&self.path("state.json"), state)
+    }
+
+    pub(crate) fn write_end(&self, exit: Exit) -> io::Result<()> {
+        write(&self.path("exit.json"), &End { exit, at: Timestamp(now_ms()) })
+    }
+
+    /// Returns what the keeper says when it lives.
+    pub(crate) fn living_keeper(&self) -> Option<State> {
+        self.find_state().filter(|state| state.boot_id == boot_id() && state.keeper.is_alive())
+    }
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
+}
+
+fn write<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
+    files::write_atomic(path, &serde_json::to_vec(value)?, 0o600)
+}

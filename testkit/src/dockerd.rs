@@ -1,0 +1,146 @@
+//! A Docker of a test's own: daemon, images and data below one folder, all of it gone at the end. Images are made of this
+//! machine's own programs, so that no registry is needed.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "a fixture panics when it must, says what it does not do, and needs no crash safety"
+)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Programs that the base image has.
+const PROGRAMS: [&str; 8] = [
+    "/bin/sh",
+    "/bin/sleep",
+    "/bin/cat",
+    "/bin/echo",
+    "/usr/bin/head",
+    "/bin/mkdir",
+    "/usr/bin/id",
+    "/bin/ls",
+];
+/// Debian's Python, which the base image may have, too.
+const PYTHON: &str = "/usr/bin/python3";
+const DAEMON_LIMIT: Duration = Duration::from_secs(60);
+
+/// A daemon.
+pub struct Daemon {
+    process: Child,
+    folder: PathBuf,
+}
+
+impl Daemon {
+    /// Starts one; where that cannot be, says aloud that `what` is not tested.
+    pub fn start(what: &str) -> Option<Daemon> {
+        let is_root =
+            std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
+        let has = Command::new("dockerd").arg("--version").output().is_ok_and(|said| said.status.success());
+        if !is_root || !has {
+            eprintln!("NOT TESTED (needs root and dockerd, `apt install docker.io`): {what}");
+            return None;
+        }
+        let drawn = std::fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap();
+        let folder = PathBuf::from(format!("/var/tmp/trackbed-docker-{}", &drawn[..8]));
+        std::fs::create_dir_all(&folder).unwrap();
+        let mut daemon = Daemon { process: spawn(&folder), folder };
+        daemon.await_answer();
+        Some(daemon)
+    }
+
+    /// Ends it as a crash does; its containers go on.
+    pub fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// Starts it again.
+    pub fn start_again(&mut self) {
+        let _ = std::fs::remove_file(self.folder.join("pid"));
+        self.process = spawn(&self.folder);
+        self.await_answer();
+    }
+
+    fn await_answer(&mut self) {
+        let deadline = Instant::now() + DAEMON_LIMIT;
+        while self.ask(&["version"]).is_err() {
+            assert!(self.process.try_wait().unwrap().is_none(), "dockerd ended: {}", self.log());
+            assert!(Instant::now() < deadline, "dockerd does not answer: {}", self.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+
+    /// Returns where it listens, as `DOCKER_HOST` has it.
+    pub fn host(&self) -> String {
+        format!("unix://{}/sock", self.folder.display())
+    }
+
+    fn ask(&self, arguments: &[&str]) -> Result<String, String> {
+        let said = Command::new("docker").args(["--host", &self.host()]).args(arguments).output().unwrap();
+        if said.status.success() {
+            return Ok(String::from_utf8_lossy(&said.stdout).trim().to_owned());
+        }
+        Err(String::from_utf8_lossy(&said.stderr).into_owned())
+    }
+
+    /// Runs a command of `docker` and returns what it prints.
+    pub fn docker(&self, arguments: &[&str]) -> String {
+        self.ask(arguments).unwrap_or_else(|error| panic!("docker {arguments:?}: {error}"))
+    }
+
+    /// Makes an image of this machine's own programs, with or without Debian's Python.
+    pub fn make_base(&self, name: &str, with_python: bool) {
+        let script = "{ for p in \"$@\"; do echo \"$p\"; ldd \"$p\" | grep -o '/[^ ]*'; done; \
+             test -z \"$PYTHON\" || find /usr/lib/python3.* /usr/lib/x86_64-linux-gnu/libsqlite3.so* \
+             /usr/lib/x86_64-linux-gnu/libffi.so* -type f -o -type l | grep -v -e /test/ -e /__pycache__/ -e /lib2to3/; } | sort -u | \
+             tar -chf - --absolute-names --no-recursion -T - | docker --host \"$HOST\" import - \"$NAME\"";
+        let mut made = Command::new("sh");
+        made.args(["-c", script, "sh"]).args(PROGRAMS).env("HOST", self.host()).env("NAME", name);
+        if with_python {
+            made.arg(PYTHON).env("PYTHON", "yes");
+        }
+        let said = made.output().unwrap();
+        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    }
+}
+
+fn spawn(folder: &Path) -> Child {
+    let at = |name: &str| folder.join(name).to_string_lossy().into_owned();
+    let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).unwrap();
+    std::fs::write(folder.join("daemon.json"), "{}").unwrap();
+    Command::new("dockerd")
+        .args(["--config-file", &at("daemon.json"), "--data-root", &at("data"), "--exec-root", &at("exec")])
+        .args(["--pidfile", &at("pid"), "--host", &format!("unix://{}", at("sock"))])
+        .args(["--bridge=none", "--iptables=false"])
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap()
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        for (list, remove) in [
+            (&["ps", "--all", "--quiet"][..], &["rm", "--force"][..]),
+            (&["network", "ls", "--quiet", "--filter", "driver=bridge"], &["network", "rm"]),
+        ] {
+            for id in self.ask(list).unwrap_or_default().lines() {
+                let _ = self.ask(&[remove, &[id]].concat());
+            }
+        }
+        let _ = Command::new("kill").args(["-TERM", &self.process.id().to_string()]).status();
+        let _ = self.process.wait();
+        // dockerd leaves this one mounted.
+        let left = self.folder.join("exec/netns/default");
+        let _ = Command::new("umount").arg(left).stderr(Stdio::null()).status();
+        let _ = Command::new("rm").args(["-rf", "--one-file-system"]).arg(&self.folder).status();
+    }
+}
