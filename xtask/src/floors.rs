@@ -12,8 +12,8 @@ const TABLE: &[(&str, u8, &[&str])] = &[
         "server",
         4,
         &[
-            "control", "store", "build", "docker", "sandbox", "site", "edge", "volume", "offsite", "core", "api",
-            "stdx",
+            "control", "store", "build", "docker", "sandbox", "site", "edge", "volume", "offsite", "core",
+            "api", "stdx",
         ],
     ),
     ("control", 3, &["core", "store", "stdx"]),

@@ -90,6 +90,10 @@ pub(crate) fn decide(
         Ok(engine) => engine,
         Err(error) => return refuse(wish, error, draft),
     };
+    draft.leave_to_image(match wish {
+        Wish::Image { reference, .. } => reference,
+        Wish::File { path, .. } => path,
+    });
     if let Some(given) = draft.find(Key::BuildCommand) {
         let place = given.place.clone();
         draft.warn(
@@ -291,6 +295,7 @@ pub(crate) async fn build(
         layers: Vec::new(),
         host_paths: Vec::new(),
         env: container.env.clone(),
+        site: None,
         container: Some(container),
     })
 }
@@ -309,6 +314,24 @@ mod tests {
         assert_eq!(said.ports, [(9, 3000)]);
         assert_eq!(said.volumes, [(11, "/data".to_owned())]);
         assert_eq!((said.health, said.needs_buildkit), (Some(12), Some(13)));
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "a fixture needs no crash safety")]
+    fn what_is_said_for_detection_alone_does_not_reach_a_container() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        write("Dockerfile", "FROM scratch\n");
+        write("Procfile", "web: a\nworker: b\n");
+        write("railway.json", "{\"deploy\": {\"healthcheckPath\": \"/up\"}}");
+        let mut draft = crate::config::read(folder.path(), &[], &[], &[]).unwrap();
+        let wish = find_wish(folder.path(), &draft).unwrap();
+        decide(folder.path(), &wish, &Ok("Docker".to_owned()), &mut draft).unwrap();
+        assert!(draft.find(Key::StartCommand).is_none() && draft.processes.is_empty());
+        assert_eq!(draft.text(Key::HealthPath).as_deref(), Some("/up"));
+        let told: Vec<_> =
+            draft.warnings.iter().map(|warning| (warning.file.as_deref(), warning.line)).collect();
+        assert_eq!(told, [(Some("Procfile"), Some(1)), (Some("Procfile"), Some(2))]);
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub fn settings(name: &str, bytes: &[u8]) -> bool {
     let Ok(text) = text::decode(bytes) else { return true };
     let mut draft = Draft::default();
     if reader(name, &text, &mut draft).is_ok() {
-        resolve::resolve(&mut draft);
+        let _ = resolve::resolve(&mut draft);
     }
     true
 }
@@ -63,9 +63,9 @@ pub fn plan(folder: &Path) -> Result<Option<Plan>, PortError> {
         sqlite: "3.51.3".to_owned(),
         libc: "glibc 2.41".to_owned(),
     };
-    Ok(match planner::plan(&request, &[python], &OneOfEach)? {
+    Ok(match planner::plan(&request, &[python], &OneOfEach, Some(&Ok("an engine".to_owned())))? {
         Outcome::Ready(plan) => Some(*plan),
-        Outcome::NoPython { .. } => None,
+        Outcome::NoPython { .. } | Outcome::AsksEngine => None,
     })
 }
 

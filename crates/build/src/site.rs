@@ -218,6 +218,7 @@ pub(crate) async fn build(
             host_paths: Vec::new(),
             env: Vec::new(),
             site: None,
+            container: None,
         },
     };
     made.site = Some(Site { fallback: recipe.fallback });

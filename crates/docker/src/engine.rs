@@ -197,7 +197,16 @@ impl Docker {
         };
         let pids = pids.into_iter().filter_map(|pid| u32::try_from(pid).ok()).collect();
         let Order { kind, service, started_at, port, .. } = order;
-        Some(InstanceStatus { id: id.clone(), kind, service, state, pids, started_at, port })
+        Some(InstanceStatus {
+            id: id.clone(),
+            kind,
+            service,
+            state,
+            pids,
+            started_at,
+            port,
+            processes: Vec::new(),
+        })
     }
 }
 

@@ -180,7 +180,7 @@ pub struct Log {
 impl Log {
     /// Begins the log of a new instance in a folder that exists.
     pub fn create(folder: &Path) -> Log {
-        let cutters = [LineCutter::new(LogStream::Out), LineCutter::new(LogStream::Err)];
+        let cutters = [LineCutter::new(LogStream::Out, None), LineCutter::new(LogStream::Err, None)];
         Log { writer: LogWriter::create(folder), cutters }
     }
 

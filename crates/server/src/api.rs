@@ -20,8 +20,8 @@ use crate::git::hooks::Hooks;
 use crate::given::unknown;
 use crate::peer::OwnUserListener;
 use crate::routes::{
-    backup, boxes, databases, deployments, files, git, logs, points, run, scale, services, sources, upstreams,
-    variables, volumes,
+    backup, boxes, databases, deployments, files, git, logs, points, run, scale, services, sources,
+    upstreams, variables, volumes,
 };
 
 /// Largest JSON body: a change of variables may carry many long values. Sources are streams and have limits of their own.

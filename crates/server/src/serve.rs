@@ -198,7 +198,7 @@ pub async fn serve(config: ServeConfig) -> anyhow::Result<()> {
     let stopping = control.clone();
     let api = Api {
         control,
-        engine,
+        engine: engine.clone(),
         edge: edge.clone(),
         volumes,
         git,

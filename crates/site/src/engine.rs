@@ -189,7 +189,8 @@ impl Engine for Sites {
 
     async fn logs(&self, id: &InstanceId, from: LogCursor, limit: usize) -> Result<LogPage, PortError> {
         let Some(record) = self.find(id) else { return self.behind.logs(id, from, limit).await };
-        let line = LogLine { at: record.started_at, stream: LogStream::System, text: LOG.to_owned() };
+        let line =
+            LogLine { at: record.started_at, stream: LogStream::System, text: LOG.to_owned(), process: None };
         let lines = if from == LogCursor::START && limit > 0 { vec![line] } else { Vec::new() };
         Ok(LogPage { next: LogCursor(from.0.max(lines.len() as u64)), lines })
     }

@@ -64,6 +64,7 @@ impl Record {
             pids: Vec::new(),
             started_at: self.started_at,
             port: self.port,
+            processes: Vec::new(),
         }
     }
 }

@@ -82,6 +82,28 @@ impl Draft {
         self.given.retain(|given| given.key != key);
     }
 
+    /// Forgets what files say that are about builds by detection, which an image that is made elsewhere has none of, and
+    /// the processes beside the start command: a container runs one. What is forgotten is told.
+    pub(crate) fn leave_to_image(&mut self, image: &str) {
+        let replaced = [Origin::Railpack, Origin::Nixpacks, Origin::Procfile];
+        let (gone, kept): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.given).into_iter().partition(|given| replaced.contains(&given.origin));
+        self.given = kept;
+        let start = self.find(Key::StartCommand).map(|given| given.place.clone());
+        let mut places: Vec<String> = gone.into_iter().map(|given| given.place).collect();
+        for process in std::mem::take(&mut self.processes) {
+            if Some(&process.place) != start.as_ref() && !places.contains(&process.place) {
+                places.push(process.place);
+            }
+        }
+        for place in places {
+            self.warn_at(
+                &place,
+                format!("not used: {image} says what is started, and a container runs one process"),
+            );
+        }
+    }
+
     /// Finds the strongest value of a key that is a text.
     pub(crate) fn text(&self, key: Key) -> Option<String> {
         match self.find(key).map(|given| &given.setting) {

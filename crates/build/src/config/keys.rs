@@ -62,7 +62,7 @@ pub(crate) enum Setting {
 }
 
 /// Every key, in the order in which `trackbed plan` prints them, with its names; the first is ours.
-const KEYS: [(Key, &[&str]); 23] = [
+const KEYS: [(Key, &[&str]); 25] = [
     (Key::Builder, &["build.builder"]),
     (Key::Dockerfile, &["build.dockerfilePath", "build.dockerfile"]),
     (Key::Image, &["build.image", "image"]),
