@@ -49,6 +49,7 @@ impl Scene {
             host_paths: Vec::new(),
             env: Vec::new(),
             site,
+            container: None,
             built_at: Timestamp(0),
         }
     }
@@ -62,6 +63,7 @@ impl Scene {
             service_number: 1,
             title: format!("site v{number}"),
             command,
+            formation: trackbed_core::process::Formation::default(),
             app: AppTree::Image { image },
             volumes,
             binds: Vec::new(),

@@ -85,6 +85,7 @@ impl World {
             service_number: 1,
             title: "assistant v1".into(),
             command: command.into(),
+            formation: trackbed_core::process::Formation::default(),
             app: AppTree::Image { image: as_image(&self.image) },
             volumes: Vec::new(),
             binds: Vec::new(),
@@ -147,6 +148,7 @@ pub fn as_image(image: &ContainerImage) -> Image {
         host_paths: Vec::new(),
         env: Vec::new(),
         built_at: Timestamp(0),
+        site: None,
         container: Some(image.clone()),
     }
 }
