@@ -28,7 +28,7 @@ pub(crate) async fn request(
     State(api): State<Api>,
     Given(request): Given<wire::DeploymentRequest>,
 ) -> Result<(StatusCode, Json<wire::Deployment>), ApiError> {
-    let commit = request.commit.map(commit_of).transpose()?;
+    let commit = request.commit.as_ref().map(commit_of).transpose()?;
     let wish = match (request.kind.as_str(), request.source) {
         ("up", Some(source)) => match commit {
             Some(commit) => {
@@ -49,7 +49,7 @@ pub(crate) async fn request(
     Ok((StatusCode::ACCEPTED, Json(to_wire(&api, &asked).await?)))
 }
 
-fn commit_of(commit: wire::Commit) -> Result<Commit, ApiError> {
+fn commit_of(commit: &wire::Commit) -> Result<Commit, ApiError> {
     let via = match commit.via.as_str() {
         "push" => Via::Push,
         "upstream" => Via::Upstream,
