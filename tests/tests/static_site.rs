@@ -198,8 +198,9 @@ fn a_vite_app_is_built_and_served() {
         "package.json",
         r#"{"name": "spa", "private": true, "type": "module", "scripts": {"dev": "vite", "build": "vite build"}, "devDependencies": {"vite": "^5.4.0"}}"#,
     );
-    let lock = Command::new("npm").args(["install", "--package-lock-only"]).current_dir(app.path()).output();
-    if !lock.is_ok_and(|lock| lock.status.success()) {
+    // Without a lock: what npm writes into one differs from machine to machine, and this is about the site.
+    let seen = Command::new("npm").args(["view", "vite", "version"]).current_dir(app.path()).output();
+    if !seen.is_ok_and(|seen| seen.status.success()) {
         eprintln!("NOT TESTED (npm's registry is out of reach): a Vite app");
         return;
     }
@@ -213,5 +214,7 @@ fn a_vite_app_is_built_and_served() {
     assert!(script.starts_with("/assets/index-") && Path::new(script).extension().is_some(), "{script}");
     let answer = town.get("spa", script);
     assert!(answer.status == 200 && answer.body.contains("vite"), "{answer:?}");
+    let missing = town.get("spa", "/assets/gone.js");
+    assert_eq!(missing.status, 404, "a page is no script");
     assert!(town.living_instances().is_empty());
 }

@@ -32,6 +32,8 @@ use trackbed_core::{Secret, ServiceId};
 struct Runner {
     runs: AtomicUsize,
     seen: Mutex<Vec<String>>,
+    /// Where the files of a site are to be.
+    site: Mutex<Option<String>>,
 }
 
 #[async_trait]
@@ -41,6 +43,10 @@ impl JobRunner for Runner {
         self.seen.lock().unwrap().extend(spec.env.iter().map(|(name, _)| name.clone()));
         let AppTree::Directory { path } = &spec.app else { return Err(PortError::new("no directory")) };
         fs::create_dir_all(Path::new(path).join(".venv/lib")).unwrap();
+        if let Some(root) = &*self.site.lock().unwrap() {
+            fs::create_dir_all(Path::new(path).join(root)).unwrap();
+            fs::write(Path::new(path).join(root).join("index.html"), "made").unwrap();
+        }
         Ok(JobEnd::Exit(Exit::Code { code: 0 }))
     }
 }
@@ -168,6 +174,8 @@ impl World {
             variables: variables.clone(),
         };
         let plan = builder.plan(request).await.ok()?;
+        let root = plan.settings.iter().find(|setting| setting.key == "static.root");
+        *self.runner.site.lock().unwrap() = root.map(|setting| setting.value.clone());
         let request = BuildRequest {
             source: source.clone(),
             plan,
@@ -195,7 +203,9 @@ async fn changing_every_variable_changes_no_layer_and_runs_nothing_again() {
         assert_eq!((first.digest, first.layers), (second.digest, second.layers), "{}", folder.display());
         *built.entry(first.provider).or_default() += 1;
     }
-    for provider in ["deno", "elixir", "go", "java", "node", "php", "python", "ruby", "rust", "shell"] {
+    for provider in
+        ["deno", "elixir", "go", "java", "node", "php", "python", "ruby", "rust", "shell", "static"]
+    {
         assert!(built.contains_key(provider), "no source of {provider} was built: {built:?}");
     }
     // It is no accident of variables that reach nobody.

@@ -153,7 +153,7 @@ impl Look<'_> {
 
     /// Takes an open file, or the compressed twin beside it that the client takes.
     fn file(&self, path: &[u8], file: File) -> io::Result<Opened> {
-        let kind = Kind::of(path.rsplit(|byte| *byte == b'/').next().unwrap_or_default());
+        let kind = Kind::of(path);
         if kind.may_have_twin() {
             let twins = [(self.sought.brotli, ".br", "br"), (self.sought.gzip, ".gz", "gzip")];
             for (_, end, encoding) in twins.into_iter().filter(|(is_taken, ..)| *is_taken) {

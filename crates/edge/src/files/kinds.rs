@@ -77,8 +77,16 @@ pub(super) struct Kind {
     pub(super) is_hashed: bool,
 }
 
+/// Folders in which bundlers give every file a name with a hash: Vite, Astro, Nuxt.
+const BUNDLED: [&str; 3] = ["assets/", "_astro/", "_nuxt/"];
+/// Folders whose files never change, by the word of Next and SvelteKit.
+const IMMUTABLE: [&str; 2] = ["_next/static/", "_app/immutable/"];
+
 impl Kind {
-    pub(super) fn of(name: &[u8]) -> Self {
+    /// Looks at the path of a file beneath the site.
+    pub(super) fn of(path: &[u8]) -> Self {
+        let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        let is_in = |folders: &[&str]| folders.iter().any(|folder| path.starts_with(folder.as_bytes()));
         let Some(dot) = name.iter().rposition(|byte| *byte == b'.').filter(|dot| *dot > 0) else {
             return Self { content_type: UNKNOWN, is_hashed: false };
         };
@@ -91,7 +99,8 @@ impl Kind {
             _ => UNKNOWN,
         };
         let is_asset = ASSETS.iter().any(|asset| extension.eq_ignore_ascii_case(asset.as_bytes()));
-        Self { content_type, is_hashed: is_asset && has_hash(stem) }
+        let is_hashed = has_hash(stem) || is_in(&IMMUTABLE) || (is_in(&BUNDLED) && has_bundlers_hash(stem));
+        Self { content_type, is_hashed: is_asset && is_hashed }
     }
 
     /// Returns whether a bundler may have put a compressed twin beside the file.
@@ -111,6 +120,16 @@ fn has_hash(stem: &[u8]) -> bool {
     let last_eight = stem.len().checked_sub(8).filter(|at| *at > 0 && matches!(stem[at - 1], b'.' | b'-'));
     let named = stem.len() > after_separator.len() || HASH_BYTES.contains(&stem.len());
     (named && looks_hashed(after_separator)) || last_eight.is_some_and(|at| looks_hashed(&stem[at..]))
+}
+
+/// Returns whether the last eight letters look like a hash where one is expected: small and capital ones in turn, more
+/// often than in a word of two words.
+fn has_bundlers_hash(stem: &[u8]) -> bool {
+    let Some(at) = stem.len().checked_sub(*HASH_BYTES.start()).filter(|at| *at > 0) else { return false };
+    let word = &stem[at..];
+    let is_plain = word.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+    let humps = word.windows(2).filter(|pair| pair[0].is_ascii_lowercase() && pair[1].is_ascii_uppercase());
+    matches!(stem[at - 1], b'-' | b'.') && is_plain && humps.count() > 1
 }
 
 /// Hexadecimal digits, capitals and digits as of esbuild, or eight of base 64 as of Vite; always with a letter behind a
@@ -148,14 +167,14 @@ mod tests {
         for name in [
             "index-BfJ2x9aQ.js",
             "main.3f2a1b9c.css",
-            "main.3f2a1b9c.chunk.css.map",
+            "assets/index-moFrwRTN.js",
+            "_next/static/abc/_buildManifest.js",
             "main-5XKQ2L7H.js",
             "logo.0123456789abcdef0123.svg",
             "index-a_9X-b2Q.js",
             "5a1b2c3d4e5f6789.js",
         ] {
-            let expected = !name.contains("chunk");
-            assert_eq!(Kind::of(name.as_bytes()).is_hashed, expected, "{name}");
+            assert!(Kind::of(name.as_bytes()).is_hashed, "{name}");
         }
         for name in [
             "index.html",
@@ -164,6 +183,11 @@ mod tests {
             "main-settings.js",
             "jquery-3.7.1.min.js",
             "hello-World1.js",
+            "main.3f2a1b9c.chunk.css.map",
+            "index-moFrwRTN.js",
+            "assets/logo-MyBanner.png",
+            "assets/logo.png",
+            "_next/static/page.html",
             "data-Export2024.json",
             "photo-Summer24.jpg",
             "facade-20240101.js",
