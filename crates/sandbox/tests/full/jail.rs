@@ -39,9 +39,11 @@ async fn a_job_is_ended_before_any_app_and_yields_the_processor() {
 async fn a_job_weighs_a_tenth_of_an_app() {
     let Some(world) = World::full() else { return };
     let weight_of = |id: &str| {
-        let named = ["-name", "cpu.weight", "-o", "-name", "cpu.shares"];
-        let found = Command::new("find").args(["/sys/fs/cgroup", "-path", &format!("*{id}*")]).arg("(");
-        let found = found.args(named).args([")", "-exec", "cat", "{}", ";"]).output().unwrap();
+        let found = Command::new("find")
+            .args(["/sys/fs/cgroup", "-path", &format!("*{id}*")])
+            .args(["(", "-name", "cpu.weight", "-o", "-name", "cpu.shares", ")", "-exec", "cat", "{}", ";"])
+            .output()
+            .unwrap();
         String::from_utf8(found.stdout).unwrap().lines().next().and_then(|line| line.parse::<u64>().ok())
     };
     let app = world.spec("echo up; sleep 1000");
