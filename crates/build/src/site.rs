@@ -146,7 +146,7 @@ pub(crate) fn find(look: Look<'_>, draft: &mut Draft) -> Result<Found, PortError
         }),
         None => output,
     };
-    output.decided(summary, Vec::new(), draft)
+    output.decided(&summary, Vec::new(), draft)
 }
 
 /// The folder that was named is not there.
@@ -168,7 +168,7 @@ impl Output {
     /// When the recipe cannot be written down.
     pub(crate) fn decided(
         self,
-        summary: String,
+        summary: &str,
         settings: Vec<PlannedSetting>,
         draft: &mut Draft,
     ) -> Result<Found, PortError> {

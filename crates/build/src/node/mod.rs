@@ -150,7 +150,7 @@ pub(crate) fn find(look: Look<'_>, draft: &mut Draft) -> Result<Found, PortError
     let place = place_of(asks.as_ref());
     let summary = format!("{title} {} ({place}), {from}", node.version);
     match site {
-        Some(output) => output.built_by(recipe).decided(summary, settings, draft),
+        Some(output) => output.built_by(recipe).decided(&summary, settings, draft),
         None => Decided::of("node", summary, &recipe, settings),
     }
 }
