@@ -14,7 +14,7 @@ const QUOTED_MAX_CHARS: usize = 500;
 /// Words of git or ssh, and what they mean.
 const KNOWN: [(&[&str], Meaning); 10] = [
     (&["REMOTE HOST IDENTIFICATION HAS CHANGED", "Host key verification failed"], Meaning::OtherHost),
-    (&["Permission denied", "Load key", "Too many authentication failures"], Meaning::KeyRefused),
+    (&["Permission denied (", "Load key", "Too many authentication failures"], Meaning::KeyRefused),
     (
         &["could not read Username", "could not read Password", "Authentication failed", "error: 403"],
         Meaning::Credentials,
@@ -22,7 +22,7 @@ const KNOWN: [(&[&str], Meaning); 10] = [
     (&["Could not resolve host", "Name or service not known"], Meaning::NoHost),
     (&["certificate"], Meaning::Certificate),
     (&["couldn't find remote ref", "Couldn't find remote ref"], Meaning::NoBranch),
-    (&["signal 25", "File too large", "File size limit"], Meaning::TooLarge),
+    (&["signal 25", "File too large", "File size limit", "invalid index-pack output"], Meaning::TooLarge),
     (&["cannot run ssh", "ssh: not found", "ssh: command not found"], Meaning::NoSsh),
     (
         &["not found", "does not appear to be a git repository", "Repository not found", "does not exist"],
@@ -157,6 +157,7 @@ mod tests {
             ("fatal: unable to access: SSL certificate problem: self-signed", "certificate of forge.example"),
             ("fatal: couldn't find remote ref refs/heads/main", "has no branch `main`"),
             ("error: fetch-pack died of signal 25", "larger than"),
+            ("fatal: fetch-pack: invalid index-pack output", "larger than"),
             ("error: cannot run ssh -F none: No such file or directory", "ssh is not installed"),
             ("ERROR: Repository not found.", "there is no repository `me/shop` at forge.example"),
             ("ssh: connect to host forge.example port 22: Connection refused", "cannot be reached"),
