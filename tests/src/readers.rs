@@ -8,8 +8,11 @@ use trackbed_build::source::{SourceLimits, receive};
 use trackbed_core::Timestamp;
 use trackbed_core::cron::CronSchedule;
 
+/// Reads bytes, and panics when what must hold of any input does not.
+pub type Reader = fn(&[u8]);
+
 /// The readers, by the names of their targets and of their folders in `fuzz/corpus`.
-pub const READERS: [(&str, fn(&[u8])); 10] = [
+pub const READERS: [(&str, Reader); 10] = [
     ("answer", answer),
     ("cron", cron),
     ("dotenv", dotenv),
