@@ -19,6 +19,8 @@ fn on(daemon: &Daemon) -> TestBox {
 fn contained(name: &str) -> App {
     let app = App::plain_with_volume(name);
     app.write("Dockerfile", DOCKERFILE).remove("requirements.txt");
+    // Without its start command: the image has one.
+    app.write("railway.json", "{\"deploy\": {\"healthcheckPath\": \"/health\"}}");
     app
 }
 
