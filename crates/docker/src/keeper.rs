@@ -23,6 +23,9 @@ use crate::supervise::{Keeper, is_root};
 
 /// Time between two signs that a preparation goes on.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+/// How often, and how long apart, an engine is asked whether a container has ended whose process is gone.
+const END_LOOKS: u32 = 100;
+const END_LOOK: Duration = Duration::from_millis(50);
 /// Longest `/etc/passwd` that is read.
 const PASSWD_LIMIT_BYTES: usize = 1 << 20;
 
@@ -165,10 +168,13 @@ async fn begin(daemon: &Daemon, order: &Order) -> Result<Option<Begun>, String> 
     }
     let pid = state.pid.and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 0);
     let Some(init) = pid.and_then(Process::of) else {
-        // It may have ended in between, which the engine then knows.
-        let again = daemon.api.inspect_container(&name, None).await.ok().and_then(|seen| seen.state);
-        if again.is_some_and(|state| state.running == Some(false)) {
-            return Ok(None);
+        // It may have ended in between, which the engine knows a moment later.
+        for _ in 0..END_LOOKS {
+            let again = daemon.api.inspect_container(&name, None).await.ok().and_then(|seen| seen.state);
+            if again.is_some_and(|state| state.running == Some(false)) {
+                return Ok(None);
+            }
+            tokio::time::sleep(END_LOOK).await;
         }
         return Err(format!("{} runs the container where this box does not see its processes", daemon.title));
     };
