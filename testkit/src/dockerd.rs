@@ -95,6 +95,11 @@ impl Daemon {
         self.ask(arguments).unwrap_or_else(|error| panic!("docker {arguments:?}: {error}"))
     }
 
+    /// Runs a command of `docker` and returns whether it went well.
+    pub fn try_docker(&self, arguments: &[&str]) -> bool {
+        self.ask(arguments).is_ok()
+    }
+
     /// Makes an image of this machine's own programs, with or without Debian's Python.
     pub fn make_base(&self, name: &str, with_python: bool) {
         let script = "{ for p in \"$@\"; do echo \"$p\"; ldd \"$p\" | grep -o '/[^ ]*'; done; \

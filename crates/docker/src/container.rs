@@ -97,7 +97,9 @@ fn mounts(order: &Order) -> Vec<Mount> {
         read_only: Some(read_only),
         ..Default::default()
     };
-    let volumes = order.volumes.iter().map(|volume| mount(&volume.host_path, volume.mount.as_str(), false));
+    let links = (0..).map(|number| order.link(number).to_string_lossy().into_owned());
+    let volumes = order.volumes.iter().zip(links);
+    let volumes = volumes.map(|(volume, link)| mount(&link, volume.mount.as_str(), false));
     let binds = order.binds.iter().map(|bind| mount(&bind.host_path, &bind.inside, !bind.writable));
     volumes.chain(binds).collect()
 }

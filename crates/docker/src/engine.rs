@@ -157,7 +157,7 @@ impl Docker {
         Ok(entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
     }
 
-    pub(crate) async fn remove_folder(&self, id: &InstanceId) -> Result<(), PortError> {
+    pub(crate) fn remove_folder(&self, id: &InstanceId) -> Result<(), PortError> {
         files::remove_tree(&self.folder(id).0)
             .map_err(|error| PortError::new(format!("cannot remove the files of instance {id}: {error}")))
     }
@@ -240,7 +240,7 @@ impl Engine for Docker {
                 PortError::new(format!("cannot remove instance {id}: it still runs")).hint("stop it first")
             );
         }
-        self.remove_folder(id).await
+        self.forget(id).await
     }
 
     async fn list(&self) -> Result<Vec<InstanceStatus>, PortError> {

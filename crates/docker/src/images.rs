@@ -102,7 +102,8 @@ impl Images for Docker {
         let options = ListImagesOptions { all: true, filters: Some(filters), ..Default::default() };
         let found = daemon.api.list_images(Some(options)).await.map_err(|error| failed(&error))?;
         let mut gone = 0;
-        for image in found.into_iter().filter(|image| !keep.contains(&image.id)) {
+        let is_kept = |id: &str| keep.iter().any(|kept| digits(kept) == digits(id));
+        for image in found.into_iter().filter(|image| !is_kept(&image.id)) {
             let ours = image.repo_tags.iter().filter(|tag| self.is_ours(tag));
             for tag in ours {
                 match daemon.api.remove_image(tag, Some(untag()), None).await {
@@ -144,7 +145,7 @@ impl Docker {
         let ImageInspect { id: full, size, config, .. } = seen;
         let full = full.unwrap_or_else(|| id.to_owned());
         let full = if full.contains(':') { full } else { format!("sha256:{full}") };
-        let letters: String = full.trim_start_matches("sha256:").chars().take(TAG_LETTERS).collect();
+        let letters: String = digits(&full).chars().take(TAG_LETTERS).collect();
         let options = TagImageOptions { repo: Some(self.repository()), tag: Some(letters) };
         daemon.api.tag_image(&full, Some(options)).await.map_err(|error| failed(&error))?;
         let config = config.unwrap_or_default();
@@ -273,6 +274,11 @@ async fn fetch(daemon: &Daemon, full: &str, log: &dyn BuildLog) -> Result<(), St
             log.line(LogStream::Out, format!("{layer} {status}{of}").trim());
         }
     }
+}
+
+/// Some engines leave out by what an id was computed.
+fn digits(id: &str) -> &str {
+    id.trim_start_matches("sha256:")
 }
 
 /// Takes a name away and, with the last one, what nobody needs below it.

@@ -5,7 +5,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use bollard::query_parameters::{CreateContainerOptions, DownloadFromContainerOptions};
+use bollard::query_parameters::{
+    CreateContainerOptions, DownloadFromContainerOptions, UploadToContainerOptions,
+};
 use futures_util::StreamExt;
 use tokio::net::UnixListener;
 use trackbed_core::instance::Exit;
@@ -21,6 +23,9 @@ use crate::supervise::{Keeper, is_root};
 
 /// Time between two signs that a preparation goes on.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+/// How often, and how long apart, an engine is asked whether a container has ended whose process is gone.
+const END_LOOKS: u32 = 100;
+const END_LOOK: Duration = Duration::from_millis(50);
 /// Longest `/etc/passwd` that is read.
 const PASSWD_LIMIT_BYTES: usize = 1 << 20;
 
@@ -66,7 +71,7 @@ pub fn keeper_main(instance_dir: &Path) -> i32 {
 async fn live(folder: &Folder, order: &Order) -> Result<Exit, Failure> {
     let own = i32::try_from(std::process::id()).ok().and_then(Process::of);
     let keeper = own.ok_or_else(|| "cannot read the own start time from /proc".to_owned())?;
-    let mut state = State { boot_id: boot_id(), keeper, init: None, host_port: None };
+    let state = State { boot_id: boot_id(), keeper, init: None, host_port: None };
     let written = |error: std::io::Error| format!("cannot write into {}: {error}", folder.0.display());
     folder.write_state(&state).map_err(written)?;
     if folder.find_end().is_some() {
@@ -74,57 +79,57 @@ async fn live(folder: &Folder, order: &Order) -> Result<Exit, Failure> {
     }
     let listener = listen(&order.socket)?;
     let mut locks = VolumeLocks::take(&order.id, &order.title, &order.volumes, &order.container())?;
+    let lived = run(folder, order, state, listener, &mut locks).await;
+    // Before the locks are free: nobody must be able to start it again.
+    order.unlink_volumes();
+    if !matches!(lived, Err(Failure::Unknown(_))) {
+        let _ = locks.forget(&order.container());
+    }
+    lived
+}
+
+/// Makes the container and supervises it, with the locks held. What it leaves stays until the instance is removed.
+async fn run(
+    folder: &Folder,
+    order: &Order,
+    mut state: State,
+    listener: UnixListener,
+    locks: &mut VolumeLocks,
+) -> Result<Exit, Failure> {
+    order.link_volumes().map_err(|error| format!("cannot link the volumes: {error}"))?;
     let daemon = with_progress(daemon::connect(&order.daemon)).await.map_err(|error| error.message)?;
     let mut log = Log::create(&folder.path("log"));
     let begun = match with_progress(begin(&daemon, order)).await {
-        Ok(Some(begun)) => locks
-            .name_process(begun.init)
-            .map(|()| begun)
-            .map_err(|error| format!("cannot sign the volumes' locks: {error}")),
+        Ok(Some(begun)) => {
+            let signed = locks.name_process(begun.init);
+            signed.map(|()| begun).map_err(|error| format!("cannot sign the volumes' locks: {error}"))
+        }
         // It ran, and has ended already.
         Ok(None) => {
             report_ready();
-            let exit = crate::supervise::read_log_and_exit(&daemon, order, &mut log).await;
-            life::remove_container(&daemon, &order.container()).await.map_err(Failure::Unknown)?;
-            let _ = locks.forget(&order.container());
-            return Ok(exit);
+            return Ok(crate::supervise::read_log_and_exit(&daemon, order, &mut log).await);
         }
         Err(message) => Err(message),
     };
-    let begun = match begun {
+    let written = begun.and_then(|begun| {
+        state.init = Some(begun.init);
+        state.host_port = begun.host_port;
+        // Without it nobody could reach the container, or end it in good order.
+        let written = folder.write_state(&state);
+        written.map(|()| begun).map_err(|error| format!("cannot write into {}: {error}", folder.0.display()))
+    });
+    let begun = match written {
         Ok(begun) => begun,
         Err(message) => {
             let removed = life::remove_container(&daemon, &order.container()).await;
             removed.map_err(|error| Failure::Unknown(format!("{message}; {error}")))?;
-            let _ = locks.forget(&order.container());
             return Err(message.into());
         }
     };
-    state.init = Some(begun.init);
-    state.host_port = begun.host_port;
-    // Without it nobody could reach the container, or end it in good order.
-    let exit = match folder.write_state(&state).map_err(written) {
-        Ok(()) => {
-            // What is secret has been handed on.
-            folder.clear_variables(order);
-            report_ready();
-            let container = order.container();
-            Keeper::new(order, daemon.clone(), container, begun.init).supervise(listener, &mut log).await
-        }
-        Err(message) => Exit::Setup { message },
-    };
-    // Before the locks are free: nobody must be able to start it again.
-    if let Err(error) =
-        life::remove_container(&daemon::connect(&order.daemon).await.unwrap_or(daemon), &order.container())
-            .await
-    {
-        log.note(&error);
-        if begun.init.is_alive() {
-            return Err(Failure::Unknown(error));
-        }
-    }
-    let _ = locks.forget(&order.container());
-    Ok(exit)
+    // What is secret has been handed on.
+    folder.clear_variables(order);
+    report_ready();
+    Ok(Keeper::new(order, daemon, order.container(), begun.init).supervise(listener, &mut log).await)
 }
 
 /// A container that runs.
@@ -149,6 +154,7 @@ async fn begin(daemon: &Daemon, order: &Order) -> Result<Option<Begun>, String> 
         format!("{} makes no container of image {}: {}", daemon.title, order.image.id, words(&error))
     })?;
     hand_over(daemon, order, &name).await?;
+    make_links(daemon, order, &name).await?;
     daemon
         .api
         .start_container(&name, None)
@@ -162,10 +168,13 @@ async fn begin(daemon: &Daemon, order: &Order) -> Result<Option<Begun>, String> 
     }
     let pid = state.pid.and_then(|pid| i32::try_from(pid).ok()).filter(|pid| *pid > 0);
     let Some(init) = pid.and_then(Process::of) else {
-        // It may have ended in between, which the engine then knows.
-        let again = daemon.api.inspect_container(&name, None).await.ok().and_then(|seen| seen.state);
-        if again.is_some_and(|state| state.running == Some(false)) {
-            return Ok(None);
+        // It may have ended in between, which the engine knows a moment later.
+        for _ in 0..END_LOOKS {
+            let again = daemon.api.inspect_container(&name, None).await.ok().and_then(|seen| seen.state);
+            if again.is_some_and(|state| state.running == Some(false)) {
+                return Ok(None);
+            }
+            tokio::time::sleep(END_LOOK).await;
         }
         return Err(format!("{} runs the container where this box does not see its processes", daemon.title));
     };
@@ -199,6 +208,28 @@ async fn hand_over(daemon: &Daemon, order: &Order, name: &str) -> Result<(), Str
         })?;
     }
     Ok(())
+}
+
+/// Puts symbolic links into the container, which does not run yet.
+async fn make_links(daemon: &Daemon, order: &Order, name: &str) -> Result<(), String> {
+    if order.links.is_empty() {
+        return Ok(());
+    }
+    let mut tar = tar::Builder::new(Vec::new());
+    for link in &order.links {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        header.set_mode(0o777);
+        let added = tar.append_link(&mut header, link.at.trim_start_matches('/'), &link.to);
+        added.map_err(|error| format!("cannot make a link at {}: {error}", link.at))?;
+    }
+    let bytes = tar.into_inner().map_err(|error| format!("cannot make links: {error}"))?;
+    let options = UploadToContainerOptions { path: "/".to_owned(), ..Default::default() };
+    let sent = daemon.api.upload_to_container(name, Some(options), bollard::body_full(bytes.into())).await;
+    sent.map_err(|error| {
+        format!("{} makes no link at {}: {}", daemon.title, order.links[0].at, words(&error))
+    })
 }
 
 /// Reads `/etc/passwd` of the container (archive of one file), which does not run yet.

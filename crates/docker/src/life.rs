@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use bollard::query_parameters::{ListContainersOptions, RemoveContainerOptions};
+use bollard::query_parameters::{KillContainerOptions, ListContainersOptions, RemoveContainerOptions};
 use tokio::time::sleep;
 use trackbed_core::InstanceId;
 use trackbed_core::instance::{Exit, InstanceKind};
 use trackbed_core::ports::PortError;
-use trackbed_sandbox::beside::{boot_id, forget_container};
+use trackbed_sandbox::beside::{Process, boot_id, forget_container};
 use trackbed_stdx::clock::now_ms;
 
 use crate::container::{BOX_LABEL, INSTANCE_LABEL};
@@ -107,31 +107,19 @@ impl Docker {
             init.signal(9);
             let _ = tokio::time::timeout(BURY_LIMIT, init.gone()).await;
         }
-        let removed = match daemon::connect(&order.daemon).await {
-            Ok(daemon) => remove_container(&daemon, &order.container()).await,
-            Err(error) => Err(error.message),
-        };
-        let is_dead = match (&removed, init) {
-            (Ok(()), _) => true,
-            // Nothing of its network of processes outlives the first one, and nobody starts it again.
-            (Err(_), Some(init)) => !init.is_alive(),
-            // Engines start nothing again by themselves that was not told to be.
-            (Err(_), None) => !is_this_boot,
+        let is_dead = match init {
+            // Nothing outlives the first process of its namespace.
+            Some(init) => !init.is_alive() || self.kill_by_engine(order, init).await,
+            // Engines start nothing again that was not told to be.
+            None if !is_this_boot => true,
+            // It may be started at any moment, unless it is gone.
+            None => self.remove_unstarted(order).await,
         };
         if !is_dead {
-            tracing::warn!(instance = %order.id, reason = removed.err(), "a container whose keeper is gone may still run");
+            tracing::warn!(instance = %order.id, "a container whose keeper is gone may still run");
             return false;
         }
-        if removed.is_ok() {
-            let (name, locks) = (order.container(), lock_paths(order));
-            let forgotten = tokio::task::spawn_blocking(move || {
-                locks.iter().try_for_each(|lock| forget_container(lock, &name))
-            });
-            if let Ok(Err(error)) = forgotten.await {
-                tracing::warn!(instance = %order.id, %error, "the lock of a volume names a container that is gone");
-                return false;
-            }
-        }
+        order.unlink_volumes();
         folder.clear_variables(order);
         let _ = std::fs::remove_file(&order.socket);
         if folder.find_end().is_none() {
@@ -143,6 +131,36 @@ impl Docker {
             return false;
         }
         true
+    }
+
+    /// Has the engine kill what this user may not. Returns whether nothing of it lives.
+    async fn kill_by_engine(&self, order: &Order, init: Process) -> bool {
+        if let Ok(daemon) = daemon::connect(&order.daemon).await {
+            let options = KillContainerOptions { signal: "SIGKILL".to_owned() };
+            let _ = daemon.api.kill_container(&order.container(), Some(options)).await;
+        }
+        tokio::time::timeout(BURY_LIMIT, init.gone()).await.is_ok()
+    }
+
+    /// Removes a container that was asked for and of which nobody knows whether it runs. Returns whether it is gone.
+    async fn remove_unstarted(&self, order: &Order) -> bool {
+        let Ok(daemon) = daemon::connect(&order.daemon).await else { return false };
+        if let Err(error) = remove_container(&daemon, &order.container()).await {
+            tracing::warn!(instance = %order.id, error, "a container could not be removed");
+            return false;
+        }
+        let (name, locks) = (order.container(), lock_paths(order));
+        let forgotten = tokio::task::spawn_blocking(move || {
+            locks.iter().try_for_each(|lock| forget_container(lock, &name))
+        });
+        match forgotten.await {
+            Ok(Ok(())) => true,
+            Ok(Err(error)) => {
+                tracing::warn!(instance = %order.id, %error, "the lock of a volume names a container that is gone");
+                false
+            }
+            Err(_) => false,
+        }
     }
 
     /// Ends an instance and waits until nothing of it lives.
@@ -166,15 +184,13 @@ impl Docker {
             };
             if tokio::time::timeout(patience, state.keeper.gone()).await.is_err() {
                 // The container, then its keeper, which holds the locks.
-                let order = self.folder(id).find_order();
-                let removed = match &order {
-                    Some(order) => match daemon::connect(&order.daemon).await {
-                        Ok(daemon) => remove_container(&daemon, &order.container()).await,
-                        Err(error) => Err(error.message),
-                    },
-                    None => Ok(()),
-                };
-                removed.map_err(|why| stuck(id, &why))?;
+                if let (Some(order), Some(init)) = (self.folder(id).find_order(), self.folder(id).find_init())
+                {
+                    init.signal(9);
+                    if init.is_alive() && !self.kill_by_engine(&order, init).await {
+                        return Err(stuck(id, "its first process does not go away"));
+                    }
+                }
                 state.keeper.signal(9);
                 let _ = tokio::time::timeout(BURY_LIMIT, state.keeper.gone()).await;
             }
@@ -214,7 +230,7 @@ impl Docker {
             if is_job && !self.is_starting(&id) {
                 let ended = self.end(&id, Duration::ZERO).await;
                 let removed = match ended {
-                    Ok(()) => self.remove_folder(&id).await,
+                    Ok(()) => self.forget(&id).await,
                     Err(error) => Err(error),
                 };
                 if let Err(error) = removed {
@@ -258,14 +274,25 @@ impl Docker {
                 // Somebody made it with our labels: not ours.
                 continue;
             }
-            let is_over = matches!(self.life(&id).await, None | Some(Life::Ended(_)));
-            if is_over
+            // One that has ended stays with its record, for what it wrote outside its volumes.
+            if self.life(&id).await.is_none()
                 && !self.is_starting(&id)
                 && let Err(error) = remove_container(daemon, &name).await
             {
                 tracing::warn!(container = name, error, "a container that nobody wants could not be removed");
             }
         }
+    }
+
+    /// Forgets an instance that has ended, with its container. Without its engine the container stays, until the next
+    /// [`Docker::reconcile`] that finds one.
+    pub(crate) async fn forget(&self, id: &InstanceId) -> Result<(), PortError> {
+        if let Some(order) = self.folder(id).find_order()
+            && let Ok(daemon) = daemon::connect(&order.daemon).await
+        {
+            remove_container(&daemon, &order.container()).await.map_err(PortError::new)?;
+        }
+        self.remove_folder(id)
     }
 
     /// Lets an instance go that somebody has left frozen: a control plane that is gone, together with the keeper.

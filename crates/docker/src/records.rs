@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use trackbed_core::image::ContainerImage;
-use trackbed_core::instance::{BindMount, Exit, InstanceKind, VolumeMount};
+use trackbed_core::instance::{AppLink, BindMount, Exit, InstanceKind, VolumeMount};
 use trackbed_core::settings::Limits;
 use trackbed_core::{InstanceId, ServiceId, Timestamp};
 use trackbed_sandbox::beside::{Process, boot_id};
@@ -26,6 +26,8 @@ pub(crate) struct Order {
     pub(crate) image: ContainerImage,
     pub(crate) volumes: Vec<VolumeMount>,
     pub(crate) binds: Vec<BindMount>,
+    /// Made before the container is started, in place of what the image has there.
+    pub(crate) links: Vec<AppLink>,
     pub(crate) env: Vec<(String, String)>,
     pub(crate) limits: Limits,
     /// The user that the sandbox runs the service as.
@@ -37,6 +39,8 @@ pub(crate) struct Order {
     pub(crate) published: bool,
     /// This box, among all that use the same engine.
     pub(crate) tag: String,
+    /// The instance's own directory.
+    pub(crate) folder: PathBuf,
     /// The engine's socket.
     pub(crate) daemon: PathBuf,
     /// The keeper's socket.
@@ -48,6 +52,27 @@ impl Order {
     /// Returns the name of its container.
     pub(crate) fn container(&self) -> String {
         container_name(&self.tag, &self.id)
+    }
+
+    /// Returns the symbolic link through which the container is given a volume, by its place in the order. It is there as
+    /// long as the lock is held: without it the container cannot be started again, by nobody.
+    pub(crate) fn link(&self, number: usize) -> PathBuf {
+        self.folder.join(format!("volume-{number}"))
+    }
+
+    /// Makes the links.
+    pub(crate) fn link_volumes(&self) -> io::Result<()> {
+        for (number, volume) in self.volumes.iter().enumerate() {
+            std::os::unix::fs::symlink(&volume.host_path, self.link(number))?;
+        }
+        Ok(())
+    }
+
+    /// Removes them. Those that are gone are fine.
+    pub(crate) fn unlink_volumes(&self) {
+        for number in 0..self.volumes.len() {
+            let _ = fs::remove_file(self.link(number));
+        }
     }
 }
 
@@ -114,6 +139,11 @@ impl Folder {
 
     pub(crate) fn write_end(&self, exit: Exit) -> io::Result<()> {
         write(&self.path("exit.json"), &End { exit, at: Timestamp(now_ms()) })
+    }
+
+    /// Returns the container's first process, of this boot.
+    pub(crate) fn find_init(&self) -> Option<Process> {
+        self.find_state().filter(|state| state.boot_id == boot_id())?.init
     }
 
     /// Returns what the keeper says when it lives.

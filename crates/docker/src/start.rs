@@ -110,14 +110,6 @@ impl Docker {
                 spec.title, image.digest
             )));
         };
-        if let Some(link) = spec.links.first() {
-            let message = format!("cannot make {} in a container, which leads to an adopted file", link.at);
-            let hint = format!(
-                "tell the app to look for it at {}, and remove the link: trackbed volume adopt --help",
-                link.to
-            );
-            return Err(PortError::new(message).hint(hint));
-        }
         Ok(Order {
             id: spec.id.clone(),
             kind: spec.kind,
@@ -127,6 +119,7 @@ impl Docker {
             image: container.clone(),
             volumes: spec.volumes.clone(),
             binds: spec.binds.clone(),
+            links: spec.links.clone(),
             env: spec.env.iter().map(|(name, value)| (name.clone(), value.expose().clone())).collect(),
             limits: spec.limits,
             sandbox_uid: service_uid(spec.service_number),
@@ -134,6 +127,7 @@ impl Docker {
             network: (!spec.offline).then(|| self.network_name()),
             published: !spec.offline && !is_root(),
             tag: self.tag().to_owned(),
+            folder: self.folder(&spec.id).0,
             daemon: daemon.socket.clone(),
             socket: self.socket(&spec.id),
             started_at: Timestamp(now_ms()),

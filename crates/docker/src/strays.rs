@@ -27,25 +27,30 @@ const CHANGES_LIMIT: usize = 100_000;
 const O_NOFOLLOW: i32 = 0o400_000;
 const O_NONBLOCK: i32 = 0o4_000;
 
-/// Finds files of a running container that are neither in a volume nor the image's own; see
-/// [`trackbed_core::ports::Engine::stray_files`]. One that has ended is removed with its files: it has none.
+/// Finds files of a container that are neither in a volume nor the image's own; see
+/// [`trackbed_core::ports::Engine::stray_files`].
 pub(crate) async fn find(
     docker: &Docker,
     id: &InstanceId,
     limit: usize,
 ) -> Result<Vec<StrayFile>, PortError> {
-    match docker.life(id).await {
+    let order = match docker.life(id).await {
         None => return Err(unknown(id)),
-        Some(Life::Ended(_) | Life::Beginning) => return Ok(Vec::new()),
-        Some(Life::Living { .. }) => {}
-    }
-    let (order, ..) = docker.living(id).await?;
+        Some(Life::Beginning) => return Ok(Vec::new()),
+        Some(Life::Living { .. } | Life::Ended(_)) => {
+            docker.folder(id).find_order().ok_or_else(|| unknown(id))?
+        }
+    };
     let daemon = daemon::connect(&order.daemon).await?;
     let name = order.container();
     let failed = |error: &bollard::errors::Error| {
         PortError::new(format!("cannot read the files of instance {id}: {}", words(error)))
     };
-    let seen = daemon.api.inspect_container(&name, None).await.map_err(|error| failed(&error))?;
+    let seen = match daemon.api.inspect_container(&name, None).await {
+        // It never ran, or somebody has removed it.
+        Err(error) if daemon::is_missing(&error) => return Ok(Vec::new()),
+        seen => seen.map_err(|error| failed(&error))?,
+    };
     // Drivers that keep what was written apart say where. Of others the names are known, not the files.
     let top = seen.graph_driver.and_then(|driver| driver.data.get("UpperDir").cloned());
     let changes =

@@ -30,7 +30,9 @@ const EXIT_LIMIT: Duration = Duration::from_secs(30);
 /// How long the last lines may take.
 const LAST_LINES_LIMIT: Duration = Duration::from_secs(3);
 /// Pause before an engine that did not answer is asked again.
-const PAUSE: Duration = Duration::from_millis(200);
+const PAUSE: Duration = Duration::from_secs(1);
+/// Pause before an engine is asked again that answers, and has not heard yet that a container has ended.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// How long the kernel may take to end what was killed before the engine is asked, too.
 const KILL_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -143,8 +145,7 @@ impl<'a> Keeper<'a> {
                 return;
             }
             since = i32::try_from(now_ms() / 1000).unwrap_or(0);
-            tokio::time::sleep(PAUSE).await;
-            if !self.init.is_alive() {
+            if tokio::time::timeout(PAUSE, self.init.gone()).await.is_ok() {
                 return;
             }
             if let Ok(again) = daemon::connect(&self.order.daemon).await {
@@ -387,12 +388,13 @@ async fn find_exit(daemon: &Daemon, order: &Order, may_be_oom: bool) -> Exit {
             }
             Err(error) if daemon::is_missing(&error) => return Exit::Lost,
             Err(_) => {
+                tokio::time::sleep(PAUSE).await;
                 if let Ok(again) = daemon::connect(&order.daemon).await {
                     daemon = again;
                 }
             }
         }
-        tokio::time::sleep(PAUSE.min(Duration::from_millis(20))).await;
+        tokio::time::sleep(LOOK_AGAIN).await;
     }
     Exit::Lost
 }

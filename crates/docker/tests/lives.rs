@@ -32,6 +32,7 @@ async fn containers_live_as_instances_do() {
     let Some(mut daemon) = Daemon::start("lives of containers") else { return };
     let world = World::new(&daemon).await;
     an_app_sees_its_variables_its_volume_and_its_limits(&world, &daemon).await;
+    adopted_files_are_found_through_links(&world).await;
     commands_run_inside_and_are_killed_when_nobody_listens(&world).await;
     what_goes_over_its_memory_is_told(&world).await;
     the_shell_of_a_start_command_does_not_cut_its_app_short(&world).await;
@@ -49,13 +50,15 @@ async fn an_app_sees_its_variables_its_volume_and_its_limits(world: &World, daem
     let command = "echo $GREETING $PORT; echo kept > /data/file; cat /proc/self/status | while read a b; do \
                    case $a in CapEff:|NoNewPrivs:) echo $a $b;; esac; done; echo lost > /lost.db; exec sleep 1000";
     let mut spec = InstanceSpec { volumes: vec![volume.clone()], ..world.spec(command) };
-    spec.env
-        .extend([("GREETING".into(), Secret::new("hi".into())), ("PORT".into(), Secret::new("8080".into()))]);
+    spec.env.extend([
+        ("GREETING".into(), Secret::new("salute-4711".into())),
+        ("PORT".into(), Secret::new("8080".into())),
+    ]);
     spec.limits = Limits { memory_bytes: Some(64 << 20), cpu_millis: Some(500), pids: Some(50) };
     world.docker.start(&spec).await.unwrap();
     world.until_logged(&spec.id, "NoNewPrivs: 1").await;
     let lines = world.log(&spec.id).await;
-    assert_eq!(lines[0], (LogStream::Out, "hi 8080".into()));
+    assert_eq!(lines[0], (LogStream::Out, "salute-4711 8080".into()));
     // chown, dac_override, fowner, fsetid, kill, setgid, setuid, net_bind_service.
     assert!(lines.iter().any(|(_, line)| line == "CapEff: 00000000000004fb"), "{lines:?}");
     assert_eq!(std::fs::read_to_string(format!("{}/file", volume.host_path)).unwrap(), "kept\n");
@@ -65,7 +68,7 @@ async fn an_app_sees_its_variables_its_volume_and_its_limits(world: &World, daem
     assert_eq!(daemon.docker(&["inspect", "--format", format, &name]), "67108864 500000000 50 false no 0");
     let order =
         std::fs::read_to_string(world.data.join("containers").join(spec.id.as_str()).join("spec.json"));
-    assert!(!order.unwrap().contains("GREETING"), "no variable stays on disk");
+    assert!(!order.unwrap().contains("salute-4711"), "no variable stays on disk");
     let strays = world.docker.stray_files(&spec.id, 10).await.unwrap();
     assert_eq!(strays.iter().map(|file| file.path.as_str()).collect::<Vec<_>>(), ["/lost.db"]);
     let lease = world.docker.lease(&place(&volume)).await.unwrap();
@@ -74,11 +77,29 @@ async fn an_app_sees_its_variables_its_volume_and_its_limits(world: &World, daem
     assert!(stats.memory_bytes > 0 && stats.pids >= 2, "{stats:?}");
     world.docker.stop(&spec.id, GRACE).await.unwrap();
     assert!(!world.docker.lease(&place(&volume)).await.unwrap().is_held);
+    // What it left is there until it is forgotten, and nobody starts it meanwhile.
+    let strays = world.docker.stray_files(&spec.id, 10).await.unwrap();
+    assert_eq!(std::fs::read_to_string(&strays[0].host_path).unwrap(), "lost\n");
+    assert!(!daemon.try_docker(&["start", &name]), "a container that has ended has no volume any more");
+    world.docker.remove(&spec.id).await.unwrap();
+    assert!(!strays[0].host_path.exists());
     let mut offline = world.spec("ls /sys/class/net");
     offline.offline = true;
     world.docker.start(&offline).await.unwrap();
     assert_eq!(world.ended(&offline.id).await, Exit::Code { code: 0 });
     assert_eq!(world.log(&offline.id).await[0].1, "lo");
+}
+
+/// As after `volume adopt`: the app finds its file where it always was.
+async fn adopted_files_are_found_through_links(world: &World) {
+    let volume = world.volume("/data");
+    std::fs::copy("/etc/hostname", format!("{}/shop.db", volume.host_path)).unwrap();
+    let mut spec = world.spec("cat /app/db/shop.db && echo more >> /app/db/shop.db");
+    spec.links = vec![AppLink { at: "/app/db/shop.db".into(), to: "/data/shop.db".into() }];
+    spec.volumes = vec![volume.clone()];
+    world.docker.start(&spec).await.unwrap();
+    assert_eq!(world.ended(&spec.id).await, Exit::Code { code: 0 }, "{:?}", world.log(&spec.id).await);
+    assert!(std::fs::read_to_string(format!("{}/shop.db", volume.host_path)).unwrap().ends_with("more\n"));
 }
 
 async fn commands_run_inside_and_are_killed_when_nobody_listens(world: &World) {

@@ -251,3 +251,50 @@ pub fn lease(path: &Path) -> io::Result<trackbed_core::ports::VolumeLease> {
 pub fn service_uid(number: u32) -> u32 {
     crate::sandbox::SERVICE_UID + number
 }
+
+#[cfg(test)]
+mod tests {
+    use trackbed_core::VolumeId;
+
+    use super::*;
+
+    /// As a keeper leaves it that is killed between its order to the engine and the engine's word.
+    #[test]
+    fn a_container_that_may_have_started_keeps_the_volume_until_it_is_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = folder.path().join("lock");
+        let volume = VolumeMount {
+            volume: VolumeId::from_random([1; trackbed_core::ids::ID_BYTES]),
+            host_path: folder.path().display().to_string(),
+            lock_path: lock.display().to_string(),
+            mount: "/data".parse().unwrap(),
+            shared: false,
+        };
+        let take = |id: u8, container: &str| {
+            let instance = InstanceId::from_random([id; trackbed_core::ids::ID_BYTES]);
+            VolumeLocks::take(&instance, "shop v1", std::slice::from_ref(&volume), container)
+        };
+        drop(take(1, "one").unwrap());
+        assert!(lease(&lock).unwrap().is_held);
+        let refused = take(2, "two").unwrap_err();
+        assert!(refused.contains("its container one may still run"), "{refused}");
+        forget_container(&lock, "other").unwrap();
+        assert!(lease(&lock).unwrap().is_held);
+        forget_container(&lock, "one").unwrap();
+        assert!(!lease(&lock).unwrap().is_held);
+        let mut ended = take(3, "three").unwrap();
+        ended.forget("three").unwrap();
+        drop(ended);
+        assert!(!lease(&lock).unwrap().is_held);
+        // Its first process is known, and gone.
+        let mut named = take(4, "four").unwrap();
+        let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+        let process = Process::of(i32::try_from(child.id()).unwrap()).unwrap();
+        named.name_process(process).unwrap();
+        drop(named);
+        assert!(lease(&lock).unwrap().is_held);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!lease(&lock).unwrap().is_held);
+    }
+}

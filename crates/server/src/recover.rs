@@ -326,6 +326,13 @@ fn warn_of_moved_programs(data_dir: &Path, recovered: &Recovered, was: &str) {
                 "{path} is missing on this machine, and the release needs it: install it there, or `trackbed up` once more"
             );
         }
+        if let Some(container) = &release.image.container {
+            tracing::warn!(
+                release = release.label(),
+                "its container image {} is in no copy: `trackbed redeploy` or `trackbed up` makes it anew on this machine",
+                container.id
+            );
+        }
     }
 }
 

@@ -56,7 +56,6 @@ fn every_key_of_the_reference_has_an_effect_or_a_word() {
             "3: builder \"HEROKU\" is not here: the source is built by detection",
             "5: `build.watchPatterns` is for pushes: `trackbed up` deploys what it is given",
             "8: `build.nixpacksPlan.phases.setup` is not run: dependencies are found by Trackbed itself",
-            "4: `build.dockerfilePath` is not used (no Docker engine); going on with detection",
             "6: `build.railpackVersion` is not needed: Trackbed builds by itself",
             "9: `build.nixpacksVersion` is not needed: Trackbed builds by itself",
             "10: `build.buildEnvironment` means nothing here: every build has the same jail",
@@ -66,7 +65,7 @@ fn every_key_of_the_reference_has_an_effect_or_a_word() {
             "28: `deploy.region` means nothing here: the service runs on this box",
             "21: `deploy.sleepApplication` is not obeyed: the service stays awake",
             "19: `deploy.overlapSeconds` is not needed: the old release goes on until its last request is answered, at most for `drainingSeconds`",
-            "24: `deploy.registryCredentials` is not used: Trackbed runs no images",
+            "24: `deploy.registryCredentials` is not used: log in to the registry with the container engine (`docker login`)",
             "25: `deploy.ipv6EgressEnabled` is not obeyed: an app gets the addresses of the box",
             "26: `deploy.runtime` means nothing here: there is one runtime",
             "27: `deploy.useLegacyStacker` means nothing here",
@@ -75,6 +74,7 @@ fn every_key_of_the_reference_has_an_effect_or_a_word() {
     let value = |key| draft.find(key).map(|given| key.show(&given.setting)).unwrap_or_default();
     let keys = [
         (Key::Builder, "HEROKU"),
+        (Key::Dockerfile, "D"),
         (Key::BuildCommand, "b"),
         (Key::WatchPatterns, "src/**, !docs/**"),
         (Key::StartCommand, "s"),

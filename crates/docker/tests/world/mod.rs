@@ -133,6 +133,7 @@ impl World {
     pub async fn close(self, daemon: &Daemon) {
         for instance in self.docker.list().await.unwrap() {
             self.docker.stop(&instance.id, Duration::ZERO).await.unwrap();
+            self.docker.remove(&instance.id).await.unwrap();
         }
         assert_eq!(daemon.docker(&["ps", "--all", "--quiet"]), "", "every container is removed");
         files::remove_tree(&self.data).unwrap();
