@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use trackbed_core::Digest;
+use trackbed_core::{Digest, Secret};
 use trackbed_core::image::Layer;
 use trackbed_core::ports::{BuildRequest, PortError};
 use trackbed_stdx::{files, random};
@@ -154,6 +154,19 @@ pub(crate) fn key(parts: &[(&str, &[u8])]) -> Digest {
         hasher.update(part);
     }
     Digest::from_bytes(hasher.finalize().into())
+}
+
+/// Names the owner's variables that a build command sees: a page with another `VITE_API` in it is another page. What the
+/// platform itself gives changes with every deployment and is left out. The values cannot be read back from the name.
+pub(crate) fn variables_key(variables: &[(String, Secret<String>)]) -> Digest {
+    let is_owners = |name: &str| !name.starts_with("RAILWAY_") && !name.starts_with("TRACKBED_");
+    let mut parts: Vec<(&str, &[u8])> = variables
+        .iter()
+        .filter(|(name, _)| is_owners(name))
+        .map(|(name, value)| (name.as_str(), value.expose().as_bytes()))
+        .collect();
+    parts.sort_unstable();
+    key(&parts)
 }
 
 /// Gives everything to us, takes write permission from everybody else, lets everybody read; returns the size.

@@ -197,7 +197,9 @@ impl Steps<'_> {
         let source = self.request.source.digest.as_str().as_bytes().to_vec();
         let below = dependencies.map(|layer| layer.digest.as_str().as_bytes().to_vec()).unwrap_or_default();
         let mut parts = self.key_parts("build", command);
+        let variables = layers::variables_key(&self.request.variables).as_str().as_bytes().to_vec();
         parts.extend([("after", after.as_bytes().to_vec()), ("source", source), ("dependencies", below)]);
+        parts.push(("variables", variables));
         parts.extend(self.recipe.drop.iter().map(|path| ("drop", path.clone().into_bytes())));
         let digest = key(&parts);
         let _turn = self.workshop.turn(&digest).await;
@@ -241,7 +243,9 @@ impl Steps<'_> {
     }
 
     /// What every layer of this recipe depends on. The service is part of it, because its variables and caches reach the
-    /// commands: what one service's packages leave there never becomes part of another's image. No variable of the service is among it, nor any time.
+    /// commands: what one service's packages leave there never becomes part of another's image. Nothing
+    /// that the platform injects is among it, nor any time; the owner's variables count for the build command alone, which
+    /// sees them.
     fn key_parts(&self, step: &'static str, command: &str) -> Vec<(&'static str, Vec<u8>)> {
         let mut parts = vec![
             ("format", FORMAT.as_bytes().to_vec()),

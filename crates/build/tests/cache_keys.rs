@@ -1,5 +1,6 @@
-//! No variable is in a cache key: every source among the golden plans is built twice, the second time with every variable
-//! changed that a build or a start is given, and nothing is run again.
+//! Nothing that is injected is in a cache key: every source among the golden plans is built twice, the second time with
+//! everything changed that the platform and the box put into environments, and nothing is run again. A variable of the
+//! owner counts for the build command, which sees it, and for nothing else.
 //!
 //! Tools and sandbox are stand-ins: what counts is what the builder decides to run.
 
@@ -57,13 +58,10 @@ impl BuildLog for Silent {
     fn line(&self, _: LogStream, _: &str) {}
 }
 
-/// What a box and a platform put into environments; each changes between the two builds.
-const NAMES: [&str; 26] = [
-    "PORT",
-    "HOSTNAME",
-    "DATABASE_URL",
-    "SECRET_KEY",
-    "NODE_ENV",
+/// What owners set.
+const OF_OWNER: [&str; 5] = ["DATABASE_URL", "SECRET_KEY", "NODE_ENV", "NPM_TOKEN", "PIP_INDEX_URL"];
+/// What the platform puts into environments.
+const INJECTED: [&str; 19] = [
     "RAILWAY_DEPLOYMENT_ID",
     "RAILWAY_SNAPSHOT_ID",
     "RAILWAY_REPLICA_ID",
@@ -83,8 +81,6 @@ const NAMES: [&str; 26] = [
     "TRACKBED_INSTANCE",
     "TRACKBED_PUBLIC_URL",
     "TRACKBED_SERVICE",
-    "NPM_TOKEN",
-    "PIP_INDEX_URL",
 ];
 /// What the box's own environment may say about proxies and registries.
 const OF_THE_BOX: [&str; 6] =
@@ -159,14 +155,15 @@ impl World {
     }
 
     /// Plans and builds; none when this source cannot be planned here.
-    async fn build(&self, source: &Source, value: &str) -> Option<Image> {
-        self.build_for(7, source, value).await
+    async fn build(&self, source: &Source, injected: &str, owners: &str) -> Option<Image> {
+        self.build_for(7, source, injected, owners).await
     }
 
-    async fn build_for(&self, service: u8, source: &Source, value: &str) -> Option<Image> {
-        let builder = self.builder(value);
-        let secret = |name: &str| (name.to_owned(), Secret::new(format!("{name}-{value}")));
-        let variables: Vec<(String, Secret<String>)> = NAMES.map(secret).into();
+    async fn build_for(&self, service: u8, source: &Source, injected: &str, owners: &str) -> Option<Image> {
+        let builder = self.builder(injected);
+        let secret = |name: &str, value: &str| (name.to_owned(), Secret::new(format!("{name}-{value}")));
+        let variables = INJECTED.map(|name| secret(name, injected)).into_iter();
+        let variables: Vec<_> = variables.chain(OF_OWNER.map(|name| secret(name, owners))).collect();
         let request = PlanRequest {
             source: source.clone(),
             overrides: Vec::new(),
@@ -188,16 +185,16 @@ impl World {
 }
 
 #[tokio::test]
-async fn changing_every_variable_changes_no_layer_and_runs_nothing_again() {
+async fn changing_all_that_is_injected_changes_no_layer_and_runs_nothing_again() {
     let world = World::new();
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     let mut built: BTreeMap<String, usize> = BTreeMap::new();
     for entry in fs::read_dir(golden).unwrap() {
         let folder = entry.unwrap().path();
         let source = world.receive(&folder);
-        let Some(first) = world.build(&source, "one").await else { continue };
+        let Some(first) = world.build(&source, "one", "same").await else { continue };
         let runs = world.runner.runs.load(Ordering::SeqCst);
-        let second = world.build(&source, "two").await.unwrap();
+        let second = world.build(&source, "two", "same").await.unwrap();
         let again = world.runner.runs.load(Ordering::SeqCst) - runs;
         assert_eq!(again, 0, "{}: something was run again", folder.display());
         assert_eq!((first.digest, first.layers), (second.digest, second.layers), "{}", folder.display());
@@ -216,13 +213,26 @@ async fn changing_every_variable_changes_no_layer_and_runs_nothing_again() {
 }
 
 #[tokio::test]
+async fn a_variable_of_the_owner_that_changed_runs_the_build_command_again_and_no_install() {
+    let world = World::new();
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    for (app, runs_again) in [("flask-detected", 0), ("node-express", 0), ("node-vite-spa", 1), ("rust-package", 1)] {
+        let source = world.receive(&golden.join(app));
+        world.build(&source, "one", "before").await.unwrap();
+        let runs = world.runner.runs.load(Ordering::SeqCst);
+        world.build(&source, "one", "after").await.unwrap();
+        assert_eq!(world.runner.runs.load(Ordering::SeqCst) - runs, runs_again, "{app}");
+    }
+}
+
+#[tokio::test]
 async fn no_layer_that_a_command_made_is_shared_with_another_service() {
     let world = World::new();
     for app in ["flask-detected", "node-express", "rust-package"] {
         let source = world.receive(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(app));
-        let one = world.build_for(7, &source, "one").await.unwrap();
+        let one = world.build_for(7, &source, "one", "same").await.unwrap();
         let runs = world.runner.runs.load(Ordering::SeqCst);
-        let other = world.build_for(8, &source, "one").await.unwrap();
+        let other = world.build_for(8, &source, "one", "same").await.unwrap();
         assert!(world.runner.runs.load(Ordering::SeqCst) > runs, "{app}: another's packages are taken");
         for layer in one.layers.iter().filter(|layer| layer.digest != source.digest) {
             assert!(!other.layers.contains(layer), "{app}: a layer is shared");

@@ -85,6 +85,7 @@ async fn run_command(
         ("source", request.source.digest.as_str().as_bytes()),
         ("dependencies", deps.digest.as_str().as_bytes()),
         ("command", command.as_bytes()),
+        ("variables", layers::variables_key(&request.variables).as_str().as_bytes()),
     ]);
     let _turn = workshop.turn(&digest).await;
     if let Some(found) = workshop.layers.find(&digest) {
