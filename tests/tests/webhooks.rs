@@ -6,7 +6,9 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use trackbed_tests::{App, Connection, Forge, Hook, Repository, SshServer, TestBox, push, wait_for};
+use trackbed_tests::{
+    App, Connection, FileSystem, Forge, Hook, Random, Repository, SshServer, TestBox, push, wait_for,
+};
 
 const SOON: Duration = Duration::from_secs(60);
 const NONE: &str = "0000000000000000000000000000000000000000";
@@ -456,4 +458,37 @@ fn a_repository_behind_ssh_is_fetched_with_the_deploy_key_and_a_changed_host_is_
     let said = town.trackbed(&["source", "show", "--service", "shop"]);
     assert!(said.code == 1 && said.stderr.contains("trackbed source connect URL"), "{said:?}");
     assert_eq!(town.get("shop", "/version").body, "two", "it serves on");
+}
+
+#[test]
+fn a_fetch_does_not_take_the_reserve_of_the_volumes() {
+    if !FileSystem::Ext4.is_here("a fetch to a full disk") {
+        return;
+    }
+    let (town, forge) = (TestBox::start_on(FileSystem::Ext4, 400), Forge::start());
+    let app = App::plain("shop");
+    let repository = Repository::of(&app);
+    let first = forge.take(&repository, "me/shop");
+    let hook = town.follow("shop", &forge.url("me/shop"), &[]);
+    assert_eq!(hook.github("one", &first).status, 202);
+    ended(&town, "live");
+    // A quarter of a small disk is the reserve.
+    town.disk().fill_up_to(104);
+    app.version("two").write("large.bin", Random::seeded("a large fetch").bytes(30 << 20));
+    let large = forge.take(repository.commit("large"), "me/shop");
+    assert_eq!(hook.github("two", &large).status, 202);
+    let delivery = ended(&town, "not fetched");
+    let detail = delivery["detail"].as_str().expect("words");
+    assert!(detail.contains("is larger than the box takes or has room for"), "{detail}");
+    town.disk().fill_up_to(80);
+    assert_eq!(hook.github("two", &large).status, 202);
+    wait_for("there is no room at all", SOON, || {
+        town.delivery("shop")["detail"]
+            .as_str()
+            .is_some_and(|detail| detail.contains("full but for the reserve"))
+    });
+    town.disk().empty();
+    assert_eq!(hook.github("two", &large).status, 202);
+    ended(&town, "live");
+    assert_eq!(town.get("shop", "/version").body, "two");
 }

@@ -96,7 +96,7 @@ pub struct DeploymentRequest {
 /// A commit that a push brought.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Commit {
-    /// `push` for `git push` to the box, `upstream` for one that the box fetched.
+    /// `push` for `git push` to the box, `remote` for one that the box fetched.
     pub via: String,
     /// Its name.
     pub id: String,

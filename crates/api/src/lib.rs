@@ -48,9 +48,9 @@
 //! | `GET …/git`, `PATCH …/git` | → [`GitAccess`]; [`GitChange`] → [`GitAccess`] |
 //! | `POST …/git/tokens` | [`GitTokenRequest`] → [`NewGitToken`]; makes the service when it is new |
 //! | `DELETE …/git/tokens/{id}` | → [`GitAccess`] |
-//! | `GET …/upstream`, `DELETE …/upstream` | → [`Upstream`] |
-//! | `PUT …/upstream` | [`UpstreamRequest`] → [`ConnectedUpstream`]; makes the service when it is new |
-//! | `POST …/upstream/deliveries` | → 202 [`Delivery`]: fetches what the branch is at |
+//! | `GET …/remote`, `DELETE …/remote` | → [`Remote`] |
+//! | `PUT …/remote` | [`RemoteRequest`] → [`ConnectedRemote`]; makes the service when it is new |
+//! | `POST …/remote/deliveries` | → 202 [`Delivery`]: fetches what the branch is at |
 //! | `GET …/live?source=D` | → [`LiveSource`] |
 //! | `POST …/run` | [`RunRequest`] → a stream of [`RunEvent`], one JSON object a line |
 
@@ -63,10 +63,10 @@ mod errors;
 mod git;
 mod logs;
 mod points;
+mod remotes;
 mod scale;
 mod services;
 mod settings_file;
-mod upstreams;
 mod variables;
 mod volumes;
 
@@ -85,10 +85,10 @@ pub use points::{
     AdoptionRequest, Changes, Difference, DrillRequest, Proof, RestorePoint, RestoreRequest, RollbackPreview,
     SnapshotRequest, TableDifference,
 };
+pub use remotes::{ConnectedRemote, Delivery, Remote, RemoteRequest};
 pub use scale::{ScaleChange, ScaledProcess};
 pub use services::{Instance, Job, JobRun, Process, Release, Service};
 pub use settings_file::{says_something, settings_file};
-pub use upstreams::{ConnectedUpstream, Delivery, Upstream, UpstreamRequest};
 pub use variables::{Variable, VariableChange};
 pub use volumes::{
     CloneRequest, DatabaseSeen, EntryUsage, FileEntry, FolderUsage, Volume, VolumeChange, VolumeHolder,

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use trackbed_core::{Digest, Secret};
 use trackbed_core::image::Layer;
 use trackbed_core::ports::{BuildRequest, PortError};
+use trackbed_core::{Digest, Secret};
 use trackbed_stdx::{files, random};
 
 /// How often, and with which pauses, a folder is removed that a dying job still writes to.

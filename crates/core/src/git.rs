@@ -80,7 +80,7 @@ pub enum Via {
     /// By `git push` to the box.
     Push,
     /// By a delivery of a forge, or because its owner had the box look there.
-    Upstream,
+    Remote,
 }
 
 /// A commit that is deployed.

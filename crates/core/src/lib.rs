@@ -1,7 +1,7 @@
 //! The language of Trackbed: ids, names, secrets, entities, state machines and ports. No I/O, no clock, no randomness.
 //!
 //! Read in this order: [`ids`] and [`names`] (how things are called), [`network`] (where clients come from), [`settings`] and [`plan`] (what a source asks
-//! for), [`cron`] (when a job runs), [`image`], [`release`], [`deployment`] (how it becomes live), [`instance`] (what runs), [`process`] (what it consists of), [`job`] (what runs now and then), [`volume`] and [`restore_point`] (its data), [`schema`] (what its databases look like), [`offsite`] (its copies elsewhere), [`git`] (who may push a source), [`upstream`] (where the box fetches one), [`route`] (what the
+//! for), [`cron`] (when a job runs), [`image`], [`release`], [`deployment`] (how it becomes live), [`instance`] (what runs), [`process`] (what it consists of), [`job`] (what runs now and then), [`volume`] and [`restore_point`] (its data), [`schema`] (what its databases look like), [`offsite`] (its copies elsewhere), [`git`] (who may push a source), [`remote`] (where the box fetches one), [`route`] (what the
 //! edge knows), [`ports`] (what the outside must be able to do).
 
 pub mod cron;
@@ -21,6 +21,7 @@ pub mod ports;
 pub mod process;
 pub mod reference;
 pub mod release;
+pub mod remote;
 pub mod restore_point;
 pub mod route;
 pub mod schema;
@@ -28,7 +29,6 @@ pub mod secret;
 pub mod service;
 pub mod settings;
 pub mod time;
-pub mod upstream;
 pub mod volume;
 
 pub use git::Branch;

@@ -20,8 +20,8 @@ use crate::git::hooks::Hooks;
 use crate::given::unknown;
 use crate::peer::OwnUserListener;
 use crate::routes::{
-    backup, boxes, databases, deployments, files, git, logs, points, run, scale, services, sources,
-    upstreams, variables, volumes,
+    backup, boxes, databases, deployments, files, git, logs, points, remotes, run, scale, services, sources,
+    variables, volumes,
 };
 
 /// Largest JSON body: a change of variables may carry many long values. Sources are streams and have limits of their own.
@@ -84,8 +84,8 @@ fn router(api: Api) -> Router {
         .route("/git", get(git::show).patch(git::change))
         .route("/git/tokens", post(git::add_token))
         .route("/git/tokens/{id}", delete(git::remove_token))
-        .route("/upstream", get(upstreams::show).put(upstreams::connect).delete(upstreams::disconnect))
-        .route("/upstream/deliveries", post(upstreams::deploy))
+        .route("/remote", get(remotes::show).put(remotes::connect).delete(remotes::disconnect))
+        .route("/remote/deliveries", post(remotes::deploy))
         .route("/live", get(git::live))
         .route("/run", post(run::run));
     let v1 = Router::new()

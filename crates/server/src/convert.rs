@@ -93,7 +93,7 @@ pub(crate) fn commit(commit: &Commit) -> wire::Commit {
     wire::Commit {
         via: match commit.via {
             Via::Push => "push",
-            Via::Upstream => "upstream",
+            Via::Remote => "remote",
         }
         .into(),
         id: commit.id.clone(),

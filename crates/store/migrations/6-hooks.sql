@@ -1,6 +1,6 @@
 -- Repositories that services follow, and what their webhooks have brought.
 
-CREATE TABLE upstreams (
+CREATE TABLE remotes (
     service      TEXT PRIMARY KEY REFERENCES services (id),
     body         TEXT NOT NULL,
     -- Sealed, as variables are.

@@ -12,12 +12,12 @@ mod git;
 mod offsite;
 mod process_counts;
 mod releases;
+mod remotes;
 mod restore_points;
 mod seal;
 mod services;
 mod sources;
 mod ticks;
-mod upstreams;
 mod variables;
 mod volumes;
 

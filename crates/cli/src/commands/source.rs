@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use trackbed_api::{Delivery, Upstream, UpstreamRequest};
+use trackbed_api::{Delivery, Remote, RemoteRequest};
 use trackbed_client::Client;
 use trackbed_stdx::clock::now_ms;
 
@@ -105,21 +105,16 @@ async fn connect(session: &Session, args: Connect) -> Result<u8> {
     let status_token = args.status_token.map(|path| token(session, &path)).transpose()?;
     let client = ensure_box(session).await?;
     let names = args.target.find_or_new(session, &client).await?;
-    let request = UpstreamRequest {
-        url: args.url,
-        branch: args.branch,
-        forge: args.forge,
-        api: args.api,
-        status_token,
-    };
-    let connected = names.of(&client).connect_upstream(&request).await?;
+    let request =
+        RemoteRequest { url: args.url, branch: args.branch, forge: args.forge, api: args.api, status_token };
+    let connected = names.of(&client).connect_remote(&request).await?;
     if args.json {
         session.output.json_pretty(&connected)?;
         return Ok(0);
     }
-    let (output, upstream) = (&session.output, &connected.upstream);
-    output.talk(format!("{names} follows `{}` of {}", upstream.branch, upstream.url));
-    if let Some(key) = &upstream.deploy_key {
+    let (output, remote) = (&session.output, &connected.remote);
+    output.talk(format!("{names} follows `{}` of {}", remote.branch, remote.url));
+    if let Some(key) = &remote.deploy_key {
         output.talk("1. add this deploy key to the repository; it needs to read only:");
         output.result(key)?;
         output.talk(
@@ -128,9 +123,9 @@ async fn connect(session: &Session, args: Connect) -> Result<u8> {
     } else {
         output.talk("add a webhook for pushes, content type application/json, with this address and secret:");
     }
-    output.result(upstream.hook_url.as_deref().unwrap_or("(the box does not listen)"))?;
+    output.result(remote.hook_url.as_deref().unwrap_or("(the box does not listen)"))?;
     output.result(&connected.secret)?;
-    if upstream.hook_url.as_ref().is_some_and(|url| url.contains("//127.") || url.contains("//[::1]")) {
+    if remote.hook_url.as_ref().is_some_and(|url| url.contains("//127.") || url.contains("//[::1]")) {
         output.talk(
             "the box listens on loopback: put a TLS terminator in front of that address, and give the forge its name",
         );
@@ -159,32 +154,32 @@ fn token(session: &Session, path: &Path) -> Result<String> {
 
 async fn show(session: &Session, args: &Show) -> Result<u8> {
     let client = session.client();
-    let upstream = args.target.find(session, &client).await?.of(&client).upstream().await?;
+    let remote = args.target.find(session, &client).await?.of(&client).remote().await?;
     if args.json {
-        session.output.json_pretty(&upstream)?;
+        session.output.json_pretty(&remote)?;
         return Ok(0);
     }
-    print(session, &upstream)
+    print(session, &remote)
 }
 
-fn print(session: &Session, upstream: &Upstream) -> Result<u8> {
+fn print(session: &Session, remote: &Remote) -> Result<u8> {
     let output = &session.output;
-    output.result(format!("repository  {}", upstream.url))?;
-    output.result(format!("branch      {}", upstream.branch))?;
-    output.result(format!("webhook     {}", upstream.hook_url.as_deref().unwrap_or("-")))?;
-    if let Some(key) = &upstream.deploy_key {
+    output.result(format!("repository  {}", remote.url))?;
+    output.result(format!("branch      {}", remote.branch))?;
+    output.result(format!("webhook     {}", remote.hook_url.as_deref().unwrap_or("-")))?;
+    if let Some(key) = &remote.deploy_key {
         output.result(format!("deploy key  {key}"))?;
     }
-    let forge = upstream.forge.as_deref().unwrap_or("its forge");
-    let status = if upstream.has_status_token { "told to" } else { "not told to" };
+    let forge = remote.forge.as_deref().unwrap_or("its forge");
+    let status = if remote.has_status_token { "told to" } else { "not told to" };
     output.result(format!("status      {status} {forge}"))?;
-    if upstream.deliveries.is_empty() {
+    if remote.deliveries.is_empty() {
         output.talk("nothing was pushed yet; deploy what is there: trackbed source deploy");
         return Ok(0);
     }
     let now = now_ms();
     let head = ["WHEN", "COMMIT", "STATE", "DEPLOYMENT", ""].map(str::to_owned);
-    let rows = upstream.deliveries.iter().map(|delivery| {
+    let rows = remote.deliveries.iter().map(|delivery| {
         let commit =
             delivery.commit.as_ref().map_or("-", |commit| commit.id.get(..SHORT).unwrap_or(&commit.id));
         let deployment = delivery.deployment.clone().unwrap_or_else(|| "-".to_owned());
@@ -201,7 +196,7 @@ fn print(session: &Session, upstream: &Upstream) -> Result<u8> {
 async fn deploy_now(session: &Session, args: &Deploy) -> Result<u8> {
     let client = session.client();
     let names = args.target.find(session, &client).await?;
-    let asked = names.of(&client).deploy_upstream().await?;
+    let asked = names.of(&client).deploy_remote().await?;
     if args.follow.detach {
         match args.follow.json {
             true => session.output.json(&asked)?,
@@ -236,7 +231,7 @@ async fn deploy_now(session: &Session, args: &Deploy) -> Result<u8> {
 /// Waits until a delivery has a deployment or its end. The box bounds how long that may take.
 async fn fetched(client: &Client, names: &Names, number: i64) -> Result<Delivery> {
     loop {
-        let deliveries = names.of(client).upstream().await?.deliveries;
+        let deliveries = names.of(client).remote().await?.deliveries;
         match deliveries.into_iter().find(|delivery| delivery.number == number) {
             Some(delivery) if delivery.deployment.is_some() || delivery.state != "fetching" => {
                 return Ok(delivery);
@@ -250,7 +245,7 @@ async fn fetched(client: &Client, names: &Names, number: i64) -> Result<Delivery
 async fn disconnect(session: &Session, args: &Disconnect) -> Result<u8> {
     let client = session.client();
     let names = args.target.find_exact(session, &client).await?;
-    let was = names.of(&client).disconnect_upstream().await?;
+    let was = names.of(&client).disconnect_remote().await?;
     session.output.talk(format!("{names} follows {} no more; it serves on as it is", was.url));
     if was.deploy_key.is_some() {
         session.output.talk("remove its deploy key and its webhook at the forge");

@@ -34,7 +34,7 @@ pub(super) async fn hand_over(session: &Session) -> Result<u8> {
         session.output.json(&json!({ "live": release }))?;
         return Ok(0);
     }
-    let fetched = trackbed_api::Commit { via: "upstream".into(), id: commit.0, branch, subject };
+    let fetched = trackbed_api::Commit { via: "remote".into(), id: commit.0, branch, subject };
     let request = DeploymentRequest {
         source: Some(source),
         commit: Some(fetched),

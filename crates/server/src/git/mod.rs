@@ -72,8 +72,8 @@ impl GitDoor {
     /// told to whoever wants a token next; apps come first.
     pub(crate) async fn open_if_wanted(&self) {
         let control = &self.inner.control;
-        let is_wanted = match (control.has_git_tokens().await, control.has_upstreams().await) {
-            (Ok(has_tokens), Ok(has_upstreams)) => has_tokens || has_upstreams || self.inner.wanted.is_some(),
+        let is_wanted = match (control.has_git_tokens().await, control.has_remotes().await) {
+            (Ok(has_tokens), Ok(has_remotes)) => has_tokens || has_remotes || self.inner.wanted.is_some(),
             (Err(_), _) | (_, Err(_)) => true,
         };
         if is_wanted && let Err(error) = self.ensure_open().await {

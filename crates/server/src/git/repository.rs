@@ -64,7 +64,7 @@ impl Repository {
         Self { path, data_dir: data_dir.to_owned() }
     }
 
-    /// Names the repository into which commits of a service's upstream are fetched. Shallow fetches would cut off what
+    /// Names the repository into which commits of a service's remote are fetched. Shallow fetches would cut off what
     /// pushes bring, so it is another one. Nothing is made yet.
     pub(super) fn fetched(data_dir: &Path, service: &ServiceId) -> Self {
         let path = data_dir.join("git/fetched").join(format!("{service}.git"));

@@ -52,7 +52,7 @@ pub(crate) async fn request(
 fn commit_of(commit: &wire::Commit) -> Result<Commit, ApiError> {
     let via = match commit.via.as_str() {
         "push" => Via::Push,
-        "upstream" => Via::Upstream,
+        "remote" => Via::Remote,
         other => return Err(ApiError::invalid(format!("`{other}` is no way for a commit to come"))),
     };
     Ok(Commit::new(via, &commit.id, &commit.branch, &commit.subject)?)

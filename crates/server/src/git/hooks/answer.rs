@@ -10,8 +10,8 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use trackbed_control::ControlError;
+use trackbed_core::remote::{Forge, Remote};
 use trackbed_core::service::Service;
-use trackbed_core::upstream::{Forge, Upstream};
 use trackbed_core::{Digest, Name, Secret};
 
 use super::Hooks;
@@ -54,7 +54,7 @@ async fn heard(
     request: Request,
 ) -> Result<Response, ControlError> {
     let (parts, body) = request.into_parts();
-    let Some((service, upstream, secret)) = followed(hooks, project, service).await? else {
+    let Some((service, remote, secret)) = followed(hooks, project, service).await? else {
         let message =
             "no service takes deliveries at this address; `trackbed source show` on the box says which";
         return Ok(text(StatusCode::NOT_FOUND, message));
@@ -95,7 +95,7 @@ async fn heard(
         Ok(told) => told,
         Err(wrong) => return Ok(text(StatusCode::BAD_REQUEST, &wrong)),
     };
-    let branch = upstream.branch.as_str();
+    let branch = remote.branch.as_str();
     let ignored = match told {
         Told::Push(commit) if commit.branch == branch => {
             return take(hooks, &service, envelope, &body, commit).await;
@@ -122,15 +122,15 @@ async fn followed(
     hooks: &Hooks,
     project: &Name,
     service: &Name,
-) -> Result<Option<(Service, Upstream, Secret<String>)>, ControlError> {
+) -> Result<Option<(Service, Remote, Secret<String>)>, ControlError> {
     let control = &hooks.inner.control;
     let service = match control.service(project, service).await {
         Ok(service) => service,
         Err(ControlError::NotFound(_)) => return Ok(None),
         Err(error) => return Err(error),
     };
-    match control.upstream_to_fetch(&service).await {
-        Ok((upstream, secrets, _)) => Ok(Some((service, upstream, secrets.hook))),
+    match control.remote_to_fetch(&service).await {
+        Ok((remote, secrets, _)) => Ok(Some((service, remote, secrets.hook))),
         Err(ControlError::Conflict { .. }) => Ok(None),
         Err(error) => Err(error),
     }

@@ -15,8 +15,8 @@ use trackbed_core::DeploymentId;
 use trackbed_core::deployment::{Deployment, DeploymentState, Withdrawal};
 use trackbed_core::git::{Commit, Via};
 use trackbed_core::ports::PortError;
+use trackbed_core::remote::{Delivery, DeliveryEnd, Remote, RemoteSecrets};
 use trackbed_core::service::Service;
-use trackbed_core::upstream::{Delivery, DeliveryEnd, Upstream, UpstreamSecrets};
 
 use super::Hooks;
 use super::fetch::{Fetch, Fetched};
@@ -40,6 +40,16 @@ enum Made {
     Live(String),
     /// This deployment.
     Deployment(String),
+}
+
+/// How far a delivery came before somebody has to wait.
+enum Begun {
+    /// This deployment came of it.
+    Deploys(DeploymentId),
+    /// It has ended.
+    Ended(End),
+    /// Its service follows nothing any more.
+    Gone,
 }
 
 impl Hooks {
@@ -68,59 +78,71 @@ impl Hooks {
     async fn see_through(&self, delivery: &Delivery) -> Result<(), ControlError> {
         let control = &self.inner.control;
         let service = control.service_by_id(delivery.service.clone()).await?;
-        let (upstream, secrets, known_hosts) = control.upstream_to_fetch(&service).await?;
-        let teller = Teller { hooks: self, service: &service, upstream: &upstream, secrets: &secrets };
+        let (remote, secrets, _) = control.remote_to_fetch(&service).await?;
+        let teller = Teller { hooks: self, service: &service, remote: &remote, secrets: &secrets };
         let mut commit = delivery.commit.clone();
-        let mut asked = delivery.deployment.clone();
-        if asked.is_none() {
-            teller.tell(commit.as_ref(), State::Pending, "fetched and deployed").await;
-            let turn = self.turn(&delivery.service);
-            let _turn = turn.lock().await;
-            let Some(now) = control.delivery(delivery.number).await? else { return Ok(()) };
-            let end = match now.end {
-                Some(end) => Some(end),
-                None => {
-                    let fetch = self.fetch(&service, &upstream, &secrets, known_hosts, &mut commit);
-                    match fetch.await? {
-                        Err(error) => Some((DeliveryEnd::Unfetched, in_words(&error))),
-                        Ok(fetched) => {
-                            let made = self.hand_over(&service, delivery.number, &fetched, &upstream).await;
-                            // Whatever is new in the store counts: the answer may have been lost.
-                            let now = control.delivery(delivery.number).await?;
-                            asked = now.as_ref().and_then(|now| now.deployment.clone());
-                            if delivery.commit.is_none() {
-                                teller.tell(commit.as_ref(), State::Pending, "deployed").await;
-                            }
-                            match (made, now.and_then(|now| now.end)) {
-                                _ if asked.is_some() => None,
-                                (_, Some(end)) => Some(end),
-                                (Ok(Made::Live(release)), None) => {
-                                    let words = format!("{release} has just these files and variables");
-                                    Some((DeliveryEnd::Already, words))
-                                }
-                                (Ok(Made::Deployment(id)), None) => {
-                                    Some((DeliveryEnd::Unfetched, format!("deployment {id} is lost")))
-                                }
-                                (Err(error), None) => Some((DeliveryEnd::Unfetched, in_words(&error))),
-                            }
-                        }
-                    }
+        let begun = match delivery.deployment.clone() {
+            Some(id) => Begun::Deploys(id),
+            None => {
+                teller.tell(commit.as_ref(), State::Pending, "fetched and deployed").await;
+                let begun = self.begin(delivery.number, &service, &mut commit).await?;
+                if delivery.commit.is_none() {
+                    teller.tell(commit.as_ref(), State::Pending, "deployed").await;
                 }
-            };
-            if let Some(end) = end {
-                return self.end(delivery, &teller, commit.as_ref(), end).await;
+                begun
             }
+        };
+        let end = match begun {
+            Begun::Deploys(id) => self.follow(&id).await?,
+            Begun::Ended(end) => end,
+            Begun::Gone => return Ok(()),
+        };
+        self.end(delivery.number, &teller, commit.as_ref(), end).await
+    }
+
+    /// Fetches a commit and hands it to the box, when its turn has come and nothing newer has.
+    async fn begin(
+        &self,
+        number: i64,
+        service: &Service,
+        commit: &mut Option<Commit>,
+    ) -> Result<Begun, ControlError> {
+        let control = &self.inner.control;
+        let turn = self.turn(&service.id);
+        let _turn = turn.lock().await;
+        match control.delivery(number).await? {
+            None => return Ok(Begun::Gone),
+            Some(Delivery { end: Some(end), .. }) => return Ok(Begun::Ended(end)),
+            Some(_) => {}
         }
-        if let Some(id) = asked {
-            let end = self.follow(&id).await?;
-            self.end(delivery, &teller, commit.as_ref(), end).await?;
+        // Now, because it may have been connected anew meanwhile.
+        let (remote, secrets, known_hosts) = control.remote_to_fetch(service).await?;
+        let fetched = match self.fetch(service, &remote, &secrets, known_hosts, commit).await? {
+            Ok(fetched) => fetched,
+            Err(error) => return Ok(Begun::Ended((DeliveryEnd::Unfetched, in_words(&error)))),
+        };
+        if let Some(commit) = commit {
+            control.set_delivery_commit(number, commit.clone()).await?;
         }
-        Ok(())
+        let made = self.hand_over(service, number, &fetched, &remote).await;
+        // What is in the store counts: the answer may have been lost, and a newer delivery may have come.
+        let Some(now) = control.delivery(number).await? else { return Ok(Begun::Gone) };
+        Ok(match (now.deployment, now.end, made) {
+            (Some(id), _, _) => Begun::Deploys(id),
+            (None, Some(end), _) => Begun::Ended(end),
+            (None, None, Ok(Made::Live(release))) => {
+                Begun::Ended((DeliveryEnd::Already, format!("{release} has just these files and variables")))
+            }
+            (None, None, Ok(Made::Deployment(id))) => {
+                Begun::Ended((DeliveryEnd::Unfetched, format!("deployment {id} was not noted; see its log")))
+            }
+            (None, None, Err(error)) => Begun::Ended((DeliveryEnd::Unfetched, in_words(&error))),
+        })
     }
 
     async fn end(
         &self,
-        delivery: &Delivery,
+        number: i64,
         teller: &Teller<'_>,
         commit: Option<&Commit>,
         (end, words): End,
@@ -128,7 +150,7 @@ impl Hooks {
         if end == DeliveryEnd::Unfetched {
             tracing::warn!(service = %teller.service.name, words, "a commit could not be fetched");
         }
-        self.inner.control.end_delivery(delivery.number, end, words.clone()).await?;
+        self.inner.control.end_delivery(number, end, words.clone()).await?;
         let (state, text) = match end {
             DeliveryEnd::Live => (State::Success, words),
             DeliveryEnd::Already => (State::Success, format!("already live: {words}")),
@@ -140,12 +162,12 @@ impl Hooks {
         Ok(())
     }
 
-    /// Fetches the commit, and stores which one it is when that was not known.
+    /// Fetches the commit, and finds out which one it is when that was not known.
     async fn fetch(
         &self,
         service: &Service,
-        upstream: &Upstream,
-        secrets: &UpstreamSecrets,
+        remote: &Remote,
+        secrets: &RemoteSecrets,
         known_hosts: String,
         commit: &mut Option<Commit>,
     ) -> Result<Result<Fetched, PortError>, ControlError> {
@@ -160,7 +182,7 @@ impl Hooks {
             data_dir: &self.inner.data_dir,
             environment: &self.inner.environment,
             service: &service.id,
-            upstream,
+            remote,
             secrets,
             known_hosts: &known_hosts,
             wanted: wanted.as_deref(),
@@ -171,7 +193,7 @@ impl Hooks {
             self.inner.control.set_known_hosts(service.id.clone(), learnt).await?;
         }
         if let (None, Ok(fetched)) = (&wanted, &fetched) {
-            *commit = Commit::new(Via::Upstream, &fetched.commit, upstream.branch.as_str(), "").ok();
+            *commit = Commit::new(Via::Remote, &fetched.commit, remote.branch.as_str(), "").ok();
         }
         Ok(fetched)
     }
@@ -182,7 +204,7 @@ impl Hooks {
         service: &Service,
         number: i64,
         fetched: &Fetched,
-        upstream: &Upstream,
+        remote: &Remote,
     ) -> Result<Made, PortError> {
         let failed = |why: String| PortError::new(format!("the commit cannot be handed to the box: {why}"));
         let program = crate::git::repository::own_program().map_err(|error| failed(error.to_string()))?;
@@ -195,7 +217,7 @@ impl Hooks {
             .env("TRACKBED_PUSH_PROJECT", service.project_name.as_str())
             .env("TRACKBED_PUSH_SERVICE", service.name.as_str())
             .env("TRACKBED_FETCHED_COMMIT", &fetched.commit)
-            .env("TRACKBED_FETCHED_BRANCH", upstream.branch.as_str())
+            .env("TRACKBED_FETCHED_BRANCH", remote.branch.as_str())
             .env("TRACKBED_FETCHED_DELIVERY", number.to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -273,22 +295,22 @@ impl Hooks {
 struct Teller<'a> {
     hooks: &'a Hooks,
     service: &'a Service,
-    upstream: &'a Upstream,
-    secrets: &'a UpstreamSecrets,
+    remote: &'a Remote,
+    secrets: &'a RemoteSecrets,
 }
 
 impl Teller<'_> {
     async fn tell(&self, commit: Option<&Commit>, state: State, words: &str) {
         let (Some(commit), Some(forge), Some(token)) =
-            (commit, self.upstream.forge, &self.secrets.status_token)
+            (commit, self.remote.forge, &self.secrets.status_token)
         else {
             return;
         };
-        let own = forge.api(&self.upstream.url);
+        let own = forge.api(&self.remote.url);
         let board = Board {
             forge,
-            api: self.upstream.api.as_deref().unwrap_or(&own),
-            repository: &self.upstream.url,
+            api: self.remote.api.as_deref().unwrap_or(&own),
+            repository: &self.remote.url,
             token,
             context: &context(self.service),
         };

@@ -2,7 +2,7 @@
 
 use trackbed_core::Branch;
 use trackbed_core::ports::PortError;
-use trackbed_core::upstream::RepositoryUrl;
+use trackbed_core::remote::RepositoryUrl;
 
 use super::fetch::named;
 

@@ -10,7 +10,7 @@ use rustix::process::{Resource, Rlimit};
 use tokio::process::Command;
 use trackbed_core::ServiceId;
 use trackbed_core::ports::PortError;
-use trackbed_core::upstream::{RepositoryUrl, Upstream, UpstreamSecrets};
+use trackbed_core::remote::{Remote, RemoteSecrets, RepositoryUrl};
 use trackbed_stdx::files;
 
 use super::aside::Aside;
@@ -49,8 +49,8 @@ pub(super) struct Fetch<'a> {
     pub(super) data_dir: &'a Path,
     pub(super) environment: &'a [(String, String)],
     pub(super) service: &'a ServiceId,
-    pub(super) upstream: &'a Upstream,
-    pub(super) secrets: &'a UpstreamSecrets,
+    pub(super) remote: &'a Remote,
+    pub(super) secrets: &'a RemoteSecrets,
     /// What ssh knows of hosts.
     pub(super) known_hosts: &'a str,
     /// The commit that is wanted; none for whatever the branch is at.
@@ -94,7 +94,7 @@ impl Fetch<'_> {
     async fn fetch(&self, aside: &Path) -> Result<Fetched, PortError> {
         let repository = Repository::fetched(self.data_dir, self.service);
         repository.ensure().await.map_err(|error| PortError::new(error.to_string()))?;
-        let branch = format!("refs/heads/{}", self.upstream.branch);
+        let branch = format!("refs/heads/{}", self.remote.branch);
         let what = self.wanted.unwrap_or(&branch);
         let mut said = self.run_git(&repository, aside, what).await?;
         if said.as_deref().is_some_and(is_our_trouble) {
@@ -111,17 +111,17 @@ impl Fetch<'_> {
             // Forges without `allowReachableSHA1InWant` give out only what a branch is at.
             (Some(said), Some(_)) if is_refused_by_name(&said) => {
                 if let Some(said) = self.run_git(&repository, aside, &branch).await? {
-                    return Err(explain(&said, &self.upstream.url, &self.upstream.branch));
+                    return Err(explain(&said, &self.remote.url, &self.remote.branch));
                 }
             }
-            (Some(said), _) => return Err(explain(&said, &self.upstream.url, &self.upstream.branch)),
+            (Some(said), _) => return Err(explain(&said, &self.remote.url, &self.remote.branch)),
         }
         let commit = repository.resolve(OWN, SHORT_LIMIT).await?;
         match self.wanted {
             Some(wanted) if wanted != commit => Err(PortError::new(format!(
                 "{} is no longer what `{}` is at, and the forge gives out nothing else",
                 &wanted[..10],
-                self.upstream.branch
+                self.remote.branch
             ))
             .hint("a newer push has its own delivery; or fetch what is there now: trackbed source deploy")),
             _ => Ok(Fetched { repository, commit }),
@@ -148,7 +148,7 @@ impl Fetch<'_> {
             "--no-recurse-submodules",
             "--",
         ]);
-        command.arg(self.upstream.url.as_str()).arg(format!("+{what}:{OWN}"));
+        command.arg(self.remote.url.as_str()).arg(format!("+{what}:{OWN}"));
         command.env("GIT_DIR", repository.path()).env("GIT_SSH_COMMAND", SSH).env("GIT_SSH_VARIANT", "ssh");
         command.current_dir(aside).process_group(0);
         for (name, value) in self.environment.iter().filter(|(name, _)| PASSED.contains(&name.as_str())) {

@@ -4,7 +4,7 @@
 use axum::http::HeaderMap;
 use serde::Deserialize;
 use trackbed_core::git::{Commit, Via};
-use trackbed_core::upstream::Forge;
+use trackbed_core::remote::Forge;
 
 /// Longest name of a delivery.
 const NAME_MAX_BYTES: usize = 200;
@@ -93,7 +93,7 @@ pub(super) fn read(envelope: &Envelope, body: &[u8]) -> Result<Told, String> {
     }
     let told = push.commits.iter().chain(&push.head_commit).find(|commit| commit.id == push.after);
     let message = told.map_or("", |commit| commit.message.as_str());
-    let commit = Commit::new(Via::Upstream, &push.after, branch, message);
+    let commit = Commit::new(Via::Remote, &push.after, branch, message);
     commit.map(Told::Push).map_err(|error| error.to_string())
 }
 

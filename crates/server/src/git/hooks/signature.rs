@@ -4,7 +4,7 @@
 use axum::http::HeaderMap;
 use ring::hmac;
 use trackbed_core::Secret;
-use trackbed_core::upstream::Forge;
+use trackbed_core::remote::Forge;
 
 /// Bytes of an HMAC-SHA256.
 const TAG_BYTES: usize = 32;

@@ -11,7 +11,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::json;
 use trackbed_core::Secret;
-use trackbed_core::upstream::{Forge, RepositoryUrl};
+use trackbed_core::remote::{Forge, RepositoryUrl};
 
 /// How long a forge may take.
 const LIMIT: Duration = Duration::from_secs(15);

@@ -6,7 +6,7 @@ use crate::Commit;
 
 /// Lets a service follow a repository.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct UpstreamRequest {
+pub struct RemoteRequest {
     /// `https://…`, `ssh://…` or `git@host:owner/name.git`.
     pub url: String,
     /// The branch that is deployed; none keeps the one before, or takes `main`.
@@ -25,7 +25,7 @@ pub struct UpstreamRequest {
 
 /// What a service follows.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Upstream {
+pub struct Remote {
     /// The repository.
     pub url: String,
     /// The branch that is deployed.
@@ -44,12 +44,12 @@ pub struct Upstream {
 
 /// What a service follows from now on.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ConnectedUpstream {
+pub struct ConnectedRemote {
     /// The secret for the webhook.
     pub secret: String,
     /// The rest.
     #[serde(flatten)]
-    pub upstream: Upstream,
+    pub remote: Remote,
 }
 
 /// A push that a forge told of.

@@ -2,7 +2,7 @@
 
 use rusqlite::{Row, params};
 use trackbed_core::git::Commit;
-use trackbed_core::upstream::{Delivery, DeliveryEnd, Upstream, UpstreamSecrets};
+use trackbed_core::remote::{Delivery, DeliveryEnd, Remote, RemoteSecrets};
 use trackbed_core::{DeploymentId, Digest, Secret, ServiceId, Timestamp};
 
 use crate::database::{Db, StoreError, optional};
@@ -20,8 +20,8 @@ impl Db<'_> {
     ///
     /// # Errors
     /// When the database refuses.
-    pub fn find_upstream(&self, service: &ServiceId) -> Result<Option<Upstream>, StoreError> {
-        let sql = "SELECT body FROM upstreams WHERE service = ?1";
+    pub fn find_remote(&self, service: &ServiceId) -> Result<Option<Remote>, StoreError> {
+        let sql = "SELECT body FROM remotes WHERE service = ?1";
         let body: Option<String> = optional(self.sql.query_row(sql, [service.as_str()], |row| row.get(0)))?;
         Ok(body.map(|body| serde_json::from_str(&body)).transpose()?)
     }
@@ -30,22 +30,22 @@ impl Db<'_> {
     ///
     /// # Errors
     /// When the database refuses.
-    pub fn set_upstream(
+    pub fn set_remote(
         &self,
         service: &ServiceId,
-        upstream: &Upstream,
-        secrets: &UpstreamSecrets,
+        remote: &Remote,
+        secrets: &RemoteSecrets,
     ) -> Result<(), StoreError> {
         let seal = |kind: &str, secret: &Secret<String>| {
             self.key.seal(&place(service, kind), secret.expose().as_bytes())
         };
         self.sql.execute(
-            "INSERT INTO upstreams (service, body, hook, deploy_key, status_token) VALUES (?1, ?2, ?3, ?4, ?5)
+            "INSERT INTO remotes (service, body, hook, deploy_key, status_token) VALUES (?1, ?2, ?3, ?4, ?5)
              ON CONFLICT (service) DO UPDATE SET body = excluded.body, hook = excluded.hook,
                  deploy_key = excluded.deploy_key, status_token = excluded.status_token, known_hosts = ''",
             params![
                 service.as_str(),
-                serde_json::to_string(upstream)?,
+                serde_json::to_string(remote)?,
                 seal("hook", &secrets.hook),
                 secrets.deploy_key.as_ref().map(|key| seal("deploy key", key)),
                 secrets.status_token.as_ref().map(|token| seal("status token", token)),
@@ -58,8 +58,8 @@ impl Db<'_> {
     ///
     /// # Errors
     /// When one does not open with this box's key.
-    pub fn find_upstream_secrets(&self, service: &ServiceId) -> Result<Option<UpstreamSecrets>, StoreError> {
-        let sql = "SELECT hook, deploy_key, status_token FROM upstreams WHERE service = ?1";
+    pub fn find_remote_secrets(&self, service: &ServiceId) -> Result<Option<RemoteSecrets>, StoreError> {
+        let sql = "SELECT hook, deploy_key, status_token FROM remotes WHERE service = ?1";
         let row = optional(self.sql.query_row(sql, [service.as_str()], |row| {
             Ok((
                 row.get::<_, Vec<u8>>(0)?,
@@ -72,7 +72,7 @@ impl Db<'_> {
             let value = self.key.open_sealed(&place(service, kind), &sealed)?;
             String::from_utf8(value).map(Secret::new).map_err(|_| SealError::WrongKey)
         };
-        Ok(Some(UpstreamSecrets {
+        Ok(Some(RemoteSecrets {
             hook: open("hook", hook)?,
             deploy_key: deploy_key.map(|sealed| open("deploy key", sealed)).transpose()?,
             status_token: status_token.map(|sealed| open("status token", sealed)).transpose()?,
@@ -84,7 +84,7 @@ impl Db<'_> {
     /// # Errors
     /// When the service follows nothing.
     pub fn load_known_hosts(&self, service: &ServiceId) -> Result<String, StoreError> {
-        let sql = "SELECT known_hosts FROM upstreams WHERE service = ?1";
+        let sql = "SELECT known_hosts FROM remotes WHERE service = ?1";
         Ok(self.sql.query_row(sql, [service.as_str()], |row| row.get(0))?)
     }
 
@@ -93,7 +93,7 @@ impl Db<'_> {
     /// # Errors
     /// When the database refuses.
     pub fn set_known_hosts(&self, service: &ServiceId, known: &str) -> Result<(), StoreError> {
-        let sql = "UPDATE upstreams SET known_hosts = ?2 WHERE service = ?1";
+        let sql = "UPDATE remotes SET known_hosts = ?2 WHERE service = ?1";
         self.sql.execute(sql, [service.as_str(), known])?;
         Ok(())
     }
@@ -102,17 +102,17 @@ impl Db<'_> {
     ///
     /// # Errors
     /// When the database refuses.
-    pub fn remove_upstream(&self, service: &ServiceId) -> Result<bool, StoreError> {
+    pub fn remove_remote(&self, service: &ServiceId) -> Result<bool, StoreError> {
         self.sql.execute("DELETE FROM deliveries WHERE service = ?1", [service.as_str()])?;
-        Ok(self.sql.execute("DELETE FROM upstreams WHERE service = ?1", [service.as_str()])? > 0)
+        Ok(self.sql.execute("DELETE FROM remotes WHERE service = ?1", [service.as_str()])? > 0)
     }
 
     /// Returns whether any service follows a repository.
     ///
     /// # Errors
     /// When the database refuses.
-    pub fn has_upstreams(&self) -> Result<bool, StoreError> {
-        Ok(self.sql.query_row("SELECT EXISTS (SELECT 1 FROM upstreams)", [], |row| row.get(0))?)
+    pub fn has_remotes(&self) -> Result<bool, StoreError> {
+        Ok(self.sql.query_row("SELECT EXISTS (SELECT 1 FROM remotes)", [], |row| row.get(0))?)
     }
 
     /// Stores a delivery, unless it is a replay: one of that name or of that signed body is known. One that could not be
@@ -223,7 +223,7 @@ impl Db<'_> {
 }
 
 fn place(service: &ServiceId, kind: &str) -> String {
-    format!("upstream {service}/{kind}")
+    format!("remote {service}/{kind}")
 }
 
 /// A row before its texts are parsed.
@@ -285,14 +285,14 @@ mod tests {
     }
 
     fn commit() -> Commit {
-        Commit::new(Via::Upstream, &"a".repeat(40), "main", "words\nmore").unwrap()
+        Commit::new(Via::Remote, &"a".repeat(40), "main", "words\nmore").unwrap()
     }
 
     #[tokio::test]
     async fn what_is_followed_comes_back_and_its_secrets_are_sealed() {
         let (folder, ()) = on_service(|db, service| {
-            assert!(db.find_upstream(&service)?.is_none() && !db.has_upstreams()?);
-            let upstream = Upstream {
+            assert!(db.find_remote(&service)?.is_none() && !db.has_remotes()?);
+            let remote = Remote {
                 url: "git@github.com:me/web.git".parse()?,
                 branch: "main".parse()?,
                 forge: None,
@@ -301,21 +301,21 @@ mod tests {
                 created_at: Timestamp(2),
             };
             let secret = |text: &str| Secret::new(text.to_owned());
-            let secrets = UpstreamSecrets {
+            let secrets = RemoteSecrets {
                 hook: secret("the-hook-secret"),
                 deploy_key: Some(secret("the-private-key")),
                 status_token: None,
             };
-            db.set_upstream(&service, &upstream, &secrets)?;
+            db.set_remote(&service, &remote, &secrets)?;
             db.set_known_hosts(&service, "github.com ssh-ed25519 BBBB\n")?;
-            assert_eq!(db.find_upstream(&service)?, Some(upstream.clone()));
-            let found = db.find_upstream_secrets(&service)?.unwrap();
+            assert_eq!(db.find_remote(&service)?, Some(remote.clone()));
+            let found = db.find_remote_secrets(&service)?.unwrap();
             assert_eq!(found.hook.expose(), "the-hook-secret");
             assert_eq!(found.deploy_key.unwrap().expose(), "the-private-key");
-            assert!(found.status_token.is_none() && db.has_upstreams()?);
+            assert!(found.status_token.is_none() && db.has_remotes()?);
             assert!(db.load_known_hosts(&service)?.starts_with("github.com"));
             // Connected anew: what was learnt of the host may be what was wrong.
-            db.set_upstream(&service, &upstream, &secrets)?;
+            db.set_remote(&service, &remote, &secrets)?;
             assert_eq!(db.load_known_hosts(&service)?, "");
             Ok(())
         })

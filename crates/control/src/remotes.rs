@@ -1,8 +1,8 @@
 //! Repositories that services follow: connecting them, and what becomes of the deliveries of their webhooks.
 
 use trackbed_core::git::Commit;
+use trackbed_core::remote::{Delivery, DeliveryEnd, Forge, Remote, RemoteSecrets, RepositoryUrl};
 use trackbed_core::service::Service;
-use trackbed_core::upstream::{Delivery, DeliveryEnd, Forge, RepositoryUrl, Upstream, UpstreamSecrets};
 use trackbed_core::{Branch, Digest, Name, Secret, ServiceId};
 use trackbed_stdx::random;
 
@@ -26,7 +26,7 @@ pub struct KeyPair {
 
 /// What a service shall follow.
 #[derive(Debug, Clone)]
-pub struct UpstreamWish {
+pub struct RemoteWish {
     /// Where the repository is.
     pub url: RepositoryUrl,
     /// The branch that is deployed; none keeps the one that is known, or takes the first of the usual ones.
@@ -45,7 +45,7 @@ pub struct UpstreamWish {
 #[derive(Debug, Clone)]
 pub struct Followed {
     /// What it follows.
-    pub upstream: Upstream,
+    pub remote: Remote,
     /// Whether the forge hears how commits fare.
     pub has_status_token: bool,
     /// The newest deliveries, newest first.
@@ -60,11 +60,11 @@ impl Control {
     pub async fn followed(&self, project: &Name, service: &Name) -> Result<Option<Followed>, ControlError> {
         let id = self.service(project, service).await?.id;
         let read = self.inner.store.with(move |db| {
-            let Some(upstream) = db.find_upstream(&id)? else { return Ok(None) };
+            let Some(remote) = db.find_remote(&id)? else { return Ok(None) };
             let has_status_token =
-                db.find_upstream_secrets(&id)?.is_some_and(|secrets| secrets.status_token.is_some());
+                db.find_remote_secrets(&id)?.is_some_and(|secrets| secrets.status_token.is_some());
             let deliveries = db.list_deliveries(&id, SHOWN)?;
-            Ok(Some(Followed { upstream, has_status_token, deliveries }))
+            Ok(Some(Followed { remote, has_status_token, deliveries }))
         });
         Ok(read.await?)
     }
@@ -74,11 +74,11 @@ impl Control {
     ///
     /// # Errors
     /// When a token for the status of commits is given for a forge that nobody knows.
-    pub async fn connect_upstream(
+    pub async fn connect_remote(
         &self,
         project: &Name,
         service: &Name,
-        wish: UpstreamWish,
+        wish: RemoteWish,
     ) -> Result<Secret<String>, ControlError> {
         let forge = wish.forge.or_else(|| Forge::of_host(wish.url.host()));
         if wish.status_token.is_some() && forge.is_none() {
@@ -94,8 +94,8 @@ impl Control {
         let fresh = Secret::new(format!("{SECRET_PREFIX}{drawn}"));
         let connected = self.inner.store.with(move |db| {
             let id = db.ensure_service(&project, &service, &domain, now)?.id;
-            let known = db.find_upstream(&id)?;
-            let old = db.find_upstream_secrets(&id)?;
+            let known = db.find_remote(&id)?;
+            let old = db.find_remote_secrets(&id)?;
             let hook = old.as_ref().map_or(fresh, |old| old.hook.clone());
             let old_key = old.as_ref().and_then(|old| old.deploy_key.clone());
             let old_public = known.as_ref().and_then(|known| known.public_key.clone());
@@ -117,10 +117,10 @@ impl Control {
             };
             let created_at = known.as_ref().map_or(now, |known| known.created_at);
             let api = wish.api.or_else(|| known.and_then(|known| known.api).filter(|_| same_host));
-            let upstream = Upstream { url: wish.url, branch, forge, api, public_key, created_at };
+            let remote = Remote { url: wish.url, branch, forge, api, public_key, created_at };
             let status_token = wish.status_token.or(old_token);
-            let secrets = UpstreamSecrets { hook: hook.clone(), deploy_key, status_token };
-            db.set_upstream(&id, &upstream, &secrets)?;
+            let secrets = RemoteSecrets { hook: hook.clone(), deploy_key, status_token };
+            db.set_remote(&id, &remote, &secrets)?;
             Ok(hook)
         });
         let hook = connected.await?;
@@ -134,10 +134,10 @@ impl Control {
     ///
     /// # Errors
     /// When there is no such service, or it follows nothing.
-    pub async fn disconnect_upstream(&self, project: &Name, service: &Name) -> Result<(), ControlError> {
+    pub async fn disconnect_remote(&self, project: &Name, service: &Name) -> Result<(), ControlError> {
         let found = self.service(project, service).await?;
         let id = found.id.clone();
-        match self.inner.store.with(move |db| db.remove_upstream(&id)).await? {
+        match self.inner.store.with(move |db| db.remove_remote(&id)).await? {
             true => Ok(()),
             false => Err(follows_nothing(&found)),
         }
@@ -147,15 +147,15 @@ impl Control {
     ///
     /// # Errors
     /// When it follows nothing.
-    pub async fn upstream_to_fetch(
+    pub async fn remote_to_fetch(
         &self,
         service: &Service,
-    ) -> Result<(Upstream, UpstreamSecrets, String), ControlError> {
+    ) -> Result<(Remote, RemoteSecrets, String), ControlError> {
         let id = service.id.clone();
         let read = self.inner.store.with(move |db| {
-            let (upstream, secrets) = (db.find_upstream(&id)?, db.find_upstream_secrets(&id)?);
-            let (Some(upstream), Some(secrets)) = (upstream, secrets) else { return Ok(None) };
-            Ok(Some((upstream, secrets, db.load_known_hosts(&id)?)))
+            let (remote, secrets) = (db.find_remote(&id)?, db.find_remote_secrets(&id)?);
+            let (Some(remote), Some(secrets)) = (remote, secrets) else { return Ok(None) };
+            Ok(Some((remote, secrets, db.load_known_hosts(&id)?)))
         });
         read.await?.ok_or_else(|| follows_nothing(service))
     }
@@ -172,8 +172,8 @@ impl Control {
     ///
     /// # Errors
     /// When the state cannot be read.
-    pub async fn has_upstreams(&self) -> Result<bool, ControlError> {
-        Ok(self.inner.store.with(|db| db.has_upstreams()).await?)
+    pub async fn has_remotes(&self) -> Result<bool, ControlError> {
+        Ok(self.inner.store.with(|db| db.has_remotes()).await?)
     }
 
     /// Takes a delivery, or returns none for a replay. `digest` is that of its body, where that is signed.

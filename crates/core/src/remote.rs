@@ -212,7 +212,7 @@ impl FromStr for Forge {
 
 /// The repository that a service follows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Upstream {
+pub struct Remote {
     /// Where it is.
     pub url: RepositoryUrl,
     /// The branch that is deployed.
@@ -227,9 +227,9 @@ pub struct Upstream {
     pub created_at: Timestamp,
 }
 
-/// What of an upstream is sealed.
+/// What of an remote is sealed.
 #[derive(Debug, Clone, Default)]
-pub struct UpstreamSecrets {
+pub struct RemoteSecrets {
     /// What deliveries are signed with.
     pub hook: Secret<String>,
     /// The private half of the deploy key.

@@ -4,8 +4,8 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use trackbed_api as wire;
-use trackbed_control::{ControlError, Followed, UpstreamWish};
-use trackbed_core::upstream::{Delivery, RepositoryUrl};
+use trackbed_control::{ControlError, Followed, RemoteWish};
+use trackbed_core::remote::{Delivery, RepositoryUrl};
 use trackbed_core::{Name, Secret};
 use trackbed_stdx::random;
 
@@ -17,15 +17,15 @@ use crate::given::Given;
 pub(crate) async fn show(
     State(api): State<Api>,
     Path((project, service)): Path<(String, String)>,
-) -> Result<Json<wire::Upstream>, ApiError> {
+) -> Result<Json<wire::Remote>, ApiError> {
     Ok(Json(load(&api, &project.parse()?, &service.parse()?).await?))
 }
 
 pub(crate) async fn connect(
     State(api): State<Api>,
     Path((project, service)): Path<(String, String)>,
-    Given(request): Given<wire::UpstreamRequest>,
-) -> Result<Json<wire::ConnectedUpstream>, ApiError> {
+    Given(request): Given<wire::RemoteRequest>,
+) -> Result<Json<wire::ConnectedRemote>, ApiError> {
     let (project, service): (Name, Name) = (project.parse()?, service.parse()?);
     let url: RepositoryUrl = request.url.parse()?;
     let branch = request.branch.map(|branch| branch.parse()).transpose()?;
@@ -38,19 +38,19 @@ pub(crate) async fn connect(
         true => Some(api.hooks.make_key(&service).await?),
         false => None,
     };
-    let wish = UpstreamWish { url, branch, forge, api: api_url, status_token, key };
-    let secret = api.control.connect_upstream(&project, &service, wish).await?;
-    let upstream = load(&api, &project, &service).await?;
-    Ok(Json(wire::ConnectedUpstream { secret: secret.into_exposed(), upstream }))
+    let wish = RemoteWish { url, branch, forge, api: api_url, status_token, key };
+    let secret = api.control.connect_remote(&project, &service, wish).await?;
+    let remote = load(&api, &project, &service).await?;
+    Ok(Json(wire::ConnectedRemote { secret: secret.into_exposed(), remote }))
 }
 
 pub(crate) async fn disconnect(
     State(api): State<Api>,
     Path((project, service)): Path<(String, String)>,
-) -> Result<Json<wire::Upstream>, ApiError> {
+) -> Result<Json<wire::Remote>, ApiError> {
     let (project, service) = (project.parse()?, service.parse()?);
     let was = load(&api, &project, &service).await?;
-    api.control.disconnect_upstream(&project, &service).await?;
+    api.control.disconnect_remote(&project, &service).await?;
     Ok(Json(was))
 }
 
@@ -70,8 +70,8 @@ pub(crate) async fn deploy(
     Ok((StatusCode::ACCEPTED, Json(answer)))
 }
 
-async fn load(api: &Api, project: &Name, service: &Name) -> Result<wire::Upstream, ApiError> {
-    let Some(Followed { upstream, has_status_token, deliveries }) =
+async fn load(api: &Api, project: &Name, service: &Name) -> Result<wire::Remote, ApiError> {
+    let Some(Followed { remote, has_status_token, deliveries }) =
         api.control.followed(project, service).await?
     else {
         let message = format!("service `{service}` follows no repository");
@@ -79,12 +79,12 @@ async fn load(api: &Api, project: &Name, service: &Name) -> Result<wire::Upstrea
         return Err(ControlError::Conflict { message, hint }.into());
     };
     let found = api.control.service(project, service).await?;
-    Ok(wire::Upstream {
-        url: upstream.url.to_string(),
-        branch: upstream.branch.to_string(),
+    Ok(wire::Remote {
+        url: remote.url.to_string(),
+        branch: remote.branch.to_string(),
         hook_url: api.git.hook_url(&found).await,
-        forge: upstream.forge.map(|forge| forge.as_str().to_owned()),
-        deploy_key: upstream.public_key.filter(|_| upstream.url.is_ssh()),
+        forge: remote.forge.map(|forge| forge.as_str().to_owned()),
+        deploy_key: remote.public_key.filter(|_| remote.url.is_ssh()),
         has_status_token,
         deliveries: deliveries.into_iter().map(delivery_to_wire).collect(),
     })
