@@ -60,7 +60,7 @@ impl Fixture for Fake {
             title: app.name,
             command: script.command(),
             formation: Formation::default(),
-            app: AppTree::Image { image },
+            app: AppTree::Image { image: Box::new(image) },
             volumes: if with_volume { vec![mount] } else { Vec::new() },
             binds: Vec::new(),
             env: Vec::new(),

@@ -97,7 +97,7 @@ pub(crate) async fn look(
         title: request.title,
         command,
         formation: Formation::default(),
-        app: AppTree::Image { image: request.image },
+        app: AppTree::Image { image: Box::new(request.image) },
         volumes: Vec::new(),
         binds: Vec::new(),
         env,

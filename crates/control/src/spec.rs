@@ -142,7 +142,7 @@ impl Control {
             title,
             command: command.cloned().unwrap_or_default(),
             formation,
-            app: AppTree::Image { image: release.image.clone() },
+            app: AppTree::Image { image: Box::new(release.image.clone()) },
             volumes: mounts,
             binds: Vec::new(),
             env,

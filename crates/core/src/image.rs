@@ -80,6 +80,7 @@ pub struct ContainerImage {
 impl Image {
     /// Returns the size of all layers on disk, in bytes. Other images may share some of them.
     pub fn size_bytes(&self) -> u64 {
-        self.layers.iter().fold(0, |sum, layer| sum.saturating_add(layer.size_bytes))
+        let layers = self.layers.iter().map(|layer| layer.size_bytes);
+        layers.chain(self.container.iter().map(|container| container.size_bytes)).fold(0, u64::saturating_add)
     }
 }

@@ -55,7 +55,7 @@ pub enum AppTree {
     /// The layers of an image under a writable top that belongs to this instance alone.
     Image {
         /// Which image.
-        image: Image,
+        image: Box<Image>,
     },
     /// A writable directory of the box (a build).
     Directory {

@@ -176,7 +176,7 @@ async fn a_dockerfile_is_built_and_let_go_of(world: &World, daemon: &Daemon) {
     assert!(image.id.starts_with("sha256:") && image.size_bytes > 0, "{image:?}");
     assert!(image.env.contains(&("SAID".into(), "7".into())), "{image:?}");
     assert_eq!(world.docker.build(order.clone(), &said()).await.unwrap().id, image.id, "nothing changed");
-    let spec = InstanceSpec { app: AppTree::Image { image: as_image(&image) }, ..world.spec("") };
+    let spec = InstanceSpec { app: AppTree::Image { image: Box::new(as_image(&image)) }, ..world.spec("") };
     world.docker.start(&spec).await.unwrap();
     assert_eq!(world.ended(&spec.id).await, Exit::Code { code: 0 });
     let lines: Vec<String> = world.log(&spec.id).await.into_iter().map(|(_, line)| line).collect();
@@ -192,7 +192,7 @@ async fn a_dockerfile_is_built_and_let_go_of(world: &World, daemon: &Daemon) {
     assert_eq!(world.docker.collect(std::slice::from_ref(&world.image.id)).await, Ok(1));
     assert!(!known().contains(&image.id), "{}", known());
     assert!(known().contains(&world.image.id), "one that others name is theirs, too");
-    let gone = InstanceSpec { app: AppTree::Image { image: as_image(&image) }, ..world.spec("") };
+    let gone = InstanceSpec { app: AppTree::Image { image: Box::new(as_image(&image)) }, ..world.spec("") };
     let error = world.docker.start(&gone).await.unwrap_err();
     assert!(error.message.contains("somebody removed it; deploy again"), "{error}");
     let error = world.docker.pull("127.0.0.1:1/nothing", &said()).await.unwrap_err();
@@ -207,7 +207,7 @@ async fn the_user_of_an_image_can_write_to_the_volume(world: &World) {
     let image = world.docker.build(order, &said()).await.unwrap();
     let volume = world.volume("/data");
     let mut spec = world.spec("echo mine > /data/file && id -u");
-    spec.app = AppTree::Image { image: as_image(&image) };
+    spec.app = AppTree::Image { image: Box::new(as_image(&image)) };
     spec.volumes = vec![volume];
     world.docker.start(&spec).await.unwrap();
     assert_eq!(world.ended(&spec.id).await, Exit::Code { code: 0 }, "{:?}", world.log(&spec.id).await);

@@ -157,7 +157,7 @@ fn try_level(sandbox: &Sandbox, level: IsolationLevel) -> Result<Vec<String>, St
         title: "probe".to_owned(),
         command: "echo ok > probe && exit 42".to_owned(),
         formation: Formation::default(),
-        app: AppTree::Image { image },
+        app: AppTree::Image { image: Box::new(image) },
         volumes: Vec::new(),
         binds: Vec::new(),
         env: Vec::new(),

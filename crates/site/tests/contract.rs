@@ -64,7 +64,7 @@ impl Scene {
             title: format!("site v{number}"),
             command,
             formation: trackbed_core::process::Formation::default(),
-            app: AppTree::Image { image },
+            app: AppTree::Image { image: Box::new(image) },
             volumes,
             binds: Vec::new(),
             env: Vec::new(),

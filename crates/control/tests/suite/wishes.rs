@@ -31,7 +31,7 @@ async fn a_rollback_brings_back_image_settings_and_variables() {
     let spec = rig.world.instance(&instance).unwrap().spec;
     assert_eq!((release.version, spec.command.as_str()), (1, "serve one"));
     assert_eq!(rig.variable(&instance, "MODE").unwrap(), "first");
-    assert!(matches!(spec.app, AppTree::Image { image } if image == release.image));
+    assert!(matches!(spec.app, AppTree::Image { image } if *image == release.image));
     rig.settle().await;
 }
 

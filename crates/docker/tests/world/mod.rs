@@ -86,7 +86,7 @@ impl World {
             title: "assistant v1".into(),
             command: command.into(),
             formation: trackbed_core::process::Formation::default(),
-            app: AppTree::Image { image: as_image(&self.image) },
+            app: AppTree::Image { image: Box::new(as_image(&self.image)) },
             volumes: Vec::new(),
             binds: Vec::new(),
             env: vec![("PATH".into(), Secret::new("/usr/local/bin:/usr/bin:/bin".into()))],

@@ -151,7 +151,7 @@ impl World {
             title: "assistant v1".into(),
             command: command.into(),
             formation: Formation::default(),
-            app: AppTree::Image { image },
+            app: AppTree::Image { image: Box::new(image) },
             volumes: Vec::new(),
             binds: Vec::new(),
             env: vec![("PATH".into(), Secret::new("/usr/local/bin:/usr/bin:/bin".into()))],
