@@ -29,7 +29,7 @@ fn place(volume: &VolumeMount) -> VolumePlace {
 /// One daemon for all: starting it takes longer than most of these.
 #[tokio::test(flavor = "multi_thread")]
 async fn containers_live_as_instances_do() {
-    let Some(mut daemon) = Daemon::start("lives of containers") else { return };
+    let Some(daemon) = Daemon::start("lives of containers") else { return };
     let world = World::new(&daemon).await;
     an_app_sees_its_variables_its_volume_and_its_limits(&world, &daemon).await;
     adopted_files_are_found_through_links(&world).await;
@@ -38,6 +38,13 @@ async fn containers_live_as_instances_do() {
     the_shell_of_a_start_command_does_not_cut_its_app_short(&world).await;
     a_dockerfile_is_built_and_let_go_of(&world, &daemon).await;
     the_user_of_an_image_can_write_to_the_volume(&world).await;
+    world.close(&daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn containers_are_known_again_after_a_crash() {
+    let Some(mut daemon) = Daemon::start("crashes around containers") else { return };
+    let world = World::new(&daemon).await;
     a_keeper_that_is_killed_leaves_no_second_writer(&world).await;
     a_keeper_that_is_killed_while_it_freezes_leaves_nothing_frozen(&world).await;
     an_engine_that_is_killed_is_found_again(&world, &mut daemon).await;
@@ -189,6 +196,9 @@ async fn a_dockerfile_is_built_and_let_go_of(world: &World, daemon: &Daemon) {
     let known = || daemon.docker(&["images", "--all", "--quiet", "--no-trunc"]);
     assert_eq!(world.docker.collect(&[world.image.id.clone(), image.id.clone()]).await, Ok(0));
     assert!(known().contains(&image.id));
+    // What a container was made of stays as long as the container.
+    assert_eq!(world.docker.collect(std::slice::from_ref(&world.image.id)).await, Ok(0));
+    world.docker.remove(&spec.id).await.unwrap();
     assert_eq!(world.docker.collect(std::slice::from_ref(&world.image.id)).await, Ok(1));
     assert!(!known().contains(&image.id), "{}", known());
     assert!(known().contains(&world.image.id), "one that others name is theirs, too");
