@@ -4,7 +4,7 @@
 mod world;
 
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use trackbed_core::instance::*;
 use trackbed_core::ports::{Engine, Images, VolumePlace};
@@ -43,11 +43,10 @@ async fn containers_live_as_instances_do() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn containers_are_known_again_after_a_crash() {
-    let Some(mut daemon) = Daemon::start("crashes around containers") else { return };
+    let Some(daemon) = Daemon::start("crashes around containers") else { return };
     let world = World::new(&daemon).await;
     a_keeper_that_is_killed_leaves_no_second_writer(&world).await;
     a_keeper_that_is_killed_while_it_freezes_leaves_nothing_frozen(&world).await;
-    an_engine_that_is_killed_is_found_again(&world, &mut daemon).await;
     strays_are_removed_and_what_is_not_ours_stays(&world, &daemon).await;
     world.close(&daemon).await;
 }
@@ -251,27 +250,6 @@ async fn a_keeper_that_is_killed_while_it_freezes_leaves_nothing_frozen(world: &
     kill(keeper);
     frozen.thaw().await.expect_err("nobody knows how long it stood still");
     assert_eq!(world.ended(&spec.id).await, Exit::Lost, "and it is not left to hang");
-}
-
-async fn an_engine_that_is_killed_is_found_again(world: &World, daemon: &mut Daemon) {
-    let volume = world.volume("/data");
-    let spec = InstanceSpec { volumes: vec![volume.clone()], ..world.spec("exec sleep 1000") };
-    world.docker.start(&spec).await.unwrap();
-    daemon.kill();
-    let status = world.docker.inspect(&spec.id).await.unwrap().unwrap();
-    assert_eq!(status.state, InstanceState::Running, "the container goes on without its engine");
-    let second = InstanceSpec { volumes: vec![volume], ..world.spec("exec sleep 1000") };
-    let error = world.docker.start(&second).await.unwrap_err();
-    assert!(error.message.contains("does not answer"), "{error}");
-    // It can be ended without the engine, by the kernel.
-    let frozen = world.docker.freeze(&spec.id, Duration::from_secs(2)).await.unwrap();
-    frozen.thaw().await.unwrap();
-    daemon.start_again();
-    // Without live-restore the engine ends what it finds when it starts.
-    let began = Instant::now();
-    world.docker.stop(&spec.id, GRACE).await.unwrap();
-    assert!(began.elapsed() < Duration::from_secs(60));
-    assert!(matches!(world.ended(&spec.id).await, Exit::Signal { .. } | Exit::Code { .. } | Exit::Lost));
 }
 
 async fn strays_are_removed_and_what_is_not_ours_stays(world: &World, daemon: &Daemon) {
