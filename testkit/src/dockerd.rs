@@ -51,19 +51,6 @@ impl Daemon {
         Some(daemon)
     }
 
-    /// Ends it as a crash does; its containers go on.
-    pub fn kill(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-    }
-
-    /// Starts it again.
-    pub fn start_again(&mut self) {
-        let _ = std::fs::remove_file(self.folder.join("pid"));
-        self.process = spawn(&self.folder);
-        self.await_answer();
-    }
-
     fn await_answer(&mut self) {
         let deadline = Instant::now() + DAEMON_LIMIT;
         while self.ask(&["version"]).is_err() {

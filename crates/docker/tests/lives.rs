@@ -4,7 +4,7 @@
 mod world;
 
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use trackbed_core::instance::*;
 use trackbed_core::ports::{Engine, Images, VolumePlace};
@@ -29,7 +29,7 @@ fn place(volume: &VolumeMount) -> VolumePlace {
 /// One daemon for all: starting it takes longer than most of these.
 #[tokio::test(flavor = "multi_thread")]
 async fn containers_live_as_instances_do() {
-    let Some(mut daemon) = Daemon::start("lives of containers") else { return };
+    let Some(daemon) = Daemon::start("lives of containers") else { return };
     let world = World::new(&daemon).await;
     an_app_sees_its_variables_its_volume_and_its_limits(&world, &daemon).await;
     adopted_files_are_found_through_links(&world).await;
@@ -38,9 +38,15 @@ async fn containers_live_as_instances_do() {
     the_shell_of_a_start_command_does_not_cut_its_app_short(&world).await;
     a_dockerfile_is_built_and_let_go_of(&world, &daemon).await;
     the_user_of_an_image_can_write_to_the_volume(&world).await;
+    world.close(&daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn containers_are_known_again_after_a_crash() {
+    let Some(daemon) = Daemon::start("crashes around containers") else { return };
+    let world = World::new(&daemon).await;
     a_keeper_that_is_killed_leaves_no_second_writer(&world).await;
     a_keeper_that_is_killed_while_it_freezes_leaves_nothing_frozen(&world).await;
-    an_engine_that_is_killed_is_found_again(&world, &mut daemon).await;
     strays_are_removed_and_what_is_not_ours_stays(&world, &daemon).await;
     world.close(&daemon).await;
 }
@@ -189,6 +195,9 @@ async fn a_dockerfile_is_built_and_let_go_of(world: &World, daemon: &Daemon) {
     let known = || daemon.docker(&["images", "--all", "--quiet", "--no-trunc"]);
     assert_eq!(world.docker.collect(&[world.image.id.clone(), image.id.clone()]).await, Ok(0));
     assert!(known().contains(&image.id));
+    // What a container was made of stays as long as the container.
+    assert_eq!(world.docker.collect(std::slice::from_ref(&world.image.id)).await, Ok(0));
+    world.docker.remove(&spec.id).await.unwrap();
     assert_eq!(world.docker.collect(std::slice::from_ref(&world.image.id)).await, Ok(1));
     assert!(!known().contains(&image.id), "{}", known());
     assert!(known().contains(&world.image.id), "one that others name is theirs, too");
@@ -241,27 +250,6 @@ async fn a_keeper_that_is_killed_while_it_freezes_leaves_nothing_frozen(world: &
     kill(keeper);
     frozen.thaw().await.expect_err("nobody knows how long it stood still");
     assert_eq!(world.ended(&spec.id).await, Exit::Lost, "and it is not left to hang");
-}
-
-async fn an_engine_that_is_killed_is_found_again(world: &World, daemon: &mut Daemon) {
-    let volume = world.volume("/data");
-    let spec = InstanceSpec { volumes: vec![volume.clone()], ..world.spec("exec sleep 1000") };
-    world.docker.start(&spec).await.unwrap();
-    daemon.kill();
-    let status = world.docker.inspect(&spec.id).await.unwrap().unwrap();
-    assert_eq!(status.state, InstanceState::Running, "the container goes on without its engine");
-    let second = InstanceSpec { volumes: vec![volume], ..world.spec("exec sleep 1000") };
-    let error = world.docker.start(&second).await.unwrap_err();
-    assert!(error.message.contains("does not answer"), "{error}");
-    // It can be ended without the engine, by the kernel.
-    let frozen = world.docker.freeze(&spec.id, Duration::from_secs(2)).await.unwrap();
-    frozen.thaw().await.unwrap();
-    daemon.start_again();
-    // Without live-restore the engine ends what it finds when it starts.
-    let began = Instant::now();
-    world.docker.stop(&spec.id, GRACE).await.unwrap();
-    assert!(began.elapsed() < Duration::from_secs(60));
-    assert!(matches!(world.ended(&spec.id).await, Exit::Signal { .. } | Exit::Code { .. } | Exit::Lost));
 }
 
 async fn strays_are_removed_and_what_is_not_ours_stays(world: &World, daemon: &Daemon) {
