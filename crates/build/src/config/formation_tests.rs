@@ -1,5 +1,7 @@
 //! Which processes run beside the start command, and how many of each.
 
+#![allow(clippy::disallowed_methods, reason = "a fixture needs no crash safety")]
+
 use super::*;
 use crate::config;
 
