@@ -311,9 +311,9 @@ mod tests {
              VOLUME [\"/data\"]\nHEALTHCHECK CMD true\nRUN --mount=type=cache,target=/x y\n",
         );
         assert_eq!(said.args, ["ONE", "TWO", "three"].map(str::to_owned).into());
-        assert_eq!(said.ports, [(9, 3000)]);
-        assert_eq!(said.volumes, [(11, "/data".to_owned())]);
-        assert_eq!((said.health, said.needs_buildkit), (Some(12), Some(13)));
+        assert_eq!(said.ports, [(10, 3000)]);
+        assert_eq!(said.volumes, [(12, "/data".to_owned())]);
+        assert_eq!((said.health, said.needs_buildkit), (Some(13), Some(14)));
     }
 
     #[test]
