@@ -146,6 +146,7 @@ async fn the_source_arrives_whole_and_flags_become_settings() {
         "project": "demo", "service": "demo", "kind": "up", "source": "sha256:abc", "version": null,
         "with_data": false, "overrides": [["deploy.startCommand", "python main.py"], ["deploy.healthcheckPath", "/h"],
                       ["deploy.healthcheckTimeout", "9"], ["deploy.allowDataOutside", "true"]],
+        "commit": null, "delivery": null,
     });
     assert_eq!(request, expected);
 }
@@ -191,7 +192,7 @@ async fn json_is_one_object_per_event_and_a_last_one_with_the_status() {
     assert_eq!(lines[1], event(2, 2200, "build", "done", ""));
     let expected = json!({
         "status": "failed", "service": "demo", "project": "demo", "deployment": "dep_1", "release": "v2",
-        "url": "http://demo.localhost:8080", "stage": "health", "reason": "GET /health never answered 200",
+        "image_bytes": null, "url": "http://demo.localhost:8080", "stage": "health", "reason": "GET /health never answered 200",
         "hint": "listen on $PORT", "log_tail": ["Traceback", "KeyError: 'ENVIRONMENT'"],
     });
     assert_eq!(lines[4], expected);
