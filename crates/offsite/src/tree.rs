@@ -26,6 +26,8 @@ fn append(builder: &mut Builder<&mut dyn Write>, folder: &Path, within: &Path) -
         header.set_mode(metadata.mode() & 0o7777);
         header.set_mtime(u64::try_from(metadata.mtime()).unwrap_or_default());
         if metadata.is_symlink() {
+            // Nobody asks when a link was made, and unpacking makes it anew.
+            header.set_mtime(0);
             header.set_entry_type(EntryType::Symlink);
             header.set_size(0);
             builder.append_link(&mut header, &inside, fs::read_link(&path)?)?;
@@ -72,6 +74,9 @@ mod tests {
         fs::write(one.join("x".repeat(150)), "a long name").unwrap();
         symlink("bin/run", one.join("link")).unwrap();
         symlink("/usr/bin/python3", one.join("bin/python")).unwrap();
+        let past = nix::sys::time::TimeSpec::new(1_000_000_000, 0);
+        let follow = nix::sys::stat::UtimensatFlags::NoFollowSymlink;
+        nix::sys::stat::utimensat(nix::fcntl::AT_FDCWD, &one.join("link"), &past, &past, follow).unwrap();
         let long_ago = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
         File::open(one.join("bin/run")).unwrap().set_modified(long_ago).unwrap();
         let packed = |folder: &Path| {

@@ -192,8 +192,9 @@ async fn a_path_stays_in_its_volume_and_names_what_it_says() {
     }
     assert!(refused(found.put("/up", b"x").await).1.contains("is a folder; name the file in it"));
     assert!(refused(found.put("/file/below", b"x").await).1.contains("is not a folder"));
-    assert!(refused(found.put("/none/file", b"x").await).1.contains("is not in the volume"));
-    assert!(refused(found.get("none").await).1.contains("is not in the volume"));
+    assert!(refused(found.get("none/file").await).1.contains("is not in the volume"));
+    assert_eq!(found.put("/none/file", b"x").await.unwrap().path, "none/file", "folders are made on the way");
+    assert!(refused(found.get("nowhere").await).1.contains("is not in the volume"));
     let (code, said) = refused(found.web().volume("nope").files("/").await);
     assert_eq!((code, said.as_str()), (ErrorCode::NotFound, "service `web` has no volume `nope`"));
     let (code, _) = refused(found.web().volume("No Name").files("/").await);
