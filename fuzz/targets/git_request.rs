@@ -2,4 +2,4 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| trackbed_tests::readers::git_request(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| trackbed_readers::git_request(bytes));

@@ -2,4 +2,4 @@
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| trackbed_tests::readers::push(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| trackbed_readers::push(bytes));

@@ -12,7 +12,6 @@ mod http;
 mod leftovers;
 mod load;
 mod random;
-pub mod readers;
 mod small_disk;
 mod testbox;
 mod tools;

@@ -41,7 +41,7 @@ fn a_dockerfile_is_built_run_handed_over_and_rolled_back() {
     assert_eq!(status["release"]["provider"], "docker", "{status:#}");
     let log = town.trackbed(&["logs", "--build", "--service", "shop"]).stdout;
     assert!(log.contains("COPY app.py"), "{log}");
-    assert_eq!(town.request("shop", "POST", "/notes", "first").status, 200);
+    assert_eq!(town.request("shop", "POST", "/notes", "first").status, 201);
 
     // One writer: callers wait, nothing that was acknowledged is lost.
     let traffic = Traffic::notes(town.port(), "shop", 2, Duration::from_millis(30));
