@@ -1,6 +1,8 @@
 //! Every reader of what strangers write, as a function of bytes: the targets of `fuzz/`, and their corpus replayed by the
 //! test `corpus`. Each holds its reader to what must be so of any input, and panics when it is not.
 
+#![allow(clippy::disallowed_methods, reason = "a fixture needs no crash safety")]
+
 use std::fs;
 use std::path::{Component, Path};
 
