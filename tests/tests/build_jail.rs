@@ -135,7 +135,12 @@ fn an_unchanged_folder_is_told_to_be_live_and_not_deployed() {
     let again = town.trackbed(&["up", &folder]);
     assert!(again.code == 0 && again.stderr.contains("already live: v1 of shop"), "{again:?}");
     assert_eq!(deployments(), 1);
-    // A variable, a change, a service that was stopped, a flag: each is something to deploy.
+    // A volume, a variable, a change, a service that was stopped, a flag: each is something to deploy.
+    let add = town.trackbed(&["volume", "add", "data", "/data", "--service", "shop"]);
+    assert_eq!(add.code, 0, "{add:?}");
+    assert!(!town.trackbed(&["up", &folder]).stderr.contains("already live"));
+    let again = town.trackbed(&["up", &folder]);
+    assert!(again.stderr.contains("already live: v2 of shop"), "{again:?}");
     let set = town.trackbed(&["variables", "set", "--service", "shop", "A=b"]);
     assert_eq!(set.code, 0, "{set:?}");
     assert!(!town.trackbed(&["up", &folder]).stderr.contains("already live"));
@@ -143,9 +148,9 @@ fn an_unchanged_folder_is_told_to_be_live_and_not_deployed() {
     assert!(!town.trackbed(&["up", &folder]).stderr.contains("already live"));
     assert_eq!(town.trackbed(&["down", "--service", "shop"]).code, 0);
     assert!(!town.trackbed(&["up", &folder]).stderr.contains("already live"));
-    assert_eq!(deployments(), 4);
+    assert_eq!(deployments(), 5);
     let mut nothing = String::new();
     let mut stdout = town.spawn(&["up", &folder, "--anew"]);
     stdout.stdout.take().expect("piped").read_to_string(&mut nothing).expect("text");
-    assert_eq!((stdout.wait().expect("our child").code(), deployments()), (Some(0), 5));
+    assert_eq!((stdout.wait().expect("our child").code(), deployments()), (Some(0), 6));
 }

@@ -126,7 +126,7 @@ impl Control {
     }
 
     /// Returns the live release when a deployment of this source would only make it once more: it has the same files,
-    /// variables and counts of processes, it shall run, and nothing else is under way.
+    /// variables, volumes and counts of processes, it shall run, and nothing else is under way.
     ///
     /// # Errors
     /// When there is no such service.
@@ -137,6 +137,9 @@ impl Control {
         source: Digest,
     ) -> Result<Option<Release>, ControlError> {
         let service = self.service(project, service).await?;
+        if !self.has_its_volumes(&service).await? {
+            return Ok(None);
+        }
         let read = self.inner.store.with(move |db| {
             let Some(live) = &service.live else { return Ok(None) };
             let release = db.load_release(&live.release)?;
@@ -161,6 +164,21 @@ impl Control {
             Ok(is_same.then_some(release))
         });
         Ok(read.await?)
+    }
+
+    /// Returns whether the live instance has all volumes of its service: one that was added since waits for a deployment.
+    async fn has_its_volumes(&self, service: &Service) -> Result<bool, ControlError> {
+        let instance = service.live.as_ref().and_then(|live| live.instance.as_ref());
+        for volume in self.volumes(service).await? {
+            let holders = self.lease(service, &volume).await?.holders;
+            let has_it = holders
+                .iter()
+                .any(|holder| holder.instance.is_some() && holder.instance.as_ref() == instance);
+            if !has_it {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Returns whether anybody may push to any service.

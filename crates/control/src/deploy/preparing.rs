@@ -90,7 +90,7 @@ impl Control {
         let built = self.inner.builder.build(request, &log).await;
         drop(turn);
         let image = built.map_err(|error| failed(Step::Build, error, log.tail(BUILD_TAIL_LINES)))?;
-        if !image.layers.is_empty() {
+        if image.size_bytes() > 0 {
             let sizes = self.sizes(service, &image).await?;
             self.event(deployment, EventKind::Note, &sizes).await?;
         }

@@ -72,7 +72,7 @@ pub(super) struct Put {
     /// Where it goes in the volume; a `/` at the end keeps its own name [default: /]
     #[arg(value_name = "PATH", default_value = "/")]
     path: String,
-    /// Print a JSON object a file
+    /// Print a JSON object; of a folder a list of them
     #[arg(long)]
     json: bool,
     #[command(flatten)]
