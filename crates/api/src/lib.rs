@@ -11,6 +11,8 @@
 //! | `POST /backup/now` | → 202 [`Backup`] as it was before; `passes` grows when the pass has ended |
 //! | `GET /backup/key` | → [`BackupKey`] |
 //! | `POST /sources` | a tar stream → [`SourceInfo`] |
+//! | `POST /sources?earlier=DIGEST` | what differs from that source, and in a global header the names that are gone |
+//! | `POST /sources/{digest}` | → [`SourceInfo`] when the box has it, which it keeps for an hour then |
 //! | `POST /plans` | [`PlanRequest`] → [`Plan`] |
 //! | `POST /deployments` | [`DeploymentRequest`] → 202 [`Deployment`] |
 //! | `GET /deployments/{id}` | → [`Deployment`] |

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
@@ -70,6 +70,10 @@ fn is_same(old: &Path, before: &Metadata, new: &Path, after: &Metadata) -> io::R
     }
     if before.is_symlink() {
         return Ok(fs::read_link(old)? == fs::read_link(new)?);
+    }
+    if (before.dev(), before.ino()) == (after.dev(), after.ino()) {
+        // One file: the newer source took it over from the older one.
+        return Ok(true);
     }
     let executable = |metadata: &Metadata| metadata.permissions().mode() & 0o100;
     if before.len() != after.len() || executable(before) != executable(after) {

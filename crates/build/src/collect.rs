@@ -14,6 +14,7 @@ use trackbed_core::image::Image;
 use trackbed_core::ports::LetGo;
 use trackbed_stdx::{clock, files, random};
 
+use crate::earlier;
 use crate::fetch;
 use crate::layers::Layers;
 
@@ -47,6 +48,7 @@ pub(crate) fn collect(data_dir: &Path, keep: &[Image], sources: &[Digest]) -> io
         remove_at_once(&path, &data_dir.join("tmp"), "source-")?;
         gone.sources += 1;
     }
+    earlier::forget_gone(data_dir)?;
     fetch::let_go(data_dir, keep)?;
     Ok(gone)
 }

@@ -11,6 +11,7 @@ mod collect;
 mod config;
 mod deno;
 mod dockerfile;
+mod earlier;
 mod elixir;
 mod explain;
 mod fetch;

@@ -1,4 +1,5 @@
-//! Receives a source: a tar stream from an untrusted client becomes an immutable tree, named by what it holds.
+//! Receives a source: a tar stream from an untrusted client becomes an immutable tree, named by what it holds. The tar
+//! holds all of it, or what is different from an earlier source.
 //!
 //! Nothing of the stream is believed: no name leaves the tree, no link points out of it, no special file is made.
 
@@ -8,12 +9,16 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
+use trackbed_core::Digest;
 use trackbed_core::ports::{PortError, Source};
+use trackbed_stdx::listing::{self, Listing, Node};
 use trackbed_stdx::{files, random};
 
 use crate::collect;
+use crate::earlier;
+pub use crate::earlier::Earlier;
 use crate::layers::{DISK_FULL, name_disk};
-use crate::source_tree::{Entries, Entry, check_link, digest_of};
+use crate::source_tree::check_link;
 
 /// Most bytes of all files together.
 pub const TOTAL_MAX_BYTES: u64 = 2 << 30;
@@ -21,6 +26,8 @@ pub const TOTAL_MAX_BYTES: u64 = 2 << 30;
 pub const FILE_MAX_BYTES: u64 = 2 << 30;
 /// Most files, folders and links together.
 pub const ENTRIES_MAX: usize = 200_000;
+/// Most bytes of the names that are gone since an earlier source.
+const GONE_MAX_BYTES: u64 = 32 << 20;
 /// A block of a tar archive (tar(5)).
 const BLOCK_BYTES: usize = 512;
 /// Folders that no source needs: they are made again on the box, or hold history.
@@ -43,13 +50,23 @@ impl Default for SourceLimits {
     }
 }
 
+/// Returns whether a source is here, and keeps it from being collected for an hour. Blocking.
+pub fn is_here(data_dir: &Path, digest: &Digest) -> bool {
+    collect::renew(&data_dir.join("sources").join(digest.as_str())).is_ok()
+}
+
 /// Unpacks an uncompressed tar stream below `data_dir` and names it by its digest. Receiving the same tree twice is
-/// fine; on an error nothing is left. Blocking.
+/// fine; on an error nothing is left. With an earlier source the tar holds only what differs from it. Blocking.
 ///
 /// # Errors
 /// When the stream breaks off, holds a name, link or file that a source may not have, is too large or empty, or the
 /// disk refuses.
-pub fn receive(tar: impl Read, data_dir: &Path, limits: SourceLimits) -> Result<Source, PortError> {
+pub fn receive(
+    tar: impl Read,
+    data_dir: &Path,
+    limits: SourceLimits,
+    earlier: Option<Earlier>,
+) -> Result<Source, PortError> {
     let sources = data_dir.join("sources");
     let temporary = data_dir.join("tmp");
     for folder in [&sources, &temporary] {
@@ -60,11 +77,14 @@ pub fn receive(tar: impl Read, data_dir: &Path, limits: SourceLimits) -> Result<
     let folder = temporary.join(format!("source-{tail}"));
     fs::create_dir(&folder)
         .map_err(|error| PortError::new(format!("cannot make {}: {error}", folder.display())))?;
-    let received = unpack(tar, &folder, limits).and_then(|entries| {
-        let digest = digest_of(&entries);
+    let received = unpack(tar, &folder, limits, earlier).and_then(|(entries, bytes)| {
+        let digest = Digest::from_bytes(listing::digest(&entries));
         let path = sources.join(digest.as_str());
         publish(&folder, &path)
             .map_err(|error| PortError::new(format!("cannot keep the source: {error}")))?;
+        if let Err(error) = earlier::note(data_dir, &digest, bytes, &entries) {
+            tracing::warn!(%error, "the next upload will be a whole one: the names of a source were not kept");
+        }
         Ok(Source { digest, path })
     });
     // Gone already when it was renamed.
@@ -72,9 +92,15 @@ pub fn receive(tar: impl Read, data_dir: &Path, limits: SourceLimits) -> Result<
     received.map_err(|error| name_disk(error, data_dir))
 }
 
-fn unpack(tar: impl Read, folder: &Path, limits: SourceLimits) -> Result<Entries, PortError> {
+/// Returns what is in the tree now, and how many bytes its files have.
+fn unpack(
+    tar: impl Read,
+    folder: &Path,
+    limits: SourceLimits,
+    mut earlier: Option<Earlier>,
+) -> Result<(Listing, u64), PortError> {
     let mut archive = tar::Archive::new(Trailing { inner: tar, zeros: 0 });
-    let mut entries = Entries::new();
+    let mut entries = Listing::new();
     let mut total: u64 = 0;
     let broken = |error: io::Error| {
         PortError::new(format!("the upload broke off or is not a tar archive: {error}"))
@@ -84,23 +110,30 @@ fn unpack(tar: impl Read, folder: &Path, limits: SourceLimits) -> Result<Entries
         let mut entry = entry.map_err(broken)?;
         let kind = entry.header().entry_type();
         if kind.is_pax_global_extensions() {
+            if let Some(earlier) = &mut earlier {
+                let mut header = Vec::new();
+                entry.by_ref().take(GONE_MAX_BYTES).read_to_end(&mut header).map_err(broken)?;
+                earlier.remove_gone(&header)?;
+            }
             continue;
         }
         let Some(name) = clean_name(&entry.path_bytes())? else { continue };
         make_parents(folder, &name, &mut entries)?;
+        if let Some(earlier) = &mut earlier {
+            earlier.replace(&name);
+        }
         if entries.len() >= limits.entries {
-            return Err(PortError::new(format!("the source has more than {} files", limits.entries))
-                .hint("exclude generated folders in .gitignore or .railwayignore"));
+            return Err(too_many(limits));
         }
         let path = folder.join(&name);
         let disk = |error: io::Error| disk_error(&name, &error);
         if kind.is_dir() {
             match entries.get(&name) {
-                Some(Entry::Folder) => {}
+                Some(Node::Folder) => {}
                 Some(_) => return Err(twice(&name)),
                 None => make_folder(&path).map_err(disk)?,
             }
-            entries.insert(name, Entry::Folder);
+            entries.insert(name, Node::Folder);
             continue;
         }
         if entries.contains_key(&name) {
@@ -111,10 +144,10 @@ fn unpack(tar: impl Read, folder: &Path, limits: SourceLimits) -> Result<Entries
             let target = String::from_utf8(link.unwrap_or_default())
                 .map_err(|_| PortError::new(format!("the link {name} points to a name that is not UTF-8")))?;
             symlink(&target, &path).map_err(disk)?;
-            entries.insert(name, Entry::Link { target });
+            entries.insert(name, Node::Link { target });
         } else if kind.is_hard_link() {
             let target = clean_name(&link.unwrap_or_default())?.unwrap_or_default();
-            let Some(Entry::File { executable, hash }) = entries.get(&target) else {
+            let Some(Node::File { executable, hash }) = entries.get(&target) else {
                 return Err(PortError::new(format!(
                     "{name} is a hard link to {target}, which is not in the source"
                 )));
@@ -122,7 +155,7 @@ fn unpack(tar: impl Read, folder: &Path, limits: SourceLimits) -> Result<Entries
             let (executable, hash) = (*executable, *hash);
             total += fs::copy(folder.join(&target), &path).map_err(disk)?;
             check_total(total, limits)?;
-            entries.insert(name, Entry::File { executable, hash });
+            entries.insert(name, Node::File { executable, hash });
         } else if kind.is_file() || kind.is_contiguous() || kind.is_gnu_sparse() {
             let size = entry.size();
             if size > limits.file_bytes {
@@ -136,7 +169,7 @@ fn unpack(tar: impl Read, folder: &Path, limits: SourceLimits) -> Result<Entries
             check_total(total, limits)?;
             let executable = entry.header().mode().is_ok_and(|mode| mode & 0o100 != 0);
             let hash = write_file(&mut entry, &path, &name, executable)?;
-            entries.insert(name, Entry::File { executable, hash });
+            entries.insert(name, Node::File { executable, hash });
         } else {
             return Err(PortError::new(format!(
                 "{name} is a special file (a device, a pipe or a socket); a source holds files, folders and links"
@@ -147,16 +180,43 @@ fn unpack(tar: impl Read, folder: &Path, limits: SourceLimits) -> Result<Entries
     if archive.into_inner().zeros < BLOCK_BYTES {
         return Err(broken(io::Error::other("the end of the archive is missing")));
     }
-    if !entries.values().any(|entry| !matches!(entry, Entry::Folder)) {
+    if let Some(earlier) = earlier {
+        total = total.saturating_add(earlier.bytes());
+        check_total(total, limits)?;
+        take_over(earlier, folder, &mut entries, limits)?;
+    }
+    if !entries.values().any(|entry| !matches!(entry, Node::Folder)) {
         return Err(PortError::new("nothing to deploy: the folder is empty or everything in it is ignored")
             .hint("check the path, .gitignore and .railwayignore"));
     }
     for (name, entry) in &entries {
-        if let Entry::Link { target } = entry {
+        if let Node::Link { target } = entry {
             check_link(name, target, &entries)?;
         }
     }
-    Ok(entries)
+    Ok((entries, total))
+}
+
+/// Adds what is the same as in the earlier source.
+fn take_over(
+    earlier: Earlier,
+    folder: &Path,
+    entries: &mut Listing,
+    limits: SourceLimits,
+) -> Result<(), PortError> {
+    for (name, node) in earlier.names() {
+        make_parents(folder, name, entries)?;
+        if !entries.contains_key(name) {
+            if entries.len() >= limits.entries {
+                return Err(too_many(limits));
+            }
+            if *node == Node::Folder {
+                make_folder(&folder.join(name)).map_err(|error| disk_error(name, &error))?;
+            }
+            entries.insert(name.clone(), node.clone());
+        }
+    }
+    earlier.link_into(folder)
 }
 
 /// Counts the zeros that a stream ended with so far: a tar archive ends with blocks of them, one that broke off does not.
@@ -199,17 +259,17 @@ fn clean_name(bytes: &[u8]) -> Result<Option<String>, PortError> {
     Ok(Some(parts.join("/")))
 }
 
-fn make_parents(folder: &Path, name: &str, entries: &mut Entries) -> Result<(), PortError> {
+fn make_parents(folder: &Path, name: &str, entries: &mut Listing) -> Result<(), PortError> {
     for (at, _) in name.match_indices('/') {
         let parent = &name[..at];
         match entries.get(parent) {
-            Some(Entry::Folder) => {}
+            Some(Node::Folder) => {}
             Some(_) => {
                 return Err(PortError::new(format!("`{name}` lies below `{parent}`, which is not a folder")));
             }
             None => {
                 make_folder(&folder.join(parent)).map_err(|error| disk_error(parent, &error))?;
-                entries.insert(parent.to_owned(), Entry::Folder);
+                entries.insert(parent.to_owned(), Node::Folder);
             }
         }
     }
@@ -287,7 +347,12 @@ fn twice(name: &str) -> PortError {
     PortError::new(format!("the upload holds `{name}` twice"))
 }
 
-fn disk_error(name: &str, error: &io::Error) -> PortError {
+fn too_many(limits: SourceLimits) -> PortError {
+    PortError::new(format!("the source has more than {} files", limits.entries))
+        .hint("exclude generated folders in .gitignore or .railwayignore")
+}
+
+pub(crate) fn disk_error(name: &str, error: &io::Error) -> PortError {
     let full = error.kind() == io::ErrorKind::StorageFull;
     let error = PortError::new(format!("cannot write {name} of the source: {error}"));
     if full { error.hint(DISK_FULL) } else { error }

@@ -34,7 +34,7 @@ impl Upload {
     }
 
     fn receive(self, data_dir: &Path) -> Result<Source, PortError> {
-        receive(&self.0.into_inner().unwrap()[..], data_dir, SourceLimits::default())
+        receive(&self.0.into_inner().unwrap()[..], data_dir, SourceLimits::default(), None)
     }
 
     fn refused(self) -> String {
@@ -102,10 +102,10 @@ fn empty_and_broken_uploads_are_refused() {
     assert!(Upload::new().file("a", "1").file("./a", "2").refused().contains("twice"));
     let data_dir = tempfile::tempdir().unwrap();
     let whole = Upload::new().file("a", &"x".repeat(5000)).0.into_inner().unwrap();
-    let error = receive(&whole[..2000], data_dir.path(), SourceLimits::default()).unwrap_err();
+    let error = receive(&whole[..2000], data_dir.path(), SourceLimits::default(), None).unwrap_err();
     assert!(error.message.contains("broke off"), "{}", error.message);
     // Broken off exactly between two files.
-    let error = receive(&whole[..512 + 5120], data_dir.path(), SourceLimits::default()).unwrap_err();
+    let error = receive(&whole[..512 + 5120], data_dir.path(), SourceLimits::default(), None).unwrap_err();
     assert!(error.message.contains("the end of the archive is missing"), "{}", error.message);
 }
 
@@ -113,7 +113,7 @@ fn empty_and_broken_uploads_are_refused() {
 fn uploads_over_the_limits_are_refused() {
     let limited = |upload: Upload, limits| {
         let data_dir = tempfile::tempdir().unwrap();
-        receive(&upload.0.into_inner().unwrap()[..], data_dir.path(), limits).unwrap_err().message
+        receive(&upload.0.into_inner().unwrap()[..], data_dir.path(), limits, None).unwrap_err().message
     };
     let limits = SourceLimits { total_bytes: 15, file_bytes: 10, entries: 2 };
     assert!(limited(Upload::new().file("a", "12345678901"), limits).contains("per file"));

@@ -151,7 +151,7 @@ impl World {
         let mut tar = tar::Builder::new(Vec::new());
         tar.append_dir_all("", folder).unwrap();
         let data_dir = self.folder.path().join("data");
-        receive(&tar.into_inner().unwrap()[..], &data_dir, SourceLimits::default()).unwrap()
+        receive(&tar.into_inner().unwrap()[..], &data_dir, SourceLimits::default(), None).unwrap()
     }
 
     /// Plans and builds; none when this source cannot be planned here.

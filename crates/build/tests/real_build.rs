@@ -153,7 +153,7 @@ impl Case {
             header.set_mode(0o644);
             tar.append_data(&mut header, name, text.as_bytes()).unwrap();
         }
-        let source = receive(&tar.into_inner().unwrap()[..], data_dir, SourceLimits::default())?;
+        let source = receive(&tar.into_inner().unwrap()[..], data_dir, SourceLimits::default(), None)?;
         let request = PlanRequest {
             source: source.clone(),
             overrides: Vec::new(),

@@ -83,6 +83,7 @@ async fn check(
     look: impl FnOnce(CheckWish) -> CheckReport + Send + 'static,
 ) -> Result<u8> {
     let tree = args.folder.find(session)?;
+    tree.check_readable()?;
     let files = tree.entries.into_iter().filter(|entry| matches!(entry.kind, EntryKind::File { .. }));
     let wish = CheckWish {
         folder: tree.root,

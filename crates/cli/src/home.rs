@@ -18,6 +18,13 @@ pub(crate) fn data_dir(flag: Option<PathBuf>) -> Result<PathBuf> {
     real.with_context(|| format!("cannot find the folder {}", folder.display()))
 }
 
+/// Finds the folder of what is only kept to be quicker: `XDG_CACHE_HOME`, or its usual place.
+pub(crate) fn cache_dir() -> Option<PathBuf> {
+    let xdg = variable("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let usual = || variable("HOME").map(|home| Path::new(&home).join(".cache"));
+    xdg.or_else(usual).map(|base| base.join("trackbed"))
+}
+
 fn variable(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())
 }

@@ -2,62 +2,111 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::time::SystemTime;
 
 use anyhow::{Context, Result};
+use sha2::{Digest as _, Sha256};
 use tar::{EntryType, Header};
 use trackbed_client::SourceChunks;
+use trackbed_stdx::listing::Node;
 
-use crate::walk::{Entry, EntryKind, Tree};
+use crate::index::{Index, Stamp};
+use crate::parcel::Parcel;
+use crate::walk::{Entry, EntryKind, Tree, open};
 
 /// How much is sent at once.
 const CHUNK_BYTES: usize = 256 << 10;
 
-/// Writes the tar. Blocks; an error that comes from `to` is passed on.
-pub(crate) fn pack(tree: &Tree, to: impl Write) -> Result<()> {
+/// Keyword of a name that is gone (pax(1), vendor keywords in a global header).
+const GONE: &str = "TRACKBED.gone";
+
+/// Writes the tar, and returns what is in the tree. Blocks; an error that comes from `to` is passed on.
+pub(crate) fn pack(tree: &Tree, parcel: Parcel, to: impl Write) -> Result<Index> {
     let mut tar = tar::Builder::new(to);
-    for entry in &tree.entries {
-        append(&mut tar, tree, entry)
-            .with_context(|| format!("cannot pack {}; nothing was deployed", entry.path.display()))?;
+    let mut index = parcel.index;
+    append_gone(&mut tar, &parcel.gone).context("cannot pack the source")?;
+    for entry in parcel.entries.iter().map(|position| &tree.entries[*position]) {
+        if let EntryKind::File { executable, .. } = entry.kind {
+            append_file(&mut tar, tree, entry, executable, &mut index)
+        } else {
+            append(&mut tar, entry, &mut index).map_err(anyhow::Error::new)
+        }
+        .with_context(|| format!("cannot pack {}; nothing was deployed", entry.path.display()))?;
     }
-    tar.into_inner().and_then(|mut to| to.flush()).context("cannot pack the source")
+    tar.into_inner().and_then(|mut to| to.flush()).context("cannot pack the source")?;
+    Ok(index)
 }
 
-fn append(tar: &mut tar::Builder<impl Write>, tree: &Tree, entry: &Entry) -> io::Result<()> {
+fn header(kind: EntryType, mode: u32, size: u64) -> Header {
     let mut header = Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_mode(mode);
     header.set_mtime(0);
     header.set_uid(0);
     header.set_gid(0);
-    header.set_size(0);
+    header.set_size(size);
+    header
+}
+
+fn append_gone(tar: &mut tar::Builder<impl Write>, names: &[String]) -> io::Result<()> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let records: String = names.iter().map(|name| record(GONE, name)).collect();
+    let mut header = header(EntryType::XGlobalHeader, 0o644, records.len() as u64);
+    tar.append_data(&mut header, "gone", records.as_bytes())
+}
+
+/// Writes `LENGTH KEYWORD=VALUE`, in which the length counts itself (pax(1)).
+fn record(keyword: &str, value: &str) -> String {
+    let rest = format!(" {keyword}={value}\n");
+    let mut length = rest.len();
+    while length != rest.len() + length.to_string().len() {
+        length = rest.len() + length.to_string().len();
+    }
+    format!("{length}{rest}")
+}
+
+fn append(tar: &mut tar::Builder<impl Write>, entry: &Entry, index: &mut Index) -> io::Result<()> {
+    if let (Some(name), Some(node)) = (entry.path.to_str(), entry.kind.node()) {
+        index.add(name.to_owned(), node, None);
+    }
     match &entry.kind {
-        EntryKind::Folder => {
-            header.set_entry_type(EntryType::Directory);
-            header.set_mode(0o755);
-            tar.append_data(&mut header, &entry.path, io::empty())
-        }
         EntryKind::Link(target) => {
-            header.set_entry_type(EntryType::Symlink);
-            header.set_mode(0o777);
-            tar.append_link(&mut header, &entry.path, target)
+            tar.append_link(&mut header(EntryType::Symlink, 0o777, 0), &entry.path, target)
         }
-        EntryKind::File { executable } => {
-            let file = File::open(tree.root.join(&entry.path))?;
-            let metadata = file.metadata()?;
-            if !metadata.is_file() {
-                return Err(io::Error::other("it changed while it was packed"));
-            }
-            let size = metadata.len();
-            header.set_entry_type(EntryType::Regular);
-            header.set_mode(if *executable { 0o755 } else { 0o644 });
-            header.set_size(size);
-            tar.append_data(&mut header, &entry.path, Exactly { file, left: size })
-        }
+        _ => tar.append_data(&mut header(EntryType::Directory, 0o755, 0), &entry.path, io::empty()),
     }
 }
 
+fn append_file(
+    tar: &mut tar::Builder<impl Write>,
+    tree: &Tree,
+    entry: &Entry,
+    executable: bool,
+    index: &mut Index,
+) -> Result<()> {
+    let file = open(&tree.root, &entry.path)?;
+    let read_at = SystemTime::now();
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("it changed while it was packed").into());
+    }
+    let mode = if executable { 0o755 } else { 0o644 };
+    let mut header = header(EntryType::Regular, mode, metadata.len());
+    let mut file = Exactly { file, left: metadata.len(), hasher: Sha256::new() };
+    tar.append_data(&mut header, &entry.path, &mut file)?;
+    if let Some(name) = entry.path.to_str() {
+        let node = Node::File { executable, hash: file.hasher.finalize().into() };
+        index.add(name.to_owned(), node, Some((Stamp::of(&metadata), read_at)));
+    }
+    Ok(())
+}
 /// Reads as many bytes as the header promised; a file that shrinks meanwhile is an error, one that grows is cut.
 struct Exactly {
     file: File,
     left: u64,
+    hasher: Sha256,
 }
 
 impl Read for Exactly {
@@ -68,6 +117,7 @@ impl Read for Exactly {
             return Err(io::Error::other("it became shorter while it was packed"));
         }
         self.left -= read as u64;
+        self.hasher.update(&into[..read]);
         Ok(read)
     }
 }
@@ -118,7 +168,7 @@ mod tests {
         let tree =
             Walk { root: folder, data_dir: Path::new("/nonexistent"), heed_gitignore: true }.run().unwrap();
         let mut bytes = Vec::new();
-        pack(&tree, &mut bytes).unwrap();
+        pack(&tree, Parcel::whole(&tree), &mut bytes).unwrap();
         bytes
     }
 
@@ -156,7 +206,8 @@ mod tests {
     fn a_file_that_shrinks_is_an_error() {
         let folder = Scratch::with(&[("a", "12345")]);
         let file = File::open(folder.path().join("a")).unwrap();
-        let error = io::copy(&mut Exactly { file, left: 9 }, &mut io::sink()).unwrap_err();
+        let error =
+            io::copy(&mut Exactly { file, left: 9, hasher: Sha256::new() }, &mut io::sink()).unwrap_err();
         assert!(error.to_string().contains("shorter"), "{error}");
     }
 }

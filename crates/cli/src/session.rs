@@ -14,6 +14,8 @@ use crate::output::Output;
 pub(crate) struct Session {
     /// Data folder of the box; absolute.
     pub(crate) data_dir: PathBuf,
+    /// Folder of what is only kept to be quicker.
+    pub(crate) cache_dir: Option<PathBuf>,
     /// The folder it was started in.
     pub(crate) folder: PathBuf,
     /// Where it prints.
@@ -38,7 +40,10 @@ impl Session {
             Ok((home::data_dir(data_dir)?, folder))
         })();
         match found {
-            Ok((data_dir, folder)) => Ok(Self { data_dir, folder, output, input: Input::of_process() }),
+            Ok((data_dir, folder)) => {
+                let (cache_dir, input) = (home::cache_dir(), Input::of_process());
+                Ok(Self { data_dir, cache_dir, folder, output, input })
+            }
             Err(error) => Err((error, output)),
         }
     }

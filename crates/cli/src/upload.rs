@@ -7,11 +7,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use trackbed_client::{Client, source_channel};
+use trackbed_client::{Client, ClientError, source_channel};
 
 use crate::human;
+use crate::index::{self, Index};
 use crate::names::parse_name;
 use crate::pack::{ChunkWriter, pack};
+use crate::parcel::Parcel;
 use crate::session::Session;
 use crate::target::{Names, Target};
 use crate::walk::{Tree, Walk};
@@ -57,20 +59,77 @@ pub(crate) fn find(session: &Session, folder: &Path, heed_gitignore: bool) -> Re
     found
 }
 
-/// Uploads a source and returns its digest.
-pub(crate) async fn upload(session: &Session, client: &Client, tree: Tree) -> Result<String> {
-    let bytes = tree.bytes;
-    send(session, client, Some(bytes), move |to| pack(&tree, to)).await
+/// Brings a source to the box and returns its digest: nothing is sent when the box has it, and only what differs when it
+/// has what was brought from this folder before. `afresh` reads and sends everything.
+pub(crate) async fn upload(session: &Session, client: &Client, tree: Tree, afresh: bool) -> Result<String> {
+    let cache = session.cache_dir.as_deref();
+    let place = cache.map(|cache| index::place(cache, &session.data_dir, &tree.root));
+    let tree = Arc::new(tree);
+    let (looked_at, from) = (Arc::clone(&tree), place.clone().filter(|_| !afresh));
+    let look = move || {
+        let old = from.and_then(|from| Index::load(&from));
+        old.map_or(Ok(None), |old| Ok(Parcel::since(&old, &looked_at)?.map(|parcel| (old, parcel))))
+    };
+    session.output.status("looking what has changed …");
+    let looked: Result<_> = tokio::task::spawn_blocking(look).await.context("the look ended early")?;
+    session.output.wipe_status();
+    if let Some((old, parcel)) = looked? {
+        let digest = parcel.index.digest();
+        if client.has_source(&digest).await.context("cannot upload the source")? {
+            if parcel.index != old {
+                keep(place, parcel.index).await;
+            }
+            return Ok(digest);
+        }
+        match send_parcel(session, client, &tree, parcel).await {
+            Ok((digest, index)) if index.digest() == digest => {
+                keep(place, index).await;
+                return Ok(digest);
+            }
+            Err(error) if !is_unknown(&error) => return Err(error),
+            // The box has lost the earlier source, or understood something else: it gets everything.
+            _ => {}
+        }
+    }
+    let parcel = Parcel::whole(&tree);
+    let (digest, index) = send_parcel(session, client, &tree, parcel).await?;
+    if index.digest() == digest {
+        keep(place, index).await;
+    }
+    Ok(digest)
 }
 
-/// Uploads the tar that `pack` writes on a thread where it may block, and returns its digest. `bytes` is about how long
-/// it is, when that is known.
-pub(crate) async fn send(
+async fn send_parcel(
     session: &Session,
     client: &Client,
+    tree: &Arc<Tree>,
+    parcel: Parcel,
+) -> Result<(String, Index)> {
+    let (tree, earlier, bytes) = (Arc::clone(tree), parcel.earlier.clone(), parcel.bytes);
+    send(session, client, earlier.as_deref(), Some(bytes), move |to| pack(&tree, parcel, to)).await
+}
+
+/// Keeps an index for the next time. It only makes that quicker, so a disk that refuses is no failure.
+async fn keep(place: Option<PathBuf>, index: Index) {
+    let Some(place) = place else { return };
+    let _ = tokio::task::spawn_blocking(move || index.save(&place)).await;
+}
+
+/// Returns whether the box does not know the earlier source.
+fn is_unknown(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<ClientError>().is_some_and(ClientError::is_not_found)
+}
+
+/// Uploads the tar that `pack` writes on a thread where it may block, and returns the digest of the source and what `pack`
+/// does. `earlier` is the source that the tar tells the difference from, and `bytes` is about how long it is, when
+/// that is known.
+pub(crate) async fn send<T: Send + 'static>(
+    session: &Session,
+    client: &Client,
+    earlier: Option<&str>,
     bytes: Option<u64>,
-    pack: impl FnOnce(ChunkWriter) -> Result<()> + Send + 'static,
-) -> Result<String> {
+    pack: impl FnOnce(ChunkWriter) -> Result<T> + Send + 'static,
+) -> Result<(String, T)> {
     let (chunks, taken) = source_channel();
     let packing = tokio::task::spawn_blocking(move || {
         let packed = pack(ChunkWriter::new(chunks.clone()));
@@ -82,7 +141,8 @@ pub(crate) async fn send(
     });
     let sent = Arc::new(AtomicU64::new(0));
     let counting = Arc::clone(&sent);
-    let uploading = client.upload_source(taken, move |bytes| counting.store(bytes, Ordering::Relaxed));
+    let uploading =
+        client.upload_source(taken, earlier, move |bytes| counting.store(bytes, Ordering::Relaxed));
     let telling = async {
         loop {
             tokio::time::sleep(PROGRESS_EVERY).await;
@@ -96,7 +156,7 @@ pub(crate) async fn send(
     session.output.wipe_status();
     let packed = packing.await.context("packing the source failed")?;
     match (uploaded, packed) {
-        (Ok(source), Ok(())) => Ok(source.digest),
+        (Ok(source), Ok(packed)) => Ok((source.digest, packed)),
         (Err(_), Err(error)) if !is_hang_up(&error) => Err(error),
         (Err(error), _) => Err(anyhow::Error::new(error).context("cannot upload the source")),
         (Ok(_), Err(error)) => Err(error),

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result};
 use ignore::WalkBuilder;
+use trackbed_stdx::listing::Node;
 
 use crate::human;
+use crate::index::Stamp;
 use crate::session::Refusal;
 
 /// Most files of a source.
@@ -60,13 +61,43 @@ pub(crate) enum EntryKind {
     File {
         /// Its owner may execute it.
         executable: bool,
+        /// What tells when it changes.
+        stamp: Stamp,
     },
     /// A link and where it leads.
     Link(PathBuf),
 }
 
+impl EntryKind {
+    /// Returns what a folder or link is in a listing. None for a file, which must be read first, and for a link to a name
+    /// that is not UTF-8.
+    pub(crate) fn node(&self) -> Option<Node> {
+        match self {
+            Self::Folder => Some(Node::Folder),
+            Self::Link(target) => target.to_str().map(|target| Node::Link { target: target.to_owned() }),
+            Self::File { .. } => None,
+        }
+    }
+}
+
+impl Tree {
+    /// Refuses a file that cannot be read.
+    pub(crate) fn check_readable(&self) -> Result<()> {
+        let mut files = self.entries.iter().filter(|entry| matches!(entry.kind, EntryKind::File { .. }));
+        files.try_for_each(|entry| open(&self.root, &entry.path).map(drop))
+    }
+}
+
+/// Opens a file of a source.
+pub(crate) fn open(root: &Path, path: &Path) -> Result<File> {
+    File::open(root.join(path)).map_err(|error| {
+        let message = format!("cannot read {}: {error}; nothing was deployed", path.display());
+        Refusal::with_hint(message, "make it readable, or drop it by a line in .railwayignore")
+    })
+}
+
 impl Walk<'_> {
-    /// Walks the folder. Everything is checked here, so that nothing is uploaded of a source that cannot be whole.
+    /// Walks the folder. What cannot be deployed is refused here, before anything is read or sent.
     pub(crate) fn run(&self) -> Result<Tree> {
         let shown = self.root.display();
         let root = self.root.canonicalize().with_context(|| format!("cannot deploy {shown}"))?;
@@ -151,8 +182,8 @@ fn examine(root: &Path, path: &Path) -> Result<(EntryKind, u64)> {
         return Ok((EntryKind::Link(target), 0));
     }
     if kind.is_file() {
-        File::open(&whole).map_err(|error| unreadable(path, &error))?;
-        return Ok((EntryKind::File { executable: metadata.mode() & 0o100 != 0 }, metadata.len()));
+        let kind = EntryKind::File { executable: metadata.mode() & 0o100 != 0, stamp: Stamp::of(&metadata) };
+        return Ok((kind, metadata.len()));
     }
     let what = match () {
         () if kind.is_fifo() => "a named pipe",
@@ -161,11 +192,6 @@ fn examine(root: &Path, path: &Path) -> Result<(EntryKind, u64)> {
     };
     let message = format!("{shown} is {what}, which cannot be deployed");
     Err(Refusal::with_hint(message, "remove it, or drop it by a line in .railwayignore"))
-}
-
-fn unreadable(path: &Path, error: &io::Error) -> anyhow::Error {
-    let message = format!("cannot read {}: {error}; nothing was uploaded", path.display());
-    Refusal::with_hint(message, "make it readable, or drop it by a line in .railwayignore")
 }
 
 /// Returns whether a link leads out of the root: by its text, or by where it really ends.

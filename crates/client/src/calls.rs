@@ -52,18 +52,32 @@ impl Client {
         self.call(Method::POST, "/v1/box/stop", Some(body), CALL_DEADLINE).await.map(drop)
     }
 
+    /// Returns whether the box has a source. If so, it is kept for an hour.
+    pub async fn has_source(&self, digest: &str) -> Result<bool, ClientError> {
+        let path = format!("/v1/sources/{}", escape(digest));
+        match self.call(Method::POST, &path, None, CALL_DEADLINE).await {
+            Err(error) if error.is_not_found() => Ok(false),
+            other => other.map(|_| true),
+        }
+    }
+
     /// Uploads a source, a tar that comes through the channel; `on_progress` hears how many bytes have gone so far.
-    /// It may take as long as it likes, as long as something moves.
+    /// It may take as long as it likes, as long as something moves. With the digest of an `earlier` source the tar holds
+    /// what differs from it; a box that does not know that one says "not found".
     pub async fn upload_source(
         &self,
         chunks: mpsc::Receiver<io::Result<Bytes>>,
+        earlier: Option<&str>,
         on_progress: impl FnMut(u64) + Send + Unpin + 'static,
     ) -> Result<api::SourceInfo, ClientError> {
         let sent = Counter::default();
         let body = ChannelBody { chunks, sent: sent.clone(), on_progress }.boxed_unsync();
-        let path = "/v1/sources";
-        let request = request(Method::POST, path, "application/x-tar", body);
-        self.upload(request, path, &sent).await
+        let path = match earlier {
+            Some(digest) => format!("/v1/sources?earlier={}", escape(digest)),
+            None => "/v1/sources".to_owned(),
+        };
+        let request = request(Method::POST, &path, "application/x-tar", body);
+        self.upload(request, &path, &sent).await
     }
 
     /// Sends a request with a long body, which may take as long as it likes, as long as something moves.

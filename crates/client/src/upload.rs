@@ -88,7 +88,7 @@ mod tests {
                 }
             }
         };
-        let (refused, ()) = tokio::join!(client.upload_source(taken, |_| {}), filling);
+        let (refused, ()) = tokio::join!(client.upload_source(taken, None, |_| {}), filling);
         box_thread.join().unwrap();
         std::fs::remove_file(socket).unwrap();
         refused.unwrap_err()

@@ -96,6 +96,7 @@ fn router(api: Api) -> Router {
         .route("/backup/now", post(backup::now))
         .route("/backup/key", get(backup::key))
         .route("/sources", post(sources::receive).layer(DefaultBodyLimit::disable()))
+        .route("/sources/{digest}", post(sources::find))
         .route("/plans", post(sources::plan))
         .route("/deployments", post(deployments::request))
         .route("/deployments/{id}", get(deployments::show))

@@ -4,6 +4,7 @@
 pub mod backoff;
 pub mod clock;
 pub mod files;
+pub mod listing;
 pub mod notify;
 pub mod paths;
 pub mod program;

@@ -34,7 +34,7 @@ pub(crate) struct Args {
     /// Deploy even though the app keeps data outside its volumes, which is lost with the next release
     #[arg(long)]
     allow_data_outside: bool,
-    /// Deploy also when nothing has changed since the live release
+    /// Read and send every file, and deploy also when nothing has changed since the live release
     #[arg(long)]
     anew: bool,
     #[command(flatten)]
@@ -76,7 +76,7 @@ pub(crate) async fn run(session: &Session, args: &Args) -> Result<u8> {
         Err(error) => return refuse("box", error),
     };
     let files = tree.files;
-    let source = match upload::upload(session, &client, tree).await {
+    let source = match upload::upload(session, &client, tree, args.anew).await {
         Ok(source) => source,
         Err(error) => return refuse("upload", error),
     };

@@ -29,7 +29,7 @@ pub(super) async fn hand_over(session: &Session) -> Result<u8> {
     }
     let client = session.client();
     let archived = commit.clone();
-    let source = upload::send(session, &client, None, move |to| archived.archive(to)).await?;
+    let (source, ()) = upload::send(session, &client, None, None, move |to| archived.archive(to)).await?;
     if let Some(release) = names.of(&client).live_source(&source).await?.release {
         session.output.json(&json!({ "live": release }))?;
         return Ok(0);

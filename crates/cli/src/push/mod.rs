@@ -148,7 +148,7 @@ async fn deploy(
         output.talk(format!("! {complaint}"));
     }
     let archived = commit.clone();
-    let source = upload::send(session, client, None, move |to| archived.archive(to)).await?;
+    let (source, ()) = upload::send(session, client, None, None, move |to| archived.archive(to)).await?;
     if let Some(release) = names.of(client).live_source(&source).await?.release {
         output.talk(format!(
             "✓ already live: {release} of {names} has just these files and variables; `trackbed redeploy` starts it anew"

@@ -105,7 +105,8 @@ impl FakeBox {
             panic!("{line:?} is no command")
         };
         let folder = self.app.path().join("demo");
-        let session = Session { data_dir: self.data.path().to_owned(), folder, output, input };
+        let data_dir = self.data.path().to_owned();
+        let session = Session { cache_dir: Some(data_dir.join("cache")), data_dir, folder, output, input };
         Code(commands::run(&session, command.verb).await)
     }
 }

@@ -92,7 +92,8 @@ async fn the_end_of_the_main_one_ends_all(world: &World) {
     world.until_logged(&app.id, "up").await;
     let pids = world.pids(&app.id).await;
     let command = ["touch".to_owned(), "end".to_owned()];
-    world.sandbox.exec(&app.id, &command, &[], &world::Lines::default()).await.unwrap();
+    // It ends the instance that it runs in, perhaps before it has told its own end.
+    let _ = world.sandbox.exec(&app.id, &command, &[], &world::Lines::default()).await;
     assert_eq!(world.ended(&app.id).await, Exit::Code { code: 5 });
     gone(&pids).await;
 }

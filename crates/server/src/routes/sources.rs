@@ -2,9 +2,11 @@
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::State;
-use trackbed_api::{Plan, PlanRequest, SourceInfo};
-use trackbed_build::source::{self, SourceLimits};
+use axum::extract::{Path, Query, State};
+use serde::Deserialize;
+use trackbed_api::{ErrorCode, Plan, PlanRequest, SourceInfo};
+use trackbed_build::source::{self, Earlier, SourceLimits};
+use trackbed_core::Digest;
 
 use crate::api::Api;
 use crate::convert;
@@ -12,14 +14,55 @@ use crate::error::ApiError;
 use crate::given::Given;
 use crate::pieces::read_body;
 
-pub(crate) async fn receive(State(api): State<Api>, body: Body) -> Result<Json<SourceInfo>, ApiError> {
+#[derive(Deserialize)]
+pub(crate) struct Against {
+    earlier: Option<String>,
+}
+
+pub(crate) async fn receive(
+    State(api): State<Api>,
+    Query(Against { earlier }): Query<Against>,
+    body: Body,
+) -> Result<Json<SourceInfo>, ApiError> {
+    let earlier = match earlier {
+        Some(digest) => Some(find_earlier(&api, digest.parse()?).await?),
+        None => None,
+    };
     let data_dir = api.data_dir.clone();
-    let unpacked =
-        read_body(body, move |pieces| source::receive(pieces, &data_dir, SourceLimits::default())).await;
+    let receive = move |pieces| source::receive(pieces, &data_dir, SourceLimits::default(), earlier);
+    let unpacked = read_body(body, receive).await;
     let received = unpacked.map_err(|error| ApiError::invalid(error.to_string()))?;
-    let source = received.map_err(ApiError::source)?;
-    api.control.add_source(source.digest.clone()).await?;
-    Ok(Json(SourceInfo { digest: source.digest.to_string() }))
+    keep(&api, received.map_err(ApiError::source)?.digest).await
+}
+
+async fn find_earlier(api: &Api, digest: Digest) -> Result<Earlier, ApiError> {
+    let (data_dir, asked) = (api.data_dir.clone(), digest.clone());
+    let found = tokio::task::spawn_blocking(move || Earlier::find(&data_dir, &asked)).await;
+    found.map_err(|error| ApiError::invalid(error.to_string()))?.ok_or_else(|| unknown(&digest))
+}
+
+/// Says that a source is here, and keeps it for whoever asked.
+pub(crate) async fn find(
+    State(api): State<Api>,
+    Path(digest): Path<String>,
+) -> Result<Json<SourceInfo>, ApiError> {
+    let digest: Digest = digest.parse()?;
+    let (data_dir, asked) = (api.data_dir.clone(), digest.clone());
+    let found = tokio::task::spawn_blocking(move || source::is_here(&data_dir, &asked)).await;
+    if !found.map_err(|error| ApiError::invalid(error.to_string()))? {
+        return Err(unknown(&digest));
+    }
+    keep(&api, digest).await
+}
+
+async fn keep(api: &Api, digest: Digest) -> Result<Json<SourceInfo>, ApiError> {
+    api.control.add_source(digest.clone()).await?;
+    Ok(Json(SourceInfo { digest: digest.to_string() }))
+}
+
+fn unknown(digest: &Digest) -> ApiError {
+    let message = format!("the box has no source {}", digest.short());
+    ApiError::new(ErrorCode::NotFound, message, Some("upload all of it".into()))
 }
 
 pub(crate) async fn plan(

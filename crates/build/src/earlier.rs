@@ -1,0 +1,162 @@
+//! An earlier source that a new one is told against: what is the same in both comes from there, by links.
+//!
+//! That is safe because nobody writes into a source. What the box knows of an earlier one it has written down itself, and
+//! the name of the source is the proof that it is still true.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use trackbed_core::Digest;
+use trackbed_core::ports::PortError;
+use trackbed_stdx::files;
+use trackbed_stdx::listing::{self, Listing, Node};
+
+use crate::collect;
+
+/// Folder of what is known of each source.
+const LISTINGS: &str = "listings";
+/// Threads that make links.
+const THREADS_MAX: usize = 4;
+/// Keyword of the names that are gone, in a global header of the tar (pax(1), vendor keywords).
+const GONE: &str = "TRACKBED.gone";
+
+/// An earlier source, of which a new one is told only how it differs.
+#[derive(Debug)]
+pub struct Earlier {
+    path: PathBuf,
+    /// What is in it, and what was not yet replaced.
+    rest: Listing,
+    bytes: u64,
+}
+
+impl Earlier {
+    /// Finds a source and what is known of it, and keeps it from being collected. None when either is missing.
+    /// Blocking.
+    pub fn find(data_dir: &Path, digest: &Digest) -> Option<Self> {
+        let path = data_dir.join("sources").join(digest.as_str());
+        collect::renew(&path).ok()?;
+        let known = fs::read(place(data_dir, digest)).ok()?;
+        let mut known = &known[..];
+        let bytes = listing::decode_number(&mut known)?;
+        let rest = listing::decode(&mut known)?;
+        let is_true = known.is_empty() && Digest::from_bytes(listing::digest(&rest)) == *digest;
+        is_true.then_some(Self { path, rest, bytes })
+    }
+
+    /// Takes names out that are not in the new source any more: those of a global header.
+    pub(crate) fn remove_gone(&mut self, header: &[u8]) -> Result<(), PortError> {
+        let broken =
+            || PortError::new("the upload does not say which files are gone").hint("run the command again");
+        for extension in tar::PaxExtensions::new(header) {
+            let extension = extension.map_err(|_| broken())?;
+            if extension.key().is_ok_and(|key| key == GONE) {
+                let name = extension.value().map_err(|_| broken())?;
+                self.replace(name);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a name out because the upload holds it, or because it is gone.
+    pub(crate) fn replace(&mut self, name: &str) {
+        if let Some(Node::File { .. }) = self.rest.remove(name) {
+            let size = fs::symlink_metadata(self.path.join(name)).map_or(0, |metadata| metadata.len());
+            self.bytes = self.bytes.saturating_sub(size);
+        }
+    }
+
+    /// Returns how many bytes the files have that are still taken from here.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Returns the names that are still taken from here.
+    pub(crate) fn names(&self) -> impl Iterator<Item = (&String, &Node)> {
+        self.rest.iter()
+    }
+
+    /// Puts everything that was not replaced into `folder`, where all folders that are needed stand already.
+    pub(crate) fn link_into(self, folder: &Path) -> Result<(), PortError> {
+        let names: Vec<(&String, &Node)> = self.rest.iter().collect();
+        let threads = thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
+        let failed = AtomicBool::new(false);
+        let link = |(name, node): &(&String, &Node)| -> io::Result<()> {
+            match node {
+                Node::Folder => Ok(()),
+                Node::Link { target } => symlink(target, folder.join(name)),
+                Node::File { .. } => link_file(&self.path.join(name), &folder.join(name)),
+            }
+        };
+        let work = |names: &[(&String, &Node)]| {
+            for name in names {
+                if failed.load(Ordering::Relaxed) {
+                    break;
+                }
+                if let Err(error) = link(name) {
+                    failed.store(true, Ordering::Relaxed);
+                    let is_gone = error.kind() == io::ErrorKind::NotFound;
+                    let said = crate::source::disk_error(name.0, &error);
+                    // Somebody made room on a disk that is nearly full.
+                    return Err(if is_gone { said.hint("run the command again") } else { said });
+                }
+            }
+            Ok(())
+        };
+        thread::scope(|scope| {
+            let share = names.len().div_ceil(threads).max(1);
+            let working: Vec<_> = names.chunks(share).map(|names| scope.spawn(|| work(names))).collect();
+            let ended = working.into_iter().map(|thread| thread.join());
+            ended.fold(Ok(()), |all, one| {
+                let one = one.unwrap_or_else(|_| Err(PortError::new("linking the source failed")));
+                all.and(one)
+            })
+        })
+    }
+}
+
+/// Links a file, or copies it when it has as many names as a disk allows (65,000 on ext4; link(2), EMLINK).
+fn link_file(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::hard_link(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::TooManyLinks => fs::copy(from, to).map(drop),
+        linked => linked,
+    }
+}
+
+/// Writes down what is in a source. It is a cache: without it the next upload is a whole one.
+pub(crate) fn note(data_dir: &Path, digest: &Digest, bytes: u64, entries: &Listing) -> io::Result<()> {
+    let path = place(data_dir, digest);
+    if path.exists() {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(data_dir.join(LISTINGS))?;
+    let mut text = bytes.to_le_bytes().to_vec();
+    listing::encode(entries, &mut text);
+    files::write_atomic(&path, &text, 0o600)
+}
+
+/// Forgets what was known of sources that are gone.
+pub(crate) fn forget_gone(data_dir: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(data_dir.join(LISTINGS)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if !data_dir.join("sources").join(entry.file_name()).is_dir() {
+            files::remove_tree(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn place(data_dir: &Path, digest: &Digest) -> PathBuf {
+    data_dir.join(LISTINGS).join(digest.as_str())
+}
+
+#[cfg(test)]
+#[path = "earlier_tests.rs"]
+mod tests;

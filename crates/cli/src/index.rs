@@ -1,0 +1,226 @@
+//! What was read of a folder when it was last brought to a box, so that only what changed since is read and sent again.
+//!
+//! A file is taken for unchanged when its stamp is: place, size and both times, of which nobody can set the one of the last
+//! change. A file that changed just before it was read is read again, because clocks of disks are coarse. Git decides
+//! in the same way (git-update-index(1)).
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use sha2::{Digest as _, Sha256};
+use trackbed_stdx::files;
+use trackbed_stdx::listing::{self, Hash, Listing, Node};
+
+/// What an index begins with.
+const MAGIC: &[u8] = b"trackbed index 1\n";
+/// How coarse the clock of a disk may be: 2 s on FAT.
+const COARSE: Duration = Duration::from_secs(2);
+/// Most folders that are remembered.
+const INDEXES_MAX: usize = 64;
+/// Bytes of a file that are read at a time.
+const PIECE_BYTES: usize = 256 << 10;
+/// Numbers of a stamp.
+const NUMBERS: usize = 7;
+
+/// What tells that a file is still the one that was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamp([i64; NUMBERS]);
+
+impl Stamp {
+    /// Takes the stamp of a file.
+    pub(crate) fn of(metadata: &Metadata) -> Self {
+        Self([
+            metadata.dev().cast_signed(),
+            metadata.ino().cast_signed(),
+            metadata.size().cast_signed(),
+            metadata.mtime(),
+            metadata.mtime_nsec(),
+            metadata.ctime(),
+            metadata.ctime_nsec(),
+        ])
+    }
+
+    /// Returns how many bytes the file has.
+    pub(crate) fn size(self) -> u64 {
+        self.0[2].cast_unsigned()
+    }
+
+    /// Returns whether a change after `read_at` must show in the stamp.
+    fn is_settled(&self, read_at: SystemTime) -> bool {
+        let limit = read_at.checked_sub(COARSE).and_then(|limit| limit.duration_since(UNIX_EPOCH).ok());
+        limit.is_some_and(|limit| self.0[5] < limit.as_secs().cast_signed())
+    }
+}
+
+/// What is in a folder, and the stamps of its files.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Index {
+    /// All names.
+    pub(crate) listing: Listing,
+    stamps: BTreeMap<String, Stamp>,
+}
+
+impl Index {
+    /// Returns the name of the source that this is.
+    pub(crate) fn digest(&self) -> String {
+        listing::hex(&listing::digest(&self.listing))
+    }
+
+    /// Returns what a file was when it still has this stamp.
+    pub(crate) fn known(&self, name: &str, stamp: Stamp) -> Option<&Node> {
+        self.stamps.get(name).filter(|known| **known == stamp).and_then(|_| self.listing.get(name))
+    }
+
+    /// Adds what was read at a time; a file with its stamp.
+    pub(crate) fn add(&mut self, name: String, node: Node, stamp: Option<(Stamp, SystemTime)>) {
+        if let Some((stamp, read_at)) = stamp
+            && stamp.is_settled(read_at)
+        {
+            self.stamps.insert(name.clone(), stamp);
+        }
+        self.listing.insert(name, node);
+    }
+
+    /// Takes over what is known of a file that is still the same.
+    pub(crate) fn keep(&mut self, name: String, node: Node, stamp: Stamp) {
+        self.stamps.insert(name.clone(), stamp);
+        self.listing.insert(name, node);
+    }
+
+    /// Reads an index. None when there is none that can be read: then everything is read and sent.
+    pub(crate) fn load(path: &Path) -> Option<Self> {
+        let bytes = fs::read(path).ok()?;
+        let mut rest = bytes.strip_prefix(MAGIC)?;
+        let listing = listing::decode(&mut rest)?;
+        let mut stamps = BTreeMap::new();
+        for (name, node) in &listing {
+            if !matches!(node, Node::File { .. }) {
+                continue;
+            }
+            let mut numbers = [0; NUMBERS];
+            for number in &mut numbers {
+                *number = listing::decode_number(&mut rest)?.cast_signed();
+            }
+            // All zeros: it was too young.
+            if numbers != [0; NUMBERS] {
+                stamps.insert(name.clone(), Stamp(numbers));
+            }
+        }
+        rest.is_empty().then_some(Self { listing, stamps })
+    }
+
+    /// Writes the index, and forgets those of the folders that were brought longest ago when there are too many.
+    pub(crate) fn save(&self, path: &Path) -> io::Result<()> {
+        let folder = path.parent().ok_or_else(|| io::Error::other("an index needs a folder"))?;
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        let mut bytes = MAGIC.to_vec();
+        listing::encode(&self.listing, &mut bytes);
+        for (name, node) in &self.listing {
+            if matches!(node, Node::File { .. }) {
+                let numbers = self.stamps.get(name).map_or([0; NUMBERS], |stamp| stamp.0);
+                bytes.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
+            }
+        }
+        files::write_atomic(path, &bytes, 0o600)?;
+        forget(folder)
+    }
+}
+
+/// Returns where the index of a folder is kept, of what a box got of it.
+pub(crate) fn place(cache: &Path, data_dir: &Path, root: &Path) -> PathBuf {
+    let mut hasher = Sha256::new();
+    for path in [data_dir, root] {
+        hasher.update(path.as_os_str().as_encoded_bytes());
+        hasher.update([0]);
+    }
+    cache.join("indexes").join(listing::hex(&hasher.finalize().into()))
+}
+
+fn forget(folder: &Path) -> io::Result<()> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        found.push((entry.metadata()?.modified()?, entry.path()));
+    }
+    found.sort();
+    let surplus = found.len().saturating_sub(INDEXES_MAX);
+    found.iter().take(surplus).try_for_each(|(_, path)| files::remove_tree(path))
+}
+
+/// Reads a file to its end, for its hash alone.
+pub(crate) fn hash(file: &mut File) -> io::Result<Hash> {
+    let mut hasher = Sha256::new();
+    let mut piece = vec![0; PIECE_BYTES];
+    loop {
+        match file.read(&mut piece)? {
+            0 => return Ok(hasher.finalize().into()),
+            count => hasher.update(&piece[..count]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::Scratch;
+
+    fn stamp(path: &Path) -> Stamp {
+        Stamp::of(&fs::metadata(path).unwrap())
+    }
+
+    fn file(hash: u8) -> Node {
+        Node::File { executable: false, hash: [hash; 32] }
+    }
+
+    #[test]
+    fn an_index_is_read_as_it_was_written_and_no_torn_one_is() {
+        let folder = Scratch::with(&[("a", "1"), ("b", "2")]);
+        let later = SystemTime::now() + Duration::from_secs(10);
+        let mut index = Index::default();
+        index.add("d".into(), Node::Folder, None);
+        index.add("a".into(), file(1), Some((stamp(&folder.path().join("a")), later)));
+        index.add("young".into(), file(2), Some((stamp(&folder.path().join("b")), SystemTime::now())));
+        index.add("l".into(), Node::Link { target: "a".into() }, None);
+        let path = folder.path().join("deep/index");
+        index.save(&path).unwrap();
+        assert_eq!(Index::load(&path).as_ref(), Some(&index));
+        assert_eq!(index.known("a", stamp(&folder.path().join("a"))), Some(&file(1)));
+        assert_eq!(index.known("a", stamp(&folder.path().join("b"))), None);
+        assert_eq!(index.known("young", stamp(&folder.path().join("b"))), None, "too young to be believed");
+        let bytes = fs::read(&path).unwrap();
+        for end in [0, 5, MAGIC.len() + 3, bytes.len() - 1] {
+            files::write_atomic(&path, &bytes[..end], 0o600).unwrap();
+            assert_eq!(Index::load(&path), None);
+        }
+    }
+
+    #[test]
+    fn a_file_of_the_same_size_and_date_with_other_content_has_another_stamp() {
+        let folder = Scratch::with(&[("a", "1")]);
+        let path = folder.path().join("a");
+        let before = fs::metadata(&path).unwrap();
+        // The inode's time moves in steps of the kernel's clock.
+        std::thread::sleep(Duration::from_millis(20));
+        let mut writer = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        io::Write::write_all(&mut writer, b"2").unwrap();
+        writer.set_modified(before.modified().unwrap()).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), before.modified().unwrap());
+        assert_ne!(stamp(&path), Stamp::of(&before));
+    }
+
+    #[test]
+    fn the_oldest_indexes_are_forgotten() {
+        let folder = Scratch::with(&[]);
+        for number in 0..INDEXES_MAX + 3 {
+            Index::default().save(&folder.path().join(format!("{number:03}"))).unwrap();
+        }
+        let mut names: Vec<_> =
+            fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!((names.len(), names[0].to_str()), (INDEXES_MAX, Some("003")));
+    }
+}
