@@ -109,10 +109,9 @@ impl Earlier {
         thread::scope(|scope| {
             let share = names.len().div_ceil(threads).max(1);
             let working: Vec<_> = names.chunks(share).map(|names| scope.spawn(|| work(names))).collect();
-            let ended = working.into_iter().map(|thread| thread.join());
-            ended.fold(Ok(()), |all, one| {
-                let one = one.unwrap_or_else(|_| Err(PortError::new("linking the source failed")));
-                all.and(one)
+            // Whoever is not asked any more is waited for by the scope.
+            working.into_iter().try_for_each(|thread| {
+                thread.join().unwrap_or_else(|_| Err(PortError::new("linking the source failed")))
             })
         })
     }

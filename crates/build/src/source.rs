@@ -28,6 +28,8 @@ pub const FILE_MAX_BYTES: u64 = 2 << 30;
 pub const ENTRIES_MAX: usize = 200_000;
 /// Most bytes of the names that are gone since an earlier source.
 const GONE_MAX_BYTES: u64 = 32 << 20;
+/// Bytes of a file that are written at a time.
+const PIECE_BYTES: usize = 64 << 10;
 /// A block of a tar archive (tar(5)).
 const BLOCK_BYTES: usize = 512;
 /// Folders that no source needs: they are made again on the box, or hold history.
@@ -102,6 +104,7 @@ fn unpack(
     let mut archive = tar::Archive::new(Trailing { inner: tar, zeros: 0 });
     let mut entries = Listing::new();
     let mut total: u64 = 0;
+    let mut buffer = vec![0; PIECE_BYTES];
     let broken = |error: io::Error| {
         PortError::new(format!("the upload broke off or is not a tar archive: {error}"))
             .hint("run the command again")
@@ -168,7 +171,7 @@ fn unpack(
             total = total.saturating_add(size);
             check_total(total, limits)?;
             let executable = entry.header().mode().is_ok_and(|mode| mode & 0o100 != 0);
-            let hash = write_file(&mut entry, &path, &name, executable)?;
+            let hash = write_file(&mut entry, &path, &name, executable, &mut buffer)?;
             entries.insert(name, Node::File { executable, hash });
         } else {
             return Err(PortError::new(format!(
@@ -286,13 +289,14 @@ fn write_file(
     path: &Path,
     name: &str,
     executable: bool,
+    buffer: &mut [u8],
 ) -> Result<[u8; 32], PortError> {
     let disk = |error: io::Error| disk_error(name, &error);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(disk)?;
+    let mode = if executable { 0o755 } else { 0o644 };
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(disk)?;
     let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 64 << 10];
     loop {
-        let count = entry.read(&mut buffer).map_err(|error| {
+        let count = entry.read(buffer).map_err(|error| {
             PortError::new(format!("the upload broke off in {name}: {error}")).hint("run the command again")
         })?;
         if count == 0 {
@@ -301,8 +305,10 @@ fn write_file(
         hasher.update(&buffer[..count]);
         file.write_all(&buffer[..count]).map_err(disk)?;
     }
-    let mode = if executable { 0o755 } else { 0o644 };
-    file.set_permissions(Permissions::from_mode(mode)).map_err(disk)?;
+    // Our umask may have taken some of it.
+    if file.metadata().map_err(disk)?.permissions().mode() & 0o7777 != mode {
+        file.set_permissions(Permissions::from_mode(mode)).map_err(disk)?;
+    }
     Ok(hasher.finalize().into())
 }
 

@@ -9,7 +9,6 @@ use std::fs::{self, DirBuilder, File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sha2::{Digest as _, Sha256};
 use trackbed_stdx::files;
@@ -18,7 +17,7 @@ use trackbed_stdx::listing::{self, Hash, Listing, Node};
 /// What an index begins with.
 const MAGIC: &[u8] = b"trackbed index 1\n";
 /// How coarse the clock of a disk may be: 2 s on FAT.
-const COARSE: Duration = Duration::from_secs(2);
+const COARSE_MS: i64 = 2000;
 /// Most folders that are remembered.
 const INDEXES_MAX: usize = 64;
 /// Bytes of a file that are read at a time.
@@ -49,10 +48,9 @@ impl Stamp {
         self.0[2].cast_unsigned()
     }
 
-    /// Returns whether a change after `read_at` must show in the stamp.
-    fn is_settled(&self, read_at: SystemTime) -> bool {
-        let limit = read_at.checked_sub(COARSE).and_then(|limit| limit.duration_since(UNIX_EPOCH).ok());
-        limit.is_some_and(|limit| self.0[5] < limit.as_secs().cast_signed())
+    /// Returns whether a change after `read_at_ms` must show in the stamp.
+    fn is_settled(&self, read_at_ms: i64) -> bool {
+        self.0[5] < (read_at_ms - COARSE_MS) / 1000
     }
 }
 
@@ -75,10 +73,10 @@ impl Index {
         self.stamps.get(name).filter(|known| **known == stamp).and_then(|_| self.listing.get(name))
     }
 
-    /// Adds what was read at a time; a file with its stamp.
-    pub(crate) fn add(&mut self, name: String, node: Node, stamp: Option<(Stamp, SystemTime)>) {
-        if let Some((stamp, read_at)) = stamp
-            && stamp.is_settled(read_at)
+    /// Adds what was read; a file with the stamp that it had before, and when that was, in Unix milliseconds.
+    pub(crate) fn add(&mut self, name: String, node: Node, stamp: Option<(Stamp, i64)>) {
+        if let Some((stamp, read_at_ms)) = stamp
+            && stamp.is_settled(read_at_ms)
         {
             self.stamps.insert(name.clone(), stamp);
         }
@@ -179,11 +177,11 @@ mod tests {
     #[test]
     fn an_index_is_read_as_it_was_written_and_no_torn_one_is() {
         let folder = Scratch::with(&[("a", "1"), ("b", "2")]);
-        let later = SystemTime::now() + Duration::from_secs(10);
+        let now = trackbed_stdx::clock::now_ms();
         let mut index = Index::default();
         index.add("d".into(), Node::Folder, None);
-        index.add("a".into(), file(1), Some((stamp(&folder.path().join("a")), later)));
-        index.add("young".into(), file(2), Some((stamp(&folder.path().join("b")), SystemTime::now())));
+        index.add("a".into(), file(1), Some((stamp(&folder.path().join("a")), now + 10_000)));
+        index.add("young".into(), file(2), Some((stamp(&folder.path().join("b")), now)));
         index.add("l".into(), Node::Link { target: "a".into() }, None);
         let path = folder.path().join("deep/index");
         index.save(&path).unwrap();
@@ -204,7 +202,7 @@ mod tests {
         let path = folder.path().join("a");
         let before = fs::metadata(&path).unwrap();
         // The inode's time moves in steps of the kernel's clock.
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(std::time::Duration::from_millis(20));
         let mut writer = fs::OpenOptions::new().write(true).open(&path).unwrap();
         io::Write::write_all(&mut writer, b"2").unwrap();
         writer.set_modified(before.modified().unwrap()).unwrap();

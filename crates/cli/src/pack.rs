@@ -2,12 +2,12 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use sha2::{Digest as _, Sha256};
 use tar::{EntryType, Header};
 use trackbed_client::SourceChunks;
+use trackbed_stdx::clock;
 use trackbed_stdx::listing::Node;
 
 use crate::index::{Index, Stamp};
@@ -87,7 +87,7 @@ fn append_file(
     index: &mut Index,
 ) -> Result<()> {
     let file = open(&tree.root, &entry.path)?;
-    let read_at = SystemTime::now();
+    let read_at = clock::now_ms();
     let metadata = file.metadata()?;
     if !metadata.is_file() {
         return Err(io::Error::other("it changed while it was packed").into());

@@ -1,9 +1,9 @@
 //! What of a folder is sent to the box: all of it, or what differs from what the box has.
 
 use std::collections::BTreeSet;
-use std::time::SystemTime;
 
 use anyhow::{Context, Result};
+use trackbed_stdx::clock;
 use trackbed_stdx::listing::Node;
 
 use crate::index::{self, Index};
@@ -61,7 +61,7 @@ impl Parcel {
                 continue;
             }
             let mut file = open(&tree.root, &entry.path)?;
-            let read_at = SystemTime::now();
+            let read_at = clock::now_ms();
             let hash = index::hash(&mut file).with_context(|| format!("cannot read {name}"))?;
             let node = Node::File { executable: *executable, hash };
             if old.listing.get(name) != Some(&node) {
@@ -127,7 +127,10 @@ mod tests {
         let folder = Scratch::with(&[("a", "1"), ("b", "2")]);
         let first = since(&Index::default(), folder.path()).2;
         fs::set_permissions(folder.path().join("a"), fs::Permissions::from_mode(0o755)).unwrap();
-        fs::File::open(folder.path().join("b")).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        fs::File::open(folder.path().join("b"))
+            .unwrap()
+            .set_modified(std::time::SystemTime::UNIX_EPOCH)
+            .unwrap();
         assert_eq!(since(&first, folder.path()).0, ["a"]);
     }
 

@@ -6,7 +6,7 @@
 use std::fs;
 use std::path::{Component, Path};
 
-use trackbed_build::source::{SourceLimits, receive};
+use trackbed_build::source::{Earlier, SourceLimits, receive};
 use trackbed_core::Timestamp;
 use trackbed_core::cron::CronSchedule;
 
@@ -28,6 +28,8 @@ pub const READERS: [(&str, Reader); 10] = [
 ];
 /// Between the files of one input: a line with this and a name.
 const FILE: &str = "=== ";
+/// A source that uploads are told against: `a`, `b/c` and `b/link`, which leads to `c`.
+const EARLIER: &[u8] = include_bytes!("earlier.tar");
 /// Most files of one input.
 const FILES_MAX: usize = 16;
 
@@ -63,17 +65,31 @@ pub fn source(bytes: &[u8]) {
     trackbed_build::fuzz::source(folder.path());
 }
 
-/// Receives an upload. What becomes a source holds no link out of itself; what does not leaves nothing.
+/// Receives an upload, whole and as the difference from an earlier source. What becomes a source holds no link out of
+/// itself; what does not leaves nothing.
 pub fn tar(bytes: &[u8]) {
     let folder = tempfile::tempdir().expect("a folder");
     let limits = SourceLimits { total_bytes: 1 << 20, file_bytes: 1 << 20, entries: 100 };
-    let received = receive(bytes, folder.path(), limits);
     let left = |name| fs::read_dir(folder.path().join(name)).map_or(0, Iterator::count);
+    let received = receive(bytes, folder.path(), limits, None);
     assert_eq!(left("tmp"), 0, "something is left of {received:?}");
     match received {
         Ok(source) => inside(&source.path, &source.path),
         Err(_) => assert_eq!(left("sources"), 0),
     }
+    let first = receive(EARLIER, folder.path(), limits, None).expect("a good source");
+    let (earlier, before) = (Earlier::find(folder.path(), &first.digest), left("sources"));
+    let received = receive(bytes, folder.path(), limits, Some(earlier.expect("it was just received")));
+    assert_eq!(left("tmp"), 0, "something is left of {received:?}");
+    match received {
+        Ok(source) => {
+            inside(&source.path, &source.path);
+            assert!(Earlier::find(folder.path(), &source.digest).is_some(), "its name does not prove it");
+        }
+        Err(_) => assert_eq!(left("sources"), before),
+    }
+    let text = |name| fs::read_to_string(first.path.join(name)).expect("a file of the first source");
+    assert_eq!((text("a"), text("b/c"), text("b/link")), ("1\n".into(), "2\n".into(), "2\n".into()));
 }
 
 fn inside(root: &Path, folder: &Path) {

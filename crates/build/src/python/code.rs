@@ -39,22 +39,21 @@ pub(crate) fn files(folder: &Path) -> Vec<PythonFile> {
     let mut todo = vec![(String::new(), 0)];
     while let Some((at, depth)) = todo.pop() {
         let mut entries: Vec<_> = fs::read_dir(folder.join(&at)).into_iter().flatten().flatten().collect();
-        entries.sort_by_key(fs::DirEntry::file_name);
+        entries.sort_by_cached_key(fs::DirEntry::file_name);
         for entry in entries {
             let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
             let path = if at.is_empty() { name.clone() } else { format!("{at}/{name}") };
-            let Ok(metadata) = fs::metadata(entry.path()) else { continue };
-            if metadata.is_dir() {
+            // A linked folder would be walked twice, or for ever.
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 let skipped = name.starts_with(['.', '_']) || SKIPPED.contains(&name.as_str());
-                // A linked folder would be walked twice, or for ever.
-                if !skipped && depth + 1 < DEPTH_MAX && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                if !skipped && depth + 1 < DEPTH_MAX {
                     todo.push((path, depth + 1));
                 }
             } else if name.ends_with(".py")
                 && !name.starts_with("test_")
                 && name != "conftest.py"
-                && metadata.len() <= FILE_MAX_BYTES
                 && found.len() < FILES_MAX
+                && fs::metadata(entry.path()).is_ok_and(|file| file.is_file() && file.len() <= FILE_MAX_BYTES)
                 && let Ok(bytes) = fs::read(entry.path())
             {
                 found.push(PythonFile { path, code: blank(&String::from_utf8_lossy(&bytes)) });

@@ -254,7 +254,7 @@ pub(crate) fn folders_with_dependencies(source: &Path) -> Vec<String> {
     let mut todo = vec![(String::new(), 0)];
     while let Some((at, depth)) = todo.pop() {
         let mut entries: Vec<_> = fs::read_dir(source.join(&at)).into_iter().flatten().flatten().collect();
-        entries.sort_by_key(fs::DirEntry::file_name);
+        entries.sort_by_cached_key(fs::DirEntry::file_name);
         for entry in entries {
             let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
             if name.starts_with('.') || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
