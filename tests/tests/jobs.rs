@@ -42,6 +42,10 @@ fn a_job_runs_at_its_ticks_and_leaves_exit_codes_and_logs_and_a_long_one_skips_t
     assert!(status.contains("job at `* * * * *` UTC"), "{status}");
     assert!(status.contains("exited with code 3"), "{status}");
 
+    // Between its runs nothing holds its volume, and nothing is owed to it.
+    let same = town.trackbed(&["up", &short.path().to_string_lossy()]);
+    assert!(same.stderr.contains("already live: v1 of short"), "{same:?}");
+
     let skipped = || runs(&town, "long").iter().any(|run| run["state"] == "skipped");
     wait_for("a skipped tick", TWO_TICKS, skipped);
     assert_eq!(town.service("long")["state"], "running");

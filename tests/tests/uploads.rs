@@ -5,8 +5,12 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use trackbed_tests::{App, TestBox};
+
+/// Files that changed less than two seconds before they were read are read again the next time.
+const OF_AGE: Duration = Duration::from_millis(3100);
 
 /// The source that a plan brings to the box; every other one is there before.
 fn brought(town: &TestBox, app: &App, already: &mut Vec<PathBuf>) -> PathBuf {
@@ -35,6 +39,8 @@ fn what_is_the_same_is_neither_sent_nor_stored_again() {
     let town = TestBox::start();
     let app = App::plain("shop");
     app.write("lib/a.py", "A = 1\n").write("lib/b.py", "B = 1\n").write("old/c.py", "C = 1\n");
+    // What is the same is not even read then.
+    std::thread::sleep(OF_AGE);
     let mut already = Vec::new();
     let first = brought(&town, &app, &mut already);
 
@@ -88,14 +94,21 @@ fn whoever_has_forgotten_the_earlier_source_gets_all_of_it() {
     let fourth = brought(&town, &app, &mut already);
     assert_eq!(fs::read_to_string(fourth.join("b")).expect("a file"), "4");
 
-    // What it remembers of a file is wrong: the box sees another source come out than was said, and gets everything.
+    // What it remembers of a file is wrong, and with it the name of the source that it tells the difference from.
     let index = fs::read_dir(&indexes).expect("indexes").next().expect("one").expect("an index").path();
     let mut bytes = fs::read(&index).expect("an index");
     let at = bytes.windows(1).position(|kind| kind == b"f").expect("a file") + 1;
-    bytes[at + 60] ^= 1;
+    bytes[at + 10] ^= 1;
     fs::write(&index, bytes).expect("our own file");
     app.write("b", "5");
     let fifth = brought(&town, &app, &mut already);
     assert_eq!(fs::read_to_string(fifth.join("b")).expect("a file"), "5");
+
+    // Somebody has written into what the box has: it is sent anew.
+    std::thread::sleep(OF_AGE);
+    fs::write(fifth.join("a"), "!").expect("a file of the box");
+    app.write("b", "6");
+    let sixth = brought(&town, &app, &mut already);
+    assert_eq!(fs::read_to_string(sixth.join("a")).expect("a file"), "1");
     assert_eq!(sources_after_all_was_sent(&town, &app), already.len() - 1);
 }

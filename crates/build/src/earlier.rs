@@ -1,14 +1,15 @@
 //! An earlier source that a new one is told against: what is the same in both comes from there, by links.
 //!
-//! That is safe because nobody writes into a source. What the box knows of an earlier one it has written down itself, and
-//! the name of the source is the proof that it is still true.
+//! That is safe because nobody writes into a source. What the box knows of an earlier one it has written down itself: a
+//! listing that counts only when its digest is the source's name. A file that was written to afterwards is not taken.
 
 use std::fs::{self, DirBuilder};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::SystemTime;
 
 use trackbed_core::Digest;
 use trackbed_core::ports::PortError;
@@ -16,9 +17,12 @@ use trackbed_stdx::files;
 use trackbed_stdx::listing::{self, Listing, Node};
 
 use crate::collect;
+use crate::source::{ENTRIES_MAX, NAMES_MAX_BYTES};
 
 /// Folder of what is known of each source.
 const LISTINGS: &str = "listings";
+/// Longest of these: all names, and for each a kind, two lengths and a hash.
+const LISTING_MAX_BYTES: u64 = NAMES_MAX_BYTES + ENTRIES_MAX as u64 * 64;
 /// Threads that make links.
 const THREADS_MAX: usize = 4;
 /// Keyword of the names that are gone, in a global header of the tar (pax(1), vendor keywords).
@@ -31,6 +35,8 @@ pub struct Earlier {
     /// What is in it, and what was not yet replaced.
     rest: Listing,
     bytes: u64,
+    /// When it was received.
+    received: SystemTime,
 }
 
 impl Earlier {
@@ -39,12 +45,14 @@ impl Earlier {
     pub fn find(data_dir: &Path, digest: &Digest) -> Option<Self> {
         let path = data_dir.join("sources").join(digest.as_str());
         collect::renew(&path).ok()?;
+        let about =
+            fs::metadata(place(data_dir, digest)).ok().filter(|about| about.len() <= LISTING_MAX_BYTES)?;
         let known = fs::read(place(data_dir, digest)).ok()?;
         let mut known = &known[..];
         let bytes = listing::decode_number(&mut known)?;
         let rest = listing::decode(&mut known)?;
         let is_true = known.is_empty() && Digest::from_bytes(listing::digest(&rest)) == *digest;
-        is_true.then_some(Self { path, rest, bytes })
+        is_true.then_some(Self { path, rest, bytes, received: about.modified().ok()? })
     }
 
     /// Takes names out that are not in the new source any more: those of a global header.
@@ -88,7 +96,7 @@ impl Earlier {
             match node {
                 Node::Folder => Ok(()),
                 Node::Link { target } => symlink(target, folder.join(name)),
-                Node::File { .. } => link_file(&self.path.join(name), &folder.join(name)),
+                Node::File { .. } => link_file(&self.path.join(name), &folder.join(name), self.received),
             }
         };
         let work = |names: &[(&String, &Node)]| {
@@ -98,7 +106,7 @@ impl Earlier {
                 }
                 if let Err(error) = link(name) {
                     failed.store(true, Ordering::Relaxed);
-                    let is_gone = error.kind() == io::ErrorKind::NotFound;
+                    let is_gone = error.kind() == ErrorKind::NotFound;
                     let said = crate::source::disk_error(name.0, &error);
                     // Somebody made room on a disk that is nearly full.
                     return Err(if is_gone { said.hint("run the command again") } else { said });
@@ -108,19 +116,34 @@ impl Earlier {
         };
         thread::scope(|scope| {
             let share = names.len().div_ceil(threads).max(1);
-            let working: Vec<_> = names.chunks(share).map(|names| scope.spawn(|| work(names))).collect();
-            // Whoever is not asked any more is waited for by the scope.
-            working.into_iter().try_for_each(|thread| {
-                thread.join().unwrap_or_else(|_| Err(PortError::new("linking the source failed")))
-            })
+            let mut all = Ok(());
+            let mut working = Vec::new();
+            for names in names.chunks(share) {
+                match thread::Builder::new().spawn_scoped(scope, || work(names)) {
+                    Ok(thread) => working.push(thread),
+                    // The box has no thread to spare.
+                    Err(_) => all = all.and(work(names)),
+                }
+            }
+            for thread in working {
+                let linked = thread.join();
+                all = all.and(linked.unwrap_or_else(|_| Err(PortError::new("linking the source failed"))));
+            }
+            all
         })
     }
 }
 
-/// Links a file, or copies it when it has as many names as a disk allows (65,000 on ext4; link(2), EMLINK).
-fn link_file(from: &Path, to: &Path) -> io::Result<()> {
+/// Links a file, or copies it where that cannot be: a disk without links, or a file that has as many names as its disk
+/// allows (65,000 on ext4; link(2), EMLINK).
+fn link_file(from: &Path, to: &Path, received: SystemTime) -> io::Result<()> {
+    if fs::symlink_metadata(from)?.modified()? > received {
+        return Err(io::Error::other("somebody has written into the earlier source"));
+    }
     match fs::hard_link(from, to) {
-        Err(error) if error.kind() == io::ErrorKind::TooManyLinks => fs::copy(from, to).map(drop),
+        Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::AlreadyExists) => {
+            fs::copy(from, to).map(drop)
+        }
         linked => linked,
     }
 }
@@ -140,7 +163,7 @@ pub(crate) fn note(data_dir: &Path, digest: &Digest, bytes: u64, entries: &Listi
 /// Forgets what was known of sources that are gone.
 pub(crate) fn forget_gone(data_dir: &Path) -> io::Result<()> {
     let entries = match fs::read_dir(data_dir.join(LISTINGS)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         entries => entries?,
     };
     for entry in entries {

@@ -98,10 +98,26 @@ fn a_source_is_only_known_by_what_its_name_proves() {
 }
 
 #[test]
+fn a_file_that_somebody_wrote_to_is_not_taken_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = whole(folder.path(), &FIRST);
+    // The disk's clock goes in steps.
+    std::thread::sleep(std::time::Duration::from_millis(20));
+    let mut writer = fs::OpenOptions::new().append(true).open(first.path.join("b/d")).unwrap();
+    io::Write::write_all(&mut writer, b"!").unwrap();
+    let add = |tar: &mut tar::Builder<Vec<u8>>| file(tar, "e", "5", 0o644);
+    let error = against(folder.path(), &first, SourceLimits::default(), add).unwrap_err();
+    assert!(error.message.contains("b/d") && error.message.contains("written into the earlier"), "{error}");
+    let replace = |tar: &mut tar::Builder<Vec<u8>>| file(tar, "b/d", "5", 0o644);
+    against(folder.path(), &first, SourceLimits::default(), replace).unwrap();
+}
+
+#[test]
 fn limits_and_links_hold_for_what_is_taken_over_too() {
     let folder = tempfile::tempdir().unwrap();
     let first = whole(folder.path(), &FIRST);
-    let limits = |total_bytes, entries| SourceLimits { total_bytes, file_bytes: 100, entries };
+    let limits =
+        |total_bytes, entries| SourceLimits { total_bytes, file_bytes: 100, entries, names_bytes: 100 };
     let add = |tar: &mut tar::Builder<Vec<u8>>| file(tar, "e", "55555", 0o644);
     let error = against(folder.path(), &first, limits(14, 100), add).unwrap_err();
     assert!(error.message.contains("in all"), "{error}");
@@ -123,6 +139,11 @@ fn limits_and_links_hold_for_what_is_taken_over_too() {
     assert!(error.message.contains("`b/c` lies below `b`, which is not a folder"), "{error}");
     let error = against(folder.path(), &first, limits(100, 100), |tar| gone(tar, "nonsense\n")).unwrap_err();
     assert!(error.message.contains("which files are gone"), "{error}");
+    let error =
+        against(folder.path(), &first, limits(100, 100), |tar| gone(tar, &"x".repeat(101))).unwrap_err();
+    assert!(error.message.contains("too many files that are gone"), "{error}");
+    let error = against(folder.path(), &first, limits(100, 100), |tar| file(tar, &"n".repeat(90), "", 0o644));
+    assert!(error.unwrap_err().message.contains("longer than 100 bytes"));
     let error = against(folder.path(), &first, limits(100, 100), |tar| {
         gone(
             tar,

@@ -18,7 +18,7 @@ use crate::collect;
 use crate::earlier;
 pub use crate::earlier::Earlier;
 use crate::layers::{DISK_FULL, name_disk};
-use crate::source_tree::check_link;
+use crate::source_tree::{Names, check_link};
 
 /// Most bytes of all files together.
 pub const TOTAL_MAX_BYTES: u64 = 2 << 30;
@@ -26,8 +26,8 @@ pub const TOTAL_MAX_BYTES: u64 = 2 << 30;
 pub const FILE_MAX_BYTES: u64 = 2 << 30;
 /// Most files, folders and links together.
 pub const ENTRIES_MAX: usize = 200_000;
-/// Most bytes of the names that are gone since an earlier source.
-const GONE_MAX_BYTES: u64 = 32 << 20;
+/// Most bytes of all names and of where links lead; so too of the names that are gone since an earlier source.
+pub const NAMES_MAX_BYTES: u64 = 32 << 20;
 /// Bytes of a file that are written at a time.
 const PIECE_BYTES: usize = 64 << 10;
 /// A block of a tar archive (tar(5)).
@@ -44,11 +44,18 @@ pub struct SourceLimits {
     pub file_bytes: u64,
     /// Files, folders and links together.
     pub entries: usize,
+    /// Bytes of all names and of where links lead.
+    pub names_bytes: u64,
 }
 
 impl Default for SourceLimits {
     fn default() -> Self {
-        Self { total_bytes: TOTAL_MAX_BYTES, file_bytes: FILE_MAX_BYTES, entries: ENTRIES_MAX }
+        Self {
+            total_bytes: TOTAL_MAX_BYTES,
+            file_bytes: FILE_MAX_BYTES,
+            entries: ENTRIES_MAX,
+            names_bytes: NAMES_MAX_BYTES,
+        }
     }
 }
 
@@ -102,7 +109,7 @@ fn unpack(
     mut earlier: Option<Earlier>,
 ) -> Result<(Listing, u64), PortError> {
     let mut archive = tar::Archive::new(Trailing { inner: tar, zeros: 0 });
-    let mut entries = Listing::new();
+    let mut entries = Names::new(limits);
     let mut total: u64 = 0;
     let mut buffer = vec![0; PIECE_BYTES];
     let broken = |error: io::Error| {
@@ -114,8 +121,11 @@ fn unpack(
         let kind = entry.header().entry_type();
         if kind.is_pax_global_extensions() {
             if let Some(earlier) = &mut earlier {
+                if entry.size() > limits.names_bytes {
+                    return Err(PortError::new("the upload names too many files that are gone"));
+                }
                 let mut header = Vec::new();
-                entry.by_ref().take(GONE_MAX_BYTES).read_to_end(&mut header).map_err(broken)?;
+                entry.read_to_end(&mut header).map_err(broken)?;
                 earlier.remove_gone(&header)?;
             }
             continue;
@@ -125,21 +135,20 @@ fn unpack(
         if let Some(earlier) = &mut earlier {
             earlier.replace(&name);
         }
-        if entries.len() >= limits.entries {
-            return Err(too_many(limits));
-        }
         let path = folder.join(&name);
         let disk = |error: io::Error| disk_error(&name, &error);
         if kind.is_dir() {
             match entries.get(&name) {
                 Some(Node::Folder) => {}
                 Some(_) => return Err(twice(&name)),
-                None => make_folder(&path).map_err(disk)?,
+                None => {
+                    make_folder(&path).map_err(disk)?;
+                    entries.add(&name, Node::Folder)?;
+                }
             }
-            entries.insert(name, Node::Folder);
             continue;
         }
-        if entries.contains_key(&name) {
+        if entries.get(&name).is_some() {
             return Err(twice(&name));
         }
         let link = entry.link_name_bytes().map(|bytes| bytes.into_owned());
@@ -147,7 +156,7 @@ fn unpack(
             let target = String::from_utf8(link.unwrap_or_default())
                 .map_err(|_| PortError::new(format!("the link {name} points to a name that is not UTF-8")))?;
             symlink(&target, &path).map_err(disk)?;
-            entries.insert(name, Node::Link { target });
+            entries.add(&name, Node::Link { target })?;
         } else if kind.is_hard_link() {
             let target = clean_name(&link.unwrap_or_default())?.unwrap_or_default();
             let Some(Node::File { executable, hash }) = entries.get(&target) else {
@@ -158,7 +167,7 @@ fn unpack(
             let (executable, hash) = (*executable, *hash);
             total += fs::copy(folder.join(&target), &path).map_err(disk)?;
             check_total(total, limits)?;
-            entries.insert(name, Node::File { executable, hash });
+            entries.add(&name, Node::File { executable, hash })?;
         } else if kind.is_file() || kind.is_contiguous() || kind.is_gnu_sparse() {
             let size = entry.size();
             if size > limits.file_bytes {
@@ -172,7 +181,7 @@ fn unpack(
             check_total(total, limits)?;
             let executable = entry.header().mode().is_ok_and(|mode| mode & 0o100 != 0);
             let hash = write_file(&mut entry, &path, &name, executable, &mut buffer)?;
-            entries.insert(name, Node::File { executable, hash });
+            entries.add(&name, Node::File { executable, hash })?;
         } else {
             return Err(PortError::new(format!(
                 "{name} is a special file (a device, a pipe or a socket); a source holds files, folders and links"
@@ -186,8 +195,9 @@ fn unpack(
     if let Some(earlier) = earlier {
         total = total.saturating_add(earlier.bytes());
         check_total(total, limits)?;
-        take_over(earlier, folder, &mut entries, limits)?;
+        take_over(earlier, folder, &mut entries)?;
     }
+    let entries = entries.all();
     if !entries.values().any(|entry| !matches!(entry, Node::Folder)) {
         return Err(PortError::new("nothing to deploy: the folder is empty or everything in it is ignored")
             .hint("check the path, .gitignore and .railwayignore"));
@@ -201,22 +211,14 @@ fn unpack(
 }
 
 /// Adds what is the same as in the earlier source.
-fn take_over(
-    earlier: Earlier,
-    folder: &Path,
-    entries: &mut Listing,
-    limits: SourceLimits,
-) -> Result<(), PortError> {
+fn take_over(earlier: Earlier, folder: &Path, entries: &mut Names) -> Result<(), PortError> {
     for (name, node) in earlier.names() {
         make_parents(folder, name, entries)?;
-        if !entries.contains_key(name) {
-            if entries.len() >= limits.entries {
-                return Err(too_many(limits));
-            }
+        if entries.get(name).is_none() {
             if *node == Node::Folder {
                 make_folder(&folder.join(name)).map_err(|error| disk_error(name, &error))?;
             }
-            entries.insert(name.clone(), node.clone());
+            entries.add(name, node.clone())?;
         }
     }
     earlier.link_into(folder)
@@ -262,7 +264,7 @@ fn clean_name(bytes: &[u8]) -> Result<Option<String>, PortError> {
     Ok(Some(parts.join("/")))
 }
 
-fn make_parents(folder: &Path, name: &str, entries: &mut Listing) -> Result<(), PortError> {
+fn make_parents(folder: &Path, name: &str, entries: &mut Names) -> Result<(), PortError> {
     for (at, _) in name.match_indices('/') {
         let parent = &name[..at];
         match entries.get(parent) {
@@ -272,7 +274,7 @@ fn make_parents(folder: &Path, name: &str, entries: &mut Listing) -> Result<(), 
             }
             None => {
                 make_folder(&folder.join(parent)).map_err(|error| disk_error(parent, &error))?;
-                entries.insert(parent.to_owned(), Node::Folder);
+                entries.add(parent, Node::Folder)?;
             }
         }
     }
@@ -351,11 +353,6 @@ fn mebibytes(bytes: u64) -> String {
 
 fn twice(name: &str) -> PortError {
     PortError::new(format!("the upload holds `{name}` twice"))
-}
-
-fn too_many(limits: SourceLimits) -> PortError {
-    PortError::new(format!("the source has more than {} files", limits.entries))
-        .hint("exclude generated folders in .gitignore or .railwayignore")
 }
 
 pub(crate) fn disk_error(name: &str, error: &io::Error) -> PortError {

@@ -115,9 +115,11 @@ fn uploads_over_the_limits_are_refused() {
         let data_dir = tempfile::tempdir().unwrap();
         receive(&upload.0.into_inner().unwrap()[..], data_dir.path(), limits, None).unwrap_err().message
     };
-    let limits = SourceLimits { total_bytes: 15, file_bytes: 10, entries: 2 };
+    let limits = SourceLimits { total_bytes: 15, file_bytes: 10, entries: 2, names_bytes: 20 };
     assert!(limited(Upload::new().file("a", "12345678901"), limits).contains("per file"));
     assert!(limited(Upload::new().file("a", "123456789").file("b", "123456789"), limits).contains("in all"));
     let many = Upload::new().file("a", "").file("b", "").file("c", "");
     assert!(limited(many, limits).contains("more than 2 files"));
+    let long = Upload::new().file("a", "").link("b", "a/../a/../a/../a/../a");
+    assert!(limited(long, limits).contains("longer than 20 bytes"));
 }

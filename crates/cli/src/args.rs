@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
+use crate::box_flags::BoxFlags;
 use crate::check::{self, CheckCommand};
 use crate::commands::{
     backup, cancel, completions, db, deployments, down, git, import, install, logs, open, plan, redeploy,
@@ -112,16 +113,8 @@ pub(crate) fn parse_from(
             let data_dir = home::data_dir(line.data_dir).map_err(|error| {
                 clap::Error::raw(ErrorKind::MissingRequiredArgument, format!("{error}\n"))
             })?;
-            let Serve {
-                listen,
-                domain,
-                trusted_proxies,
-                isolation,
-                edge_unit,
-                git_listen,
-                builds,
-                build_memory,
-            } = serve;
+            let Serve { listen, flags, isolation, edge_unit } = serve;
+            let BoxFlags { domain, trusted_proxies, git_listen, builds, build_memory } = flags;
             Ok(Invocation::Serve(ServeArgs {
                 data_dir,
                 listen,
@@ -193,24 +186,11 @@ struct Serve {
     /// Address that services are reached at; port 0 takes a free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080", value_parser = parse_address)]
     listen: String,
-    /// Root domain: a service answers at <service>.<ROOT>
-    #[arg(long, value_name = "ROOT", default_value = "localhost", value_parser = parse_domain)]
-    domain: String,
-    /// A proxy in front of the box, such as 10.0.0.0/8: its X-Forwarded-… are believed (may be given several times)
-    #[arg(long = "trust-proxy", value_name = "NETWORK", value_parser = parse_network)]
-    trusted_proxies: Vec<String>,
+    #[command(flatten)]
+    flags: BoxFlags,
     /// How well services are kept apart (full, userns, landlock, plain) [default: the best this machine can do]
     #[arg(long, value_name = "LEVEL", value_parser = ["full", "userns", "landlock", "plain"], hide_possible_values = true)]
     isolation: Option<String>,
-    /// Address that `git push` reaches [default: 127.0.0.1:8079 or a free port, from the first `trackbed git connect` on]
-    #[arg(long, value_name = "ADDR", value_parser = parse_address)]
-    git_listen: Option<String>,
-    /// How many builds may run at once; others wait for their turn
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=16))]
-    builds: u8,
-    /// Most memory of one build, such as 4GB [default: half of the box, shared by the builds at once, at least 2 GiB]
-    #[arg(long, value_name = "SIZE", value_parser = parse_build_memory)]
-    build_memory: Option<u64>,
     /// The systemd unit that runs the edge, where one does (`trackbed install`)
     #[arg(long, value_name = "UNIT", hide = true)]
     edge_unit: Option<String>,
@@ -263,7 +243,7 @@ pub(crate) fn parse_network(text: &str) -> Result<String, String> {
 /// Least memory that a build can be given: below this no installer runs.
 const BUILD_MEMORY_MIN_BYTES: u64 = 128 << 20;
 
-fn parse_build_memory(text: &str) -> Result<u64, String> {
+pub(crate) fn parse_build_memory(text: &str) -> Result<u64, String> {
     let bytes = parse_size(text)?;
     if bytes < BUILD_MEMORY_MIN_BYTES {
         return Err("no build comes to its end with so little; give it 128MiB or more".to_owned());

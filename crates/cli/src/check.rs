@@ -82,7 +82,7 @@ async fn check(
     args: &Args,
     look: impl FnOnce(CheckWish) -> CheckReport + Send + 'static,
 ) -> Result<u8> {
-    let tree = args.folder.find(session)?;
+    let tree = args.folder.walk(session)?;
     tree.check_readable()?;
     let files = tree.entries.into_iter().filter(|entry| matches!(entry.kind, EntryKind::File { .. }));
     let wish = CheckWish {

@@ -18,10 +18,18 @@ pub(crate) fn data_dir(flag: Option<PathBuf>) -> Result<PathBuf> {
     real.with_context(|| format!("cannot find the folder {}", folder.display()))
 }
 
-/// Finds the folder of what is only kept to be quicker: `XDG_CACHE_HOME`, or its usual place.
+/// Finds the folder of what is only kept to be quicker: below `XDG_CACHE_HOME`, or the usual place of root or of this user.
 pub(crate) fn cache_dir() -> Option<PathBuf> {
-    let xdg = variable("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    let usual = || variable("HOME").map(|home| Path::new(&home).join(".cache"));
+    cache(trackbed_client::user_id(), variable("XDG_CACHE_HOME"), variable("HOME"))
+}
+
+fn cache(user: u32, xdg: Option<OsString>, home: Option<OsString>) -> Option<PathBuf> {
+    let xdg = xdg.map(PathBuf::from).filter(|path| path.is_absolute());
+    let usual = || match user {
+        // `HOME` may be that of whoever typed `sudo`, who could not use what root puts there.
+        0 => Some(PathBuf::from("/var/cache")),
+        _ => home.map(|home| Path::new(&home).join(".cache")),
+    };
     xdg.or_else(usual).map(|base| base.join("trackbed"))
 }
 
@@ -50,5 +58,11 @@ mod tests {
         let relative = Some(OsString::from("x"));
         assert_eq!(usual(7, relative, home).unwrap(), Path::new("/home/me/.local/share/trackbed"));
         assert_eq!(usual(7, None, None), None);
+        let (xdg, home) = (Some(OsString::from("/x")), Some(OsString::from("/home/me")));
+        assert_eq!(cache(0, None, home.clone()).unwrap(), Path::new("/var/cache/trackbed"));
+        assert_eq!(cache(0, xdg.clone(), home.clone()).unwrap(), Path::new("/x/trackbed"));
+        assert_eq!(cache(7, xdg, home.clone()).unwrap(), Path::new("/x/trackbed"));
+        assert_eq!(cache(7, None, home).unwrap(), Path::new("/home/me/.cache/trackbed"));
+        assert_eq!(cache(7, None, None), None);
     }
 }

@@ -9,10 +9,11 @@ use std::fs::{self, DirBuilder, File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 use sha2::{Digest as _, Sha256};
-use trackbed_stdx::files;
 use trackbed_stdx::listing::{self, Hash, Listing, Node};
+use trackbed_stdx::{clock, files};
 
 /// What an index begins with.
 const MAGIC: &[u8] = b"trackbed index 1\n";
@@ -111,6 +112,12 @@ impl Index {
         rest.is_empty().then_some(Self { listing, stamps })
     }
 
+    /// Makes an index count as just used.
+    pub(crate) fn touch(path: &Path) -> io::Result<()> {
+        let now = UNIX_EPOCH + Duration::from_millis(u64::try_from(clock::now_ms()).unwrap_or(0));
+        File::open(path)?.set_modified(now)
+    }
+
     /// Writes the index, and forgets those of the folders that were brought longest ago when there are too many.
     pub(crate) fn save(&self, path: &Path) -> io::Result<()> {
         let folder = path.parent().ok_or_else(|| io::Error::other("an index needs a folder"))?;
@@ -177,7 +184,7 @@ mod tests {
     #[test]
     fn an_index_is_read_as_it_was_written_and_no_torn_one_is() {
         let folder = Scratch::with(&[("a", "1"), ("b", "2")]);
-        let now = trackbed_stdx::clock::now_ms();
+        let now = clock::now_ms();
         let mut index = Index::default();
         index.add("d".into(), Node::Folder, None);
         index.add("a".into(), file(1), Some((stamp(&folder.path().join("a")), now + 10_000)));
@@ -202,7 +209,7 @@ mod tests {
         let path = folder.path().join("a");
         let before = fs::metadata(&path).unwrap();
         // The inode's time moves in steps of the kernel's clock.
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(20));
         let mut writer = fs::OpenOptions::new().write(true).open(&path).unwrap();
         io::Write::write_all(&mut writer, b"2").unwrap();
         writer.set_modified(before.modified().unwrap()).unwrap();

@@ -1,6 +1,7 @@
 //! The commands that people type. It asks the box and prints what it says; it decides nothing.
 
 mod args;
+mod box_flags;
 mod changes;
 mod check;
 mod commands;

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, Result};
 use sha2::{Digest as _, Sha256};
@@ -12,7 +13,7 @@ use trackbed_stdx::listing::Node;
 
 use crate::index::{Index, Stamp};
 use crate::parcel::Parcel;
-use crate::walk::{Entry, EntryKind, Tree, open};
+use crate::walk::{Entry, EntryKind, Tree};
 
 /// How much is sent at once.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -26,10 +27,9 @@ pub(crate) fn pack(tree: &Tree, parcel: Parcel, to: impl Write) -> Result<Index>
     let mut index = parcel.index;
     append_gone(&mut tar, &parcel.gone).context("cannot pack the source")?;
     for entry in parcel.entries.iter().map(|position| &tree.entries[*position]) {
-        if let EntryKind::File { executable, .. } = entry.kind {
-            append_file(&mut tar, tree, entry, executable, &mut index)
-        } else {
-            append(&mut tar, entry, &mut index).map_err(anyhow::Error::new)
+        match entry.kind {
+            EntryKind::File { .. } => append_file(&mut tar, tree, entry, &mut index),
+            _ => append(&mut tar, entry, &mut index),
         }
         .with_context(|| format!("cannot pack {}; nothing was deployed", entry.path.display()))?;
     }
@@ -83,15 +83,16 @@ fn append_file(
     tar: &mut tar::Builder<impl Write>,
     tree: &Tree,
     entry: &Entry,
-    executable: bool,
     index: &mut Index,
-) -> Result<()> {
-    let file = open(&tree.root, &entry.path)?;
+) -> io::Result<()> {
+    let file = tree.open(entry)?;
     let read_at = clock::now_ms();
     let metadata = file.metadata()?;
     if !metadata.is_file() {
-        return Err(io::Error::other("it changed while it was packed").into());
+        return Err(io::Error::other("it changed while it was packed"));
     }
+    // As stamped, not as it was when the folder was walked.
+    let executable = metadata.mode() & 0o100 != 0;
     let mode = if executable { 0o755 } else { 0o644 };
     let mut header = header(EntryType::Regular, mode, metadata.len());
     let mut file = Exactly { file, left: metadata.len(), hasher: Sha256::new() };

@@ -1,13 +1,15 @@
 //! What of a folder is sent to the box: all of it, or what differs from what the box has.
 
 use std::collections::BTreeSet;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use trackbed_stdx::clock;
 use trackbed_stdx::listing::Node;
 
-use crate::index::{self, Index};
-use crate::walk::{EntryKind, Tree, open};
+use crate::index::{self, Index, Stamp};
+use crate::walk::{Entry, EntryKind, Tree, unreadable};
 
 /// What is sent of a tree.
 #[derive(Debug)]
@@ -48,7 +50,7 @@ impl Parcel {
         };
         for (position, entry) in tree.entries.iter().enumerate() {
             let Some(name) = entry.path.to_str() else { return Ok(None) };
-            let EntryKind::File { executable, stamp } = &entry.kind else {
+            let EntryKind::File { stamp } = &entry.kind else {
                 let Some(node) = entry.kind.node() else { return Ok(None) };
                 if old.listing.get(name) != Some(&node) {
                     this.entries.push(position);
@@ -60,21 +62,27 @@ impl Parcel {
                 this.index.keep(name.to_owned(), node.clone(), *stamp);
                 continue;
             }
-            let mut file = open(&tree.root, &entry.path)?;
-            let read_at = clock::now_ms();
-            let hash = index::hash(&mut file).with_context(|| format!("cannot read {name}"))?;
-            let node = Node::File { executable: *executable, hash };
+            let (node, stamp, read_at) = read(tree, entry).map_err(|error| unreadable(entry, &error))?;
             if old.listing.get(name) != Some(&node) {
                 this.entries.push(position);
                 this.bytes += stamp.size();
             }
-            this.index.add(name.to_owned(), node, Some((*stamp, read_at)));
+            this.index.add(name.to_owned(), node, Some((stamp, read_at)));
         }
         let now: BTreeSet<&String> = this.index.listing.keys().collect();
         this.gone = old.listing.keys().filter(|name| !now.contains(name)).cloned().collect();
         // The header of a tar that names them has one a line.
         Ok(this.gone.iter().all(|name| !name.contains('\n')).then_some(this))
     }
+}
+
+/// Reads a file. Returns what it was, its stamp before, and when that was.
+fn read(tree: &Tree, entry: &Entry) -> io::Result<(Node, Stamp, i64)> {
+    let mut file = tree.open(entry)?;
+    let read_at = clock::now_ms();
+    let metadata = file.metadata()?;
+    let hash = index::hash(&mut file)?;
+    Ok((Node::File { executable: metadata.mode() & 0o100 != 0, hash }, Stamp::of(&metadata), read_at))
 }
 
 #[cfg(test)]

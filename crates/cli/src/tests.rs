@@ -5,6 +5,7 @@ pub(crate) mod fake;
 mod git;
 mod others;
 mod up;
+mod uploads;
 
 use std::path::{Path, PathBuf};
 

@@ -3,13 +3,14 @@
 
 use std::path::Path;
 
+use crate::box_flags::BoxFlags;
+
 /// What the units are made for.
 pub(crate) struct Plan<'a> {
     pub(crate) binary: &'a Path,
     pub(crate) data_dir: &'a Path,
     pub(crate) listen: &'a str,
-    pub(crate) domain: &'a str,
-    pub(crate) trusted_proxies: &'a [String],
+    pub(crate) flags: &'a BoxFlags,
 }
 
 /// The unit whose control group holds the apps. The sandbox looks for it by this name, beside its own.
@@ -84,14 +85,12 @@ WantedBy=multi-user.target
     }
 
     fn serve(&self) -> String {
-        let trusted: String =
-            self.trusted_proxies.iter().map(|network| format!(" --trust-proxy {network}")).collect();
         let serve = format!(
-            "{} serve --data-dir {} --listen {} --domain {}{trusted} --edge-unit {EDGE}",
+            "{} serve --data-dir {} --listen {} {} --edge-unit {EDGE}",
             quoted(self.binary),
             quoted(self.data_dir),
             self.listen,
-            self.domain
+            self.flags.words().join(" ")
         );
         format!(
             r"# Written by `trackbed install`. Own settings go into `systemctl edit`.
@@ -147,12 +146,18 @@ mod tests {
 
     #[test]
     fn a_restart_of_the_control_plane_touches_neither_apps_nor_edge() {
+        let flags = BoxFlags {
+            domain: "apps.example.com".into(),
+            trusted_proxies: vec!["10.0.0.0/8".into()],
+            git_listen: Some("127.0.0.1:9000".into()),
+            builds: 2,
+            build_memory: Some(4 << 30),
+        };
         let plan = Plan {
             binary: Path::new("/usr/local/bin/trackbed"),
             data_dir: Path::new("/var/lib/trackbed"),
             listen: "0.0.0.0:80",
-            domain: "apps.example.com",
-            trusted_proxies: &["10.0.0.0/8".to_owned()],
+            flags: &flags,
         };
         let [(_, apps), (_, edge), (_, serve)] = plan.units();
         assert!(serve.contains("KillMode=process") && edge.contains("KillMode=process"));
@@ -161,7 +166,10 @@ mod tests {
             assert!(!unit.contains("PartOf") && !unit.contains("BindsTo"), "{unit}");
         }
         assert!(
-            serve.contains("apps.example.com --trust-proxy 10.0.0.0/8 --edge-unit trackbed-edge.service"),
+            serve.contains(
+                "--domain apps.example.com --trust-proxy 10.0.0.0/8 --git-listen 127.0.0.1:9000 --builds 2 \
+                 --build-memory 4294967296 --edge-unit trackbed-edge.service"
+            ),
             "{serve}"
         );
     }

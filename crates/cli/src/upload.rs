@@ -45,56 +45,85 @@ impl Folder {
         target.named(&session.below(&self.path))
     }
 
-    /// Finds the files of the source. Blocks for as long as the disk needs.
-    pub(crate) fn find(&self, session: &Session) -> Result<Tree> {
-        find(session, &session.below(&self.path), !self.no_gitignore)
+    /// Lists the files of the source. Blocks for as long as the disk needs.
+    pub(crate) fn walk(&self, session: &Session) -> Result<Tree> {
+        walk(session, &session.below(&self.path), !self.no_gitignore)
+    }
+
+    /// Finds what is to be brought to the box; see [`find`].
+    pub(crate) fn find(&self, session: &Session, afresh: bool) -> Result<Found> {
+        find(session, &session.below(&self.path), !self.no_gitignore, afresh)
     }
 }
 
-/// Finds the files of a source. Blocks for as long as the disk needs.
-pub(crate) fn find(session: &Session, folder: &Path, heed_gitignore: bool) -> Result<Tree> {
+/// A source that can be brought to the box.
+pub(crate) struct Found {
+    tree: Arc<Tree>,
+    /// Where the index of the folder is kept.
+    place: Option<PathBuf>,
+    /// What was known of the folder, and what differs from that.
+    difference: Option<(Index, Parcel)>,
+}
+
+impl Found {
+    /// Returns how many files and links it has.
+    pub(crate) fn files(&self) -> usize {
+        self.tree.files
+    }
+}
+
+fn walk(session: &Session, folder: &Path, heed_gitignore: bool) -> Result<Tree> {
     session.output.status(format!("reading {} …", folder.display()));
     let found = Walk { root: folder, data_dir: &session.data_dir, heed_gitignore }.run();
     session.output.wipe_status();
     found
 }
 
-/// Brings a source to the box and returns its digest: nothing is sent when the box has it, and only what differs when it
-/// has what was brought from this folder before. `afresh` reads and sends everything.
-pub(crate) async fn upload(session: &Session, client: &Client, tree: Tree, afresh: bool) -> Result<String> {
+/// Finds the files of a source, and reads those that may have changed since the folder was last brought to the box; afresh,
+/// or for the first time, they are read while they are sent. Refuses what cannot be read. Blocks for as long as the disk
+/// needs.
+pub(crate) fn find(session: &Session, folder: &Path, heed_gitignore: bool, afresh: bool) -> Result<Found> {
+    let tree = walk(session, folder, heed_gitignore)?;
     let cache = session.cache_dir.as_deref();
     let place = cache.map(|cache| index::place(cache, &session.data_dir, &tree.root));
-    let tree = Arc::new(tree);
-    let (looked_at, from) = (Arc::clone(&tree), place.clone().filter(|_| !afresh));
-    let look = move || {
-        let old = from.and_then(|from| Index::load(&from));
-        old.map_or(Ok(None), |old| Ok(Parcel::since(&old, &looked_at)?.map(|parcel| (old, parcel))))
-    };
+    let old = place.as_deref().filter(|_| !afresh).and_then(Index::load);
     session.output.status("looking what has changed …");
-    let looked: Result<_> = tokio::task::spawn_blocking(look).await.context("the look ended early")?;
+    let looked: Result<_> = old.map_or(Ok(None), |old| {
+        let parcel = Parcel::since(&old, &tree)?;
+        Ok(parcel.map(|parcel| (old, parcel)))
+    });
     session.output.wipe_status();
-    if let Some((old, parcel)) = looked? {
+    let difference = looked?;
+    if difference.is_none() {
+        tree.check_readable()?;
+    }
+    Ok(Found { tree: Arc::new(tree), place, difference })
+}
+
+/// Brings a source to the box and returns its digest: nothing is sent when the box has it, and only what differs when it
+/// has what was brought from this folder before.
+pub(crate) async fn upload(session: &Session, client: &Client, found: Found) -> Result<String> {
+    let Found { tree, place, difference } = found;
+    if let Some((old, parcel)) = difference {
         let digest = parcel.index.digest();
         if client.has_source(&digest).await.context("cannot upload the source")? {
-            if parcel.index != old {
-                keep(place, parcel.index).await;
-            }
+            keep(place, parcel.index, Some(&old)).await;
             return Ok(digest);
         }
         match send_parcel(session, client, &tree, parcel).await {
             Ok((digest, index)) if index.digest() == digest => {
-                keep(place, index).await;
+                keep(place, index, None).await;
                 return Ok(digest);
             }
-            Err(error) if !is_unknown(&error) => return Err(error),
-            // The box has lost the earlier source, or understood something else: it gets everything.
+            Err(error) if !is_answer(&error) => return Err(error),
+            // The box has lost the earlier source, or something of it, or understood something else: it gets everything.
             _ => {}
         }
     }
     let parcel = Parcel::whole(&tree);
     let (digest, index) = send_parcel(session, client, &tree, parcel).await?;
     if index.digest() == digest {
-        keep(place, index).await;
+        keep(place, index, None).await;
     }
     Ok(digest)
 }
@@ -110,14 +139,16 @@ async fn send_parcel(
 }
 
 /// Keeps an index for the next time. It only makes that quicker, so a disk that refuses is no failure.
-async fn keep(place: Option<PathBuf>, index: Index) {
+async fn keep(place: Option<PathBuf>, index: Index, old: Option<&Index>) {
     let Some(place) = place else { return };
-    let _ = tokio::task::spawn_blocking(move || index.save(&place)).await;
+    let is_kept = old == Some(&index);
+    let keep = move || if is_kept { Index::touch(&place) } else { index.save(&place) };
+    let _ = tokio::task::spawn_blocking(keep).await;
 }
 
-/// Returns whether the box does not know the earlier source.
-fn is_unknown(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<ClientError>().is_some_and(ClientError::is_not_found)
+/// Returns whether the box heard the request and refused it.
+fn is_answer(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(ClientError::Api(..)))
 }
 
 /// Uploads the tar that `pack` writes on a thread where it may block, and returns the digest of the source and what `pack`

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::io;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -57,10 +58,8 @@ pub(crate) struct Entry {
 pub(crate) enum EntryKind {
     /// A folder.
     Folder,
-    /// A file, and whether it can be executed.
+    /// A file.
     File {
-        /// Its owner may execute it.
-        executable: bool,
         /// What tells when it changes.
         stamp: Stamp,
     },
@@ -84,16 +83,19 @@ impl Tree {
     /// Refuses a file that cannot be read.
     pub(crate) fn check_readable(&self) -> Result<()> {
         let mut files = self.entries.iter().filter(|entry| matches!(entry.kind, EntryKind::File { .. }));
-        files.try_for_each(|entry| open(&self.root, &entry.path).map(drop))
+        files.try_for_each(|entry| self.open(entry).map(drop).map_err(|error| unreadable(entry, &error)))
+    }
+
+    /// Opens a file.
+    pub(crate) fn open(&self, entry: &Entry) -> io::Result<File> {
+        File::open(self.root.join(&entry.path))
     }
 }
 
-/// Opens a file of a source.
-pub(crate) fn open(root: &Path, path: &Path) -> Result<File> {
-    File::open(root.join(path)).map_err(|error| {
-        let message = format!("cannot read {}: {error}; nothing was deployed", path.display());
-        Refusal::with_hint(message, "make it readable, or drop it by a line in .railwayignore")
-    })
+/// Refuses a file before anything is sent.
+pub(crate) fn unreadable(entry: &Entry, error: &io::Error) -> anyhow::Error {
+    let message = format!("cannot read {}: {error}; nothing was uploaded", entry.path.display());
+    Refusal::with_hint(message, "make it readable, or drop it by a line in .railwayignore")
 }
 
 impl Walk<'_> {
@@ -179,11 +181,10 @@ fn examine(root: &Path, path: &Path) -> Result<(EntryKind, u64)> {
                 "copy what it leads to, or drop the link by a line in .railwayignore",
             ));
         }
-        return Ok((EntryKind::Link(target), 0));
+        return Ok((EntryKind::Link(plain(&target)), 0));
     }
     if kind.is_file() {
-        let kind = EntryKind::File { executable: metadata.mode() & 0o100 != 0, stamp: Stamp::of(&metadata) };
-        return Ok((kind, metadata.len()));
+        return Ok((EntryKind::File { stamp: Stamp::of(&metadata) }, metadata.len()));
     }
     let what = match () {
         () if kind.is_fifo() => "a named pipe",
@@ -192,6 +193,12 @@ fn examine(root: &Path, path: &Path) -> Result<(EntryKind, u64)> {
     };
     let message = format!("{shown} is {what}, which cannot be deployed");
     Err(Refusal::with_hint(message, "remove it, or drop it by a line in .railwayignore"))
+}
+
+/// Returns where a link leads without what says nothing: a tar has one way to write `a//b` and `a/./b`.
+fn plain(target: &Path) -> PathBuf {
+    let plain: PathBuf = target.components().filter(|part| *part != Component::CurDir).collect();
+    if plain.as_os_str().is_empty() { PathBuf::from(".") } else { plain }
 }
 
 /// Returns whether a link leads out of the root: by its text, or by where it really ends.

@@ -137,7 +137,7 @@ fn an_unreadable_file_stops_everything() {
         return;
     }
     let said = walk(folder.path()).unwrap().check_readable().unwrap_err().to_string();
-    assert!(said.contains("cannot read secret") && said.contains("nothing was deployed"), "{said}");
+    assert!(said.contains("cannot read secret") && said.contains("nothing was uploaded"), "{said}");
 }
 
 #[test]

@@ -137,9 +137,7 @@ impl Control {
         source: Digest,
     ) -> Result<Option<Release>, ControlError> {
         let service = self.service(project, service).await?;
-        if !self.has_its_volumes(&service).await? {
-            return Ok(None);
-        }
+        let live = service.clone();
         let read = self.inner.store.with(move |db| {
             let Some(live) = &service.live else { return Ok(None) };
             let release = db.load_release(&live.release)?;
@@ -163,18 +161,24 @@ impl Control {
                 && scale::is_as_wanted(&release.config, &db.list_process_counts(&service.id)?);
             Ok(is_same.then_some(release))
         });
-        Ok(read.await?)
+        match read.await? {
+            // Of a site nothing is mounted.
+            Some(release) if release.image.site.is_some() || self.has_its_volumes(&live).await? => {
+                Ok(Some(release))
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Returns whether the live instance has all volumes of its service: one that was added since waits for a deployment.
+    /// While none lives the next one will have them.
     async fn has_its_volumes(&self, service: &Service) -> Result<bool, ControlError> {
-        let instance = service.live.as_ref().and_then(|live| live.instance.as_ref());
+        let Some(instance) = service.live.as_ref().and_then(|live| live.instance.as_ref()) else {
+            return Ok(true);
+        };
         for volume in self.volumes(service).await? {
             let holders = self.lease(service, &volume).await?.holders;
-            let has_it = holders
-                .iter()
-                .any(|holder| holder.instance.is_some() && holder.instance.as_ref() == instance);
-            if !has_it {
+            if !holders.iter().any(|holder| holder.instance.as_ref() == Some(instance)) {
                 return Ok(false);
             }
         }

@@ -21,7 +21,7 @@ use trackbed_stdx::tasks::Tasks;
 
 use crate::daemon::{self, words};
 use crate::life::Life;
-use crate::records::{Folder, Order, State};
+use crate::records::{Folder, Order, State, living_keeper};
 use crate::start::waiting;
 
 /// Longest wait for a container to run, or for a sign that its preparation goes on.
@@ -91,11 +91,11 @@ impl Docker {
 
     /// Returns whether an instance is one of this engine's.
     pub fn knows(&self, id: &InstanceId) -> bool {
-        self.is_starting(id) || self.folder(id).0.is_dir()
+        self.is_starting(id) || self.folder(id).root().is_dir()
     }
 
     pub(crate) fn folder(&self, id: &InstanceId) -> Folder {
-        Folder(self.inner.config.data_dir.join("containers").join(id.as_str()))
+        Folder::new(self.inner.config.data_dir.join("containers").join(id.as_str()))
     }
 
     pub(crate) fn socket(&self, id: &InstanceId) -> PathBuf {
@@ -158,7 +158,7 @@ impl Docker {
     }
 
     pub(crate) fn remove_folder(&self, id: &InstanceId) -> Result<(), PortError> {
-        files::remove_tree(&self.folder(id).0)
+        files::remove_tree(self.folder(id).root())
             .map_err(|error| PortError::new(format!("cannot remove the files of instance {id}: {error}")))
     }
 
@@ -261,7 +261,7 @@ impl Engine for Docker {
                 None | Some(Life::Ended(_)) => return,
                 Some(Life::Living { .. } | Life::Beginning) => {}
             }
-            match self.folder(id).living_keeper() {
+            match living_keeper(&self.folder(id)) {
                 // Its record is there before it goes.
                 Some(state) => state.keeper.gone().await,
                 None => tokio::time::sleep(WAIT_LOOK).await,
@@ -271,7 +271,7 @@ impl Engine for Docker {
 
     async fn logs(&self, id: &InstanceId, from: LogCursor, limit: usize) -> Result<LogPage, PortError> {
         let folder = self.folder(id);
-        if !folder.0.is_dir() {
+        if !folder.root().is_dir() {
             return Err(unknown(id));
         }
         let read = tokio::task::spawn_blocking(move || read_log(&folder.path("log"), from, limit));

@@ -50,11 +50,11 @@ pub fn keeper_main(instance_dir: &Path) -> i32 {
     if let Some(code) = detach() {
         return code;
     }
-    let folder = Folder(instance_dir.to_owned());
+    let folder = Folder::new(instance_dir.to_owned());
     let Some(order) = folder.find_order() else { return 2 };
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return 2 };
     let lived = runtime.block_on(live(&folder, &order));
-    folder.clear_variables(&order);
+    folder.clear_variables_at_end(&order);
     let _ = std::fs::remove_file(&order.socket);
     // Last: who sees the record of the end may rely on everything before.
     let exit = match lived {
@@ -72,7 +72,8 @@ async fn live(folder: &Folder, order: &Order) -> Result<Exit, Failure> {
     let own = i32::try_from(std::process::id()).ok().and_then(Process::of);
     let keeper = own.ok_or_else(|| "cannot read the own start time from /proc".to_owned())?;
     let state = State { boot_id: boot_id(), keeper, init: None, host_port: None };
-    let written = |error: std::io::Error| format!("cannot write into {}: {error}", folder.0.display());
+    let written = |error: std::io::Error| format!("cannot write into {}: {error}", folder.root().display());
+    folder.reserve_end().map_err(written)?;
     folder.write_state(&state).map_err(written)?;
     if folder.find_end().is_some() {
         return Err("it was given up before it began".to_owned().into());
@@ -116,7 +117,9 @@ async fn run(
         state.host_port = begun.host_port;
         // Without it nobody could reach the container, or end it in good order.
         let written = folder.write_state(&state);
-        written.map(|()| begun).map_err(|error| format!("cannot write into {}: {error}", folder.0.display()))
+        written
+            .map(|()| begun)
+            .map_err(|error| format!("cannot write into {}: {error}", folder.root().display()))
     });
     let begun = match written {
         Ok(begun) => begun,
@@ -127,7 +130,7 @@ async fn run(
         }
     };
     // What is secret has been handed on.
-    folder.clear_variables(order);
+    let _ = folder.clear_variables(order);
     report_ready();
     Ok(Keeper::new(order, daemon, order.container(), begun.init).supervise(listener, &mut log).await)
 }

@@ -10,14 +10,14 @@ use tokio::time::sleep;
 use trackbed_core::InstanceId;
 use trackbed_core::instance::{Exit, InstanceKind};
 use trackbed_core::ports::PortError;
-use trackbed_sandbox::beside::{Process, boot_id, forget_container};
+use trackbed_sandbox::beside::{End, Process, boot_id, forget_container};
 use trackbed_stdx::clock::now_ms;
 
 use crate::container::{BOX_LABEL, INSTANCE_LABEL};
 use crate::control::{self, Ask};
 use crate::daemon::{self, Daemon, words};
 use crate::engine::{Docker, START_LIMIT};
-use crate::records::{End, Folder, Order, State, container_name};
+use crate::records::{Folder, Order, State, container_name, find_init, living_keeper};
 
 /// Longest wait for what was killed.
 const KILL_LIMIT: Duration = Duration::from_secs(30);
@@ -77,7 +77,7 @@ impl Docker {
             return Some(Life::Ended(end));
         }
         let order = folder.find_order()?;
-        if let Some(state) = folder.living_keeper() {
+        if let Some(state) = living_keeper(&folder) {
             return Some(Life::Living { state: Some(state) });
         }
         // Either way, because a clock that was set back must not keep it beginning for ever.
@@ -120,13 +120,13 @@ impl Docker {
             return false;
         }
         order.unlink_volumes();
-        folder.clear_variables(order);
+        folder.clear_variables_at_end(order);
         let _ = std::fs::remove_file(&order.socket);
         if folder.find_end().is_none() {
             let _ = folder.write_end(Exit::Lost);
         }
         // One that began at the very same moment reads the record, or is seen here.
-        if let Some(late) = folder.living_keeper() {
+        if let Some(late) = living_keeper(folder) {
             late.keeper.signal(9);
             return false;
         }
@@ -173,7 +173,7 @@ impl Docker {
             }
             sleep(LOOK).await;
         }
-        if let Some(state) = self.folder(id).living_keeper() {
+        if let Some(state) = living_keeper(&self.folder(id)) {
             let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
             let asked = control::call(&self.socket(id), Ask::Stop { grace_ms }).await;
             let patience = match asked {
@@ -184,7 +184,7 @@ impl Docker {
             };
             if tokio::time::timeout(patience, state.keeper.gone()).await.is_err() {
                 // The container, then its keeper, which holds the locks.
-                if let (Some(order), Some(init)) = (self.folder(id).find_order(), self.folder(id).find_init())
+                if let (Some(order), Some(init)) = (self.folder(id).find_order(), find_init(&self.folder(id)))
                 {
                     init.signal(9);
                     if init.is_alive() && !self.kill_by_engine(&order, init).await {
@@ -208,7 +208,7 @@ impl Docker {
     async fn ask_until_heard(&self, id: &InstanceId, grace: Duration) -> Duration {
         let deadline = Instant::now() + START_LIMIT;
         let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-        while Instant::now() < deadline && self.folder(id).living_keeper().is_some() {
+        while Instant::now() < deadline && living_keeper(&self.folder(id)).is_some() {
             if control::call(&self.socket(id), Ask::Stop { grace_ms }).await.is_ok() {
                 return grace.saturating_add(KILL_LIMIT);
             }
@@ -239,6 +239,7 @@ impl Docker {
             } else {
                 // Settles it when its keeper has vanished.
                 self.life(&id).await;
+                self.folder(&id).remove_leftovers();
             }
         }
         if let Ok(daemon) = daemon::find(self.environment()).await {
@@ -301,7 +302,7 @@ impl Docker {
         let init = state.and_then(|state| state.init).filter(|init| init.is_alive());
         let Some(switch) = init.and_then(|init| init.find_switch()) else { return };
         // A keeper that lives looks after it itself.
-        if switch.is_on() && self.folder(id).living_keeper().is_none() {
+        if switch.is_on() && living_keeper(&self.folder(id)).is_none() {
             tracing::warn!(instance = %id, "an instance was left frozen");
             let _ = switch.thaw();
         }

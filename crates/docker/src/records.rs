@@ -1,18 +1,15 @@
-//! What stands on disk for a container: its order (`spec.json`), its keeper (`state.json`), its end (`exit.json`).
+//! What stands on disk for a container: the order that its keeper carries out, and what the keeper says of itself.
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use trackbed_core::image::ContainerImage;
-use trackbed_core::instance::{AppLink, BindMount, Exit, InstanceKind, VolumeMount};
+use trackbed_core::instance::{AppLink, BindMount, InstanceKind, VolumeMount};
 use trackbed_core::settings::Limits;
 use trackbed_core::{InstanceId, ServiceId, Timestamp};
-use trackbed_sandbox::beside::{Process, boot_id};
-use trackbed_stdx::clock::now_ms;
-use trackbed_stdx::files;
+use trackbed_sandbox::beside::{self, Process, WithVariables, boot_id};
 
 /// The order that a keeper carries out. Holds secrets until the container runs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -92,70 +89,21 @@ pub(crate) struct State {
     pub(crate) host_port: Option<u16>,
 }
 
-/// How it ended.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct End {
-    #[serde(flatten)]
-    pub(crate) exit: Exit,
-    pub(crate) at: Timestamp,
-}
-
 /// The directory of one instance.
-#[derive(Debug, Clone)]
-pub(crate) struct Folder(pub(crate) PathBuf);
+pub(crate) type Folder = beside::Folder<Order, State>;
 
-impl Folder {
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.0.join(name)
-    }
-
-    pub(crate) fn find_order(&self) -> Option<Order> {
-        read(&self.path("spec.json"))
-    }
-
-    pub(crate) fn find_state(&self) -> Option<State> {
-        read(&self.path("state.json"))
-    }
-
-    pub(crate) fn find_end(&self) -> Option<End> {
-        read(&self.path("exit.json"))
-    }
-
-    pub(crate) fn write_order(&self, order: &Order) -> io::Result<()> {
-        write(&self.path("spec.json"), order)
-    }
-
-    /// Takes the variables out of the order on disk: the container has them, or nobody will. Rather no order than a secret.
-    pub(crate) fn clear_variables(&self, order: &Order) {
-        let order = Order { env: Vec::new(), ..order.clone() };
-        if self.write_order(&order).is_err() {
-            let _ = fs::remove_file(self.path("spec.json"));
-        }
-    }
-
-    pub(crate) fn write_state(&self, state: &State) -> io::Result<()> {
-        write(&self.path("state.json"), state)
-    }
-
-    pub(crate) fn write_end(&self, exit: Exit) -> io::Result<()> {
-        write(&self.path("exit.json"), &End { exit, at: Timestamp(now_ms()) })
-    }
-
-    /// Returns the container's first process, of this boot.
-    pub(crate) fn find_init(&self) -> Option<Process> {
-        self.find_state().filter(|state| state.boot_id == boot_id())?.init
-    }
-
-    /// Returns what the keeper says when it lives.
-    pub(crate) fn living_keeper(&self) -> Option<State> {
-        self.find_state().filter(|state| state.boot_id == boot_id() && state.keeper.is_alive())
+impl WithVariables for Order {
+    fn without_variables(&self) -> Self {
+        Self { env: Vec::new(), ..self.clone() }
     }
 }
 
-fn read<T: DeserializeOwned>(path: &Path) -> Option<T> {
-    serde_json::from_slice(&fs::read(path).ok()?).ok()
+/// Returns a container's first process, of this boot.
+pub(crate) fn find_init(folder: &Folder) -> Option<Process> {
+    folder.find_state().filter(|state| state.boot_id == boot_id())?.init
 }
 
-fn write<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
-    files::write_atomic(path, &serde_json::to_vec(value)?, 0o600)
+/// Returns what a keeper says when it lives.
+pub(crate) fn living_keeper(folder: &Folder) -> Option<State> {
+    folder.find_state().filter(|state| state.boot_id == boot_id() && state.keeper.is_alive())
 }

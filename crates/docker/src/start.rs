@@ -34,10 +34,10 @@ impl Docker {
             Some(_starting) => {
                 if let Err(error) = self.launch(spec).await {
                     let folder = self.folder(&spec.id);
-                    if folder.find_state().is_none() && folder.0.is_dir() {
+                    if folder.find_state().is_none() && folder.root().is_dir() {
                         let _ = folder.write_end(Exit::Setup { message: error.message.clone() });
                         if let Some(order) = folder.find_order() {
-                            folder.clear_variables(&order);
+                            folder.clear_variables_at_end(&order);
                         }
                     }
                     return Err(error);
@@ -127,7 +127,7 @@ impl Docker {
             network: (!spec.offline).then(|| self.network_name()),
             published: !spec.offline && !is_root(),
             tag: self.tag().to_owned(),
-            folder: self.folder(&spec.id).0,
+            folder: self.folder(&spec.id).root().to_owned(),
             daemon: daemon.socket.clone(),
             socket: self.socket(&spec.id),
             started_at: Timestamp(now_ms()),
@@ -167,7 +167,7 @@ impl Docker {
             fs::OpenOptions::new().create(true).append(true).mode(0o600).open(folder.path("keeper.err"))?;
         let mut child = tokio::process::Command::new(self.binary())
             .arg("keeper")
-            .arg(&folder.0)
+            .arg(folder.root())
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::null())

@@ -19,6 +19,7 @@ use crate::logfile::{self, LineCutter, LogWriter};
 use crate::process::{self, ProcessId};
 use crate::{listening, ownership, shim};
 
+pub use crate::folder::{End, Folder, WithVariables};
 pub use crate::locks::forget_container;
 pub use crate::shim::{PROGRESS, detach, report_ready};
 

@@ -15,9 +15,10 @@ use trackbed_core::route::Address;
 use trackbed_core::{InstanceId, Secret};
 use trackbed_stdx::files;
 
+use crate::folder::End;
 use crate::listening::{listeners, socket_inodes};
 use crate::reconcile::Life;
-use crate::records::{End, Order, Phase, State};
+use crate::records::{Order, Phase, State};
 use crate::sandbox::{Inner, START_LIMIT, Sandbox};
 use crate::{door, freeze, jobs, locks, logfile, process, strays};
 
@@ -179,7 +180,7 @@ impl Engine for Sandbox {
         self.blocking(move |inner| {
             let folder = inner.folder(&id);
             let order = folder.find_order().ok_or_else(|| unknown(&id))?;
-            strays::find(&order, &folder.0, limit)
+            strays::find(&order, folder.root(), limit)
                 .map_err(|error| PortError::new(format!("cannot read the files of instance {id}: {error}")))
         })
         .await
@@ -228,8 +229,8 @@ impl Inner {
     /// Leaves a record of a start that failed before or beside its shim.
     pub(crate) fn give_up(&self, id: &InstanceId, error: PortError) -> Result<(), PortError> {
         let folder = self.folder(id);
-        if folder.find_state().is_none() && folder.0.is_dir() {
-            let _ = folder.write_end(Exit::Setup { message: error.message.clone() });
+        if folder.find_state().is_none() && folder.root().is_dir() {
+            let _ = folder.close(Exit::Setup { message: error.message.clone() });
             if let Some(order) = folder.find_order() {
                 folder.clear_variables_at_end(&order);
             }
@@ -268,7 +269,7 @@ impl Inner {
             // It has written its record and is about to go.
             shim.wait_gone(Duration::from_secs(5));
         }
-        files::remove_tree(&self.folder(id).0)
+        files::remove_tree(self.folder(id).root())
             .map_err(|error| PortError::new(format!("cannot remove the files of instance {id}: {error}")))
     }
 
@@ -300,7 +301,7 @@ impl Inner {
 
     pub(crate) fn logs(&self, id: &InstanceId, from: LogCursor, limit: usize) -> Result<LogPage, PortError> {
         let folder = self.folder(id);
-        if !folder.0.is_dir() {
+        if !folder.root().is_dir() {
             return Err(unknown(id));
         }
         logfile::read(&folder.path("log"), from, limit)

@@ -16,6 +16,7 @@ mod control;
 mod door;
 mod engine;
 mod filter;
+mod folder;
 mod footprint;
 mod freeze;
 mod freezer;

@@ -180,6 +180,6 @@ fn try_level(sandbox: &Sandbox, level: IsolationLevel) -> Result<Vec<String>, St
         }
     });
     let _ = inner.kill(&id);
-    let _ = files::remove_tree(&folder.0);
+    let _ = files::remove_tree(folder.root());
     result
 }

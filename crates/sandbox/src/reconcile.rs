@@ -10,9 +10,10 @@ use trackbed_core::ports::PortError;
 use trackbed_stdx::clock::now_ms;
 
 use crate::control::{self, Ask};
+use crate::folder::End;
 use crate::network::Network;
 use crate::process::{self, ProcessId};
-use crate::records::{End, Order, State};
+use crate::records::{Order, State};
 use crate::sandbox::{Inner, MARK, START_LIMIT, Sandbox};
 
 /// Longest wait for processes that were killed.
@@ -135,7 +136,7 @@ impl Inner {
         folder.clear_variables_at_end(order);
         let _ = fs::remove_file(&order.socket);
         if folder.find_end().is_none() {
-            let _ = folder.write_end(Exit::Lost);
+            let _ = folder.close(Exit::Lost);
         }
         // One that began at the very same moment reads the record, or is seen here.
         if let Some((_, late)) = folder.living_shim() {

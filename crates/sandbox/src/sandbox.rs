@@ -111,7 +111,7 @@ impl Inner {
     }
 
     pub(crate) fn folder(&self, id: &InstanceId) -> Folder {
-        Folder(self.instances().join(id.as_str()))
+        Folder::new(self.instances().join(id.as_str()))
     }
 
     pub(crate) fn socket(&self, id: &InstanceId) -> PathBuf {
@@ -250,7 +250,7 @@ impl Inner {
             fs::OpenOptions::new().create(true).append(true).mode(0o600).open(folder.path("shim.err"))?;
         let mut child = Command::new(&self.config.binary)
             .arg("shim")
-            .arg(&folder.0)
+            .arg(folder.root())
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::null())

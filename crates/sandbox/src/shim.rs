@@ -46,7 +46,7 @@ pub fn shim_main(instance_dir: &Path) -> i32 {
         libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
         libc::umask(0o022);
     }
-    let folder = Folder(instance_dir.to_owned());
+    let folder = Folder::new(instance_dir.to_owned());
     let Some(order) = folder.find_order() else { return 2 };
     // The sandbox waits on our standard output until the command runs or cannot.
     let exit = match live(&folder, order.clone()) {
@@ -56,7 +56,7 @@ pub fn shim_main(instance_dir: &Path) -> i32 {
     folder.clear_variables_at_end(&order);
     clean_up(&order);
     // Last: who sees this file may rely on everything before.
-    i32::from(folder.write_end(exit).is_err())
+    i32::from(folder.close(exit).is_err())
 }
 
 /// Goes on in a process that belongs to nobody, in a session of its own: signals of a terminal are not for it. Returns the
@@ -115,7 +115,7 @@ fn live(folder: &Folder, mut order: Order) -> Step<Exit> {
         notes: Vec::new(),
         processes: Vec::new(),
     };
-    folder.reserve_end().step(|| format!("write into {}", folder.0.display()))?;
+    folder.reserve_end().step(|| format!("write into {}", folder.root().display()))?;
     folder.write_state(&state).step(|| format!("write {}", folder.path("state.json").display()))?;
     if folder.find_end().is_some() {
         return Err("it was given up before it began".to_owned());
@@ -128,8 +128,8 @@ fn live(folder: &Folder, mut order: Order) -> Step<Exit> {
         cgroup: order.cgroup.clone(),
         container: None,
     })?;
-    init::make_folders(&folder.0)?;
-    ownership::hand_over(&order, &folder.0)?;
+    init::make_folders(folder.root())?;
+    ownership::hand_over(&order, folder.root())?;
     order.cgroup.create(order.kind, &order.limits).step(|| "limit the instance".to_owned())?;
     let beside = order.formation.beside.len();
     let mut streams = Vec::with_capacity(1 + beside);
@@ -142,7 +142,7 @@ fn live(folder: &Folder, mut order: Order) -> Step<Exit> {
     let (line, init_line) = sockets::pair().step(|| "make a line to init".to_owned())?;
     let given = Given {
         order: &order,
-        folder: &folder.0,
+        folder: folder.root(),
         line: init_line,
         streams: app_streams.iter().map(|[out, err]| [out.as_raw_fd(), err.as_raw_fd()]).collect(),
         locks: held.iter().map(|lock| lock.as_raw_fd()).collect(),

@@ -69,7 +69,8 @@ pub fn source(bytes: &[u8]) {
 /// itself; what does not leaves nothing.
 pub fn tar(bytes: &[u8]) {
     let folder = tempfile::tempdir().expect("a folder");
-    let limits = SourceLimits { total_bytes: 1 << 20, file_bytes: 1 << 20, entries: 100 };
+    let limits =
+        SourceLimits { total_bytes: 1 << 20, file_bytes: 1 << 20, entries: 100, names_bytes: 1 << 14 };
     let left = |name| fs::read_dir(folder.path().join(name)).map_or(0, Iterator::count);
     let received = receive(bytes, folder.path(), limits, None);
     assert_eq!(left("tmp"), 0, "something is left of {received:?}");

@@ -174,7 +174,7 @@ fn install_rounds(own: &OwnBox, peers: &Path, rounds: u64, docker: Option<&Docke
     for contestant in &contestants {
         println!("{contestant:<10}  {:<25}  {}", cold.spread(contestant, 0), warm.spread(contestant, 0));
     }
-    for (peer, goal) in [("pip", "10x and 3x"), ("docker", "10x and 3x")] {
+    for (peer, goal) in [("pip", "10x"), ("docker", "3x")] {
         if contestants.contains(&peer) {
             let (cold, warm) = (cold.ratio(peer, "trackbed"), warm.ratio(peer, "trackbed"));
             println!("{peer} / trackbed, pair by pair: cold {cold}x, warm {warm}x    goal >= {goal}");

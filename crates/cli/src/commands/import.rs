@@ -56,9 +56,9 @@ pub(crate) async fn run(session: &Session, args: Args) -> Result<u8> {
         ));
     }
     let names = Target::default().named(&folder)?;
-    let tree = upload::find(session, &folder, true)?;
+    let found = upload::find(session, &folder, true, false)?;
     let client = ensure_box(session).await?;
-    let source = upload::upload(session, &client, tree, false).await?;
+    let source = upload::upload(session, &client, found).await?;
     let (project, service) = (names.project, names.service);
     let plan = client.plan(&PlanRequest { project, service, source, overrides: Vec::new() }).await?;
     if !says_something(&plan) {

@@ -9,7 +9,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use trackbed_stdx::{files, program};
 
-use crate::args::{parse_address, parse_domain, parse_network};
+use crate::args::parse_address;
+use crate::box_flags::BoxFlags;
 use crate::session::{Refusal, Session};
 use crate::units::{APPS, EDGE, Plan, SERVE};
 
@@ -29,12 +30,8 @@ pub(crate) struct Args {
     /// Address that services are reached at
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:80", value_parser = parse_address)]
     listen: String,
-    /// Root domain: a service answers at <service>.<ROOT>
-    #[arg(long, value_name = "ROOT", default_value = "localhost", value_parser = parse_domain)]
-    domain: String,
-    /// A proxy in front of the box, such as 10.0.0.0/8: its X-Forwarded-… are believed (may be given several times)
-    #[arg(long = "trust-proxy", value_name = "NETWORK", value_parser = parse_network)]
-    trusted_proxies: Vec<String>,
+    #[command(flatten)]
+    flags: BoxFlags,
     /// Use this binary where it is, rather than a copy in /usr/local/bin
     #[arg(long)]
     in_place: bool,
@@ -49,13 +46,8 @@ pub(crate) struct Args {
 pub(crate) async fn run(session: &Session, args: &Args) -> Result<u8> {
     let own = std::env::current_exe().context("cannot find this program's own file")?;
     let binary = if args.in_place { own } else { PathBuf::from(BINARY) };
-    let plan = Plan {
-        binary: &binary,
-        data_dir: &session.data_dir,
-        listen: &args.listen,
-        domain: &args.domain,
-        trusted_proxies: &args.trusted_proxies,
-    };
+    let plan =
+        Plan { binary: &binary, data_dir: &session.data_dir, listen: &args.listen, flags: &args.flags };
     if args.print {
         for (name, text) in plan.units() {
             session.output.result(format!("# {UNITS}/{name}\n{text}"))?;

@@ -22,9 +22,9 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(session: &Session, args: &Args) -> Result<u8> {
     let names = args.folder.named(session)?;
-    let tree = args.folder.find(session)?;
+    let found = args.folder.find(session, false)?;
     let client = ensure_box(session).await?;
-    let source = upload::upload(session, &client, tree, false).await?;
+    let source = upload::upload(session, &client, found).await?;
     let (project, service) = (names.project, names.service);
     let plan = client.plan(&PlanRequest { project, service, source, overrides: Vec::new() }).await?;
     if args.json {

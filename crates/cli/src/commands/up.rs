@@ -67,16 +67,16 @@ impl Args {
 pub(crate) async fn run(session: &Session, args: &Args) -> Result<u8> {
     let names = args.folder.named(session)?;
     let refuse = |stage, error| deploy::refuse(session, &names, args.follow, stage, None, error);
-    let tree = match args.folder.find(session) {
-        Ok(tree) => tree,
+    let found = match args.folder.find(session, args.anew) {
+        Ok(found) => found,
         Err(error) => return refuse("source", error),
     };
     let client = match ensure_box(session).await {
         Ok(client) => client,
         Err(error) => return refuse("box", error),
     };
-    let files = tree.files;
-    let source = match upload::upload(session, &client, tree, args.anew).await {
+    let files = found.files();
+    let source = match upload::upload(session, &client, found).await {
         Ok(source) => source,
         Err(error) => return refuse("upload", error),
     };

@@ -58,7 +58,7 @@ fn ends(status: &'static str, failure: &Value) -> impl Fn(&str, &Asked) -> Answe
     }
 }
 
-fn box_info() -> Value {
+pub(super) fn box_info() -> Value {
     json!({
         "version": "0.1.0", "data_dir": "/d", "domain": "localhost", "pid": 7, "resident_bytes": 20_000_000,
         "edge": { "pid": 8, "listen": "127.0.0.1:8080", "resident_bytes": 9_000_000 },
