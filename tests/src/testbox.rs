@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -80,6 +81,19 @@ impl TestBox {
         let mut prepared = Self::prepare(user, env, serve_arguments);
         prepared.start_serve();
         prepared
+    }
+
+    /// Starts a box that takes pushes and webhooks at a port of its own. The usual one goes to another test's box when this
+    /// one is away for a moment.
+    pub fn start_with_port_for_git() -> TestBox {
+        let free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+        // Below those that the kernel gives away, in a range for each program of tests.
+        let first = 12_000 + u16::try_from(std::process::id() % 180).expect("it is small") * 100;
+        static NEXT: AtomicU16 = AtomicU16::new(0);
+        let mut ports =
+            std::iter::repeat_with(|| first + NEXT.fetch_add(1, Ordering::Relaxed) % 100).take(100);
+        let port = ports.find(free).expect("a free port");
+        Self::start_with(User::Own, &[], &["--git-listen", &format!("127.0.0.1:{port}")])
     }
 
     /// Makes the folder of a box without starting it.

@@ -323,7 +323,7 @@ fn of_two_pushes_at_once_the_second_is_told_so_and_one_that_leaves_is_deployed_a
 
 #[test]
 fn a_deployment_outlives_a_serve_that_ends_in_the_middle_of_a_push() {
-    let mut town = TestBox::start();
+    let mut town = TestBox::start_with_port_for_git();
     let app = App::plain("shop");
     let repository = Repository::of(&app);
     repository.connect(&town);

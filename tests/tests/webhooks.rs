@@ -38,7 +38,8 @@ fn watches(app: &App, patterns: &str) {
 
 /// A box that follows a repository of a forge, whose statuses it may set.
 fn followed(app: &App) -> (TestBox, Forge, Repository, Hook) {
-    let (town, forge, repository) = (TestBox::start(), Forge::start(), Repository::of(app));
+    let town = TestBox::start_with_port_for_git();
+    let (forge, repository) = (Forge::start(), Repository::of(app));
     forge.take(&repository, "me/shop");
     let token = app.path().join("../token");
     std::fs::write(&token, "forge-token\n").expect("our own folder");
