@@ -1,6 +1,7 @@
 //! What several tests need: folders to walk, and a box that is not real.
 
 mod data;
+mod databases;
 pub(crate) mod fake;
 mod git;
 mod others;
