@@ -64,8 +64,7 @@ pub(crate) fn drop_caches(data_dir: &Path) -> io::Result<()> {
 
 /// Makes a folder count as just received.
 pub(crate) fn renew(path: &Path) -> io::Result<()> {
-    let now = UNIX_EPOCH + Duration::from_millis(u64::try_from(clock::now_ms()).unwrap_or(0));
-    fs::File::open(path)?.set_modified(now)
+    files::touch(path)
 }
 
 /// Returns whether a folder was made or renewed less than an age ago.

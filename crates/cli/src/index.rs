@@ -9,20 +9,19 @@ use std::fs::{self, DirBuilder, File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, UNIX_EPOCH};
 
 use sha2::{Digest as _, Sha256};
+use trackbed_stdx::files;
 use trackbed_stdx::listing::{self, Hash, Listing, Node};
-use trackbed_stdx::{clock, files};
 
 /// What an index begins with.
 const MAGIC: &[u8] = b"trackbed index 1\n";
 /// How coarse the clock of a disk may be: 2 s on FAT.
 const COARSE_MS: i64 = 2000;
+/// Bytes of a file that are read at a time.
+const PIECE_BYTES: usize = 16 << 10;
 /// Most folders that are remembered.
 const INDEXES_MAX: usize = 64;
-/// Bytes of a file that are read at a time.
-const PIECE_BYTES: usize = 256 << 10;
 /// Numbers of a stamp.
 const NUMBERS: usize = 7;
 
@@ -112,12 +111,6 @@ impl Index {
         rest.is_empty().then_some(Self { listing, stamps })
     }
 
-    /// Makes an index count as just used.
-    pub(crate) fn touch(path: &Path) -> io::Result<()> {
-        let now = UNIX_EPOCH + Duration::from_millis(u64::try_from(clock::now_ms()).unwrap_or(0));
-        File::open(path)?.set_modified(now)
-    }
-
     /// Writes the index, and forgets those of the folders that were brought longest ago when there are too many.
     pub(crate) fn save(&self, path: &Path) -> io::Result<()> {
         let folder = path.parent().ok_or_else(|| io::Error::other("an index needs a folder"))?;
@@ -159,7 +152,8 @@ fn forget(folder: &Path) -> io::Result<()> {
 /// Reads a file to its end, for its hash alone.
 pub(crate) fn hash(file: &mut File) -> io::Result<Hash> {
     let mut hasher = Sha256::new();
-    let mut piece = vec![0; PIECE_BYTES];
+    // Not on the heap: folders have many small files.
+    let mut piece = [0; PIECE_BYTES];
     loop {
         match file.read(&mut piece)? {
             0 => return Ok(hasher.finalize().into()),
@@ -170,6 +164,10 @@ pub(crate) fn hash(file: &mut File) -> io::Result<Hash> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use trackbed_stdx::clock;
+
     use super::*;
     use crate::tests::Scratch;
 

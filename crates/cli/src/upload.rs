@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use trackbed_client::{Client, ClientError, source_channel};
+use trackbed_stdx::files;
 
 use crate::human;
 use crate::index::{self, Index};
@@ -142,7 +143,7 @@ async fn send_parcel(
 async fn keep(place: Option<PathBuf>, index: Index, old: Option<&Index>) {
     let Some(place) = place else { return };
     let is_kept = old == Some(&index);
-    let keep = move || if is_kept { Index::touch(&place) } else { index.save(&place) };
+    let keep = move || if is_kept { files::touch(&place) } else { index.save(&place) };
     let _ = tokio::task::spawn_blocking(keep).await;
 }
 

@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 use nix::fcntl::{Flock, FlockArg};
 
@@ -33,6 +34,15 @@ pub fn write_atomic(path: &Path, contents: &[u8], mode: u32) -> io::Result<()> {
 /// When it cannot be opened or synced.
 pub fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
+}
+
+/// Stamps a file or folder with the present time.
+///
+/// # Errors
+/// When it is missing or not ours.
+pub fn touch(path: &Path) -> io::Result<()> {
+    let now = UNIX_EPOCH + Duration::from_millis(u64::try_from(crate::clock::now_ms()).unwrap_or(0));
+    File::open(path)?.set_modified(now)
 }
 
 /// Returns a fresh hidden name in the same folder: `.name.<random>.tmp`.
