@@ -143,7 +143,7 @@ impl Control {
             let release = db.load_release(&live.release)?;
             let is_settled = service.wanted == Wanted::Running
                 && live.given_up.is_none()
-                && db.list_unfinished(&service.id)?.iter().all(|other| other.state.is_terminal());
+                && db.list_unfinished(&service.id)?.iter().all(|other| other.told().is_terminal());
             // Flags of `up` made it something else than its files say.
             let deployments = db.list_deployments(&service.id, LOOKED_THROUGH)?;
             let by_flags = deployments

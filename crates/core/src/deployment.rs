@@ -1,6 +1,8 @@
 //! A deployment: one attempt to make a release live, as named steps that are stored before they are taken.
 
-use std::time::Duration;
+mod state;
+mod step;
+mod stopwatch;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -10,6 +12,10 @@ use crate::plan::Plan;
 use crate::restore_point::{Capture, Difference};
 use crate::settings::Handover;
 use crate::{DeploymentId, Digest, InstanceId, ReleaseId, RestorePointId, ServiceId, Timestamp, VolumeId};
+
+pub use state::{DeploymentEvent, DeploymentState, Refused};
+pub use step::Step;
+pub use stopwatch::Stopwatch;
 
 /// What asked for the deployment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,28 +31,6 @@ pub enum DeploymentKind {
     Restart,
     /// The live release on data of a restore point.
     Restore,
-}
-
-/// Where a deployment is, in the words of its owner.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DeploymentState {
-    /// Waiting for an earlier deployment of the same service.
-    Queued,
-    /// Becoming an image.
-    Building,
-    /// Becoming live.
-    Deploying,
-    /// Live, or was live until a later one took over.
-    Success,
-    /// Not live; the previous release serves.
-    Failed,
-    /// Given up for a newer one before it was live; the previous release serves.
-    Superseded,
-    /// Given up because its owner said so, before it was live; the previous release serves.
-    Cancelled,
-    /// Not done, because the commit changes nothing that the service watches; the previous release serves.
-    Skipped,
 }
 
 /// Something that happened in a deployment, for the person who watches.
@@ -78,199 +62,6 @@ pub enum EventKind {
     Warning,
     /// The deployment failed.
     Failed,
-}
-
-/// What can happen to a deployment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DeploymentEvent {
-    /// It is its turn, and there is something to build.
-    BuildBegan,
-    /// There is an image.
-    DeployBegan,
-    /// The route points to it.
-    BecameLive,
-    /// It failed, and was undone.
-    WasUndone,
-    /// It was undone for a newer one.
-    WasSuperseded,
-    /// It was undone because its owner said so.
-    WasCancelled,
-    /// It is not worth doing.
-    WasSkipped,
-}
-
-/// An event that does not fit the state.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a deployment that is {state:?} cannot take {event:?}")]
-pub struct Refused {
-    /// The state it is in.
-    pub state: DeploymentState,
-    /// What was asked.
-    pub event: DeploymentEvent,
-}
-
-impl DeploymentState {
-    /// States in which nothing more happens.
-    pub const TERMINAL: [DeploymentState; 5] = [
-        DeploymentState::Success,
-        DeploymentState::Failed,
-        DeploymentState::Superseded,
-        DeploymentState::Cancelled,
-        DeploymentState::Skipped,
-    ];
-
-    /// Returns whether nothing more happens.
-    pub fn is_terminal(self) -> bool {
-        Self::TERMINAL.contains(&self)
-    }
-
-    /// Returns the state after an event, or why there is none.
-    pub fn apply(self, event: DeploymentEvent) -> Result<DeploymentState, Refused> {
-        use DeploymentEvent as E;
-        use DeploymentState as S;
-        match (self, event) {
-            (S::Queued | S::Building, E::BuildBegan) => Ok(S::Building),
-            (S::Queued | S::Building | S::Deploying, E::DeployBegan) => Ok(S::Deploying),
-            (S::Deploying | S::Success, E::BecameLive) => Ok(S::Success),
-            (S::Queued | S::Building | S::Deploying | S::Failed, E::WasUndone) => Ok(S::Failed),
-            (S::Queued | S::Building | S::Deploying | S::Superseded, E::WasSuperseded) => Ok(S::Superseded),
-            (S::Queued | S::Building | S::Deploying | S::Cancelled, E::WasCancelled) => Ok(S::Cancelled),
-            (S::Queued | S::Building | S::Skipped, E::WasSkipped) => Ok(S::Skipped),
-            (state, event) => Err(Refused { state, event }),
-        }
-    }
-}
-
-/// A step of a deployment. Each is stored before it is taken and may be taken again after a crash.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Step {
-    /// Read the source and decide everything.
-    Plan,
-    /// Make the image.
-    Build,
-    /// Write the release down: image, configuration, variables.
-    Release,
-    /// Make volumes and check what must be there, before the old release is touched.
-    Check,
-    /// Get the data ready while the old release serves: restore what is wanted into a new place and verify it, and read
-    /// ahead what the pin will need.
-    Stage,
-    /// Try the new release on a copy of the data, when the service asks for it.
-    Rehearse,
-    /// Let open streams finish while the old release still serves everything (`held` only).
-    Drain,
-    /// Park new requests and let the short ones in flight finish (`held` only).
-    Park,
-    /// Stop the old instance and wait until nothing of it lives (`held` only).
-    Stop,
-    /// Pin the data as it is just before the new release starts.
-    Pin,
-    /// Put restored or adopted data in its place (`held` only).
-    Swap,
-    /// Run the command that prepares the data for the new release, when it has one.
-    PreDeploy,
-    /// Start the new instance.
-    Start,
-    /// Wait until it is healthy.
-    Health,
-    /// Point the route to it. The point of no return: before it undo, after it only forward.
-    Switch,
-    /// Drain and stop what served before.
-    Retire,
-}
-
-impl Step {
-    /// All steps, in order.
-    pub const ALL: [Step; 16] = [
-        Step::Plan,
-        Step::Build,
-        Step::Release,
-        Step::Check,
-        Step::Stage,
-        Step::Rehearse,
-        Step::Drain,
-        Step::Park,
-        Step::Stop,
-        Step::Pin,
-        Step::Swap,
-        Step::PreDeploy,
-        Step::Start,
-        Step::Health,
-        Step::Switch,
-        Step::Retire,
-    ];
-
-    /// Returns the first step of a kind of deployment.
-    pub fn first(kind: DeploymentKind) -> Step {
-        match kind {
-            DeploymentKind::Up | DeploymentKind::Redeploy => Step::Plan,
-            DeploymentKind::Rollback | DeploymentKind::Restart | DeploymentKind::Restore => Step::Check,
-        }
-    }
-
-    /// Returns the step after this one, or none after the last.
-    pub fn next(self, handover: Handover) -> Option<Step> {
-        match (self, handover) {
-            (Step::Plan, _) => Some(Step::Build),
-            (Step::Build, _) => Some(Step::Release),
-            (Step::Release, _) => Some(Step::Check),
-            (Step::Check, _) => Some(Step::Stage),
-            (Step::Stage, _) => Some(Step::Rehearse),
-            (Step::Rehearse, Handover::Held) => Some(Step::Drain),
-            (Step::Rehearse, Handover::Overlap) => Some(Step::Pin),
-            (Step::Drain, _) => Some(Step::Park),
-            (Step::Park, _) => Some(Step::Stop),
-            (Step::Stop, _) => Some(Step::Pin),
-            (Step::Pin, Handover::Held) => Some(Step::Swap),
-            (Step::Pin, Handover::Overlap) | (Step::Swap, _) => Some(Step::PreDeploy),
-            (Step::PreDeploy, _) => Some(Step::Start),
-            (Step::Start, _) => Some(Step::Health),
-            (Step::Health, _) => Some(Step::Switch),
-            (Step::Switch, _) => Some(Step::Retire),
-            (Step::Retire, _) => None,
-        }
-    }
-
-    /// Returns whether the step can still be undone when it fails.
-    pub fn can_undo(self) -> bool {
-        self < Step::Switch
-    }
-
-    /// Returns whether requests are parked at this step of a `held` handover.
-    pub fn parks(self) -> bool {
-        matches!(
-            self,
-            Step::Park | Step::Stop | Step::Pin | Step::Swap | Step::PreDeploy | Step::Start | Step::Health
-        )
-    }
-
-    /// Returns whether a `held` handover that failed at this step may have had callers wait.
-    pub fn has_parked(self) -> bool {
-        self >= Step::Park
-    }
-
-    /// Returns the word used in output.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Step::Plan => "plan",
-            Step::Build => "build",
-            Step::Release => "release",
-            Step::Check => "check",
-            Step::Stage => "stage",
-            Step::Rehearse => "rehearse",
-            Step::Drain => "drain",
-            Step::Park => "park",
-            Step::Stop => "stop",
-            Step::Pin => "pin",
-            Step::Swap => "swap",
-            Step::PreDeploy => "predeploy",
-            Step::Start => "start",
-            Step::Health => "health",
-            Step::Switch => "switch",
-            Step::Retire => "retire",
-        }
-    }
 }
 
 /// Why a deployment failed, for the person who pushed it.
@@ -330,37 +121,6 @@ pub enum Withdrawal {
         /// In words.
         reason: String,
     },
-}
-
-/// Since when something is being done that has a deadline, as far as it must outlive the control plane that began it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stopwatch {
-    /// When it was begun, by the wall clock of then.
-    pub began_at: Timestamp,
-    /// How often it was taken up again since, by another control plane or after an error of our own.
-    pub resumed: u32,
-}
-
-impl Stopwatch {
-    /// Begins now.
-    pub fn begin(now: Timestamp) -> Self {
-        Self { began_at: now, resumed: 0 }
-    }
-
-    /// Returns how much of a limit is left for the control plane that takes the work up `now`; it measures that by a
-    /// clock that does not jump.
-    ///
-    /// The wall clock may have jumped while nobody measured, so it is believed within bounds: forwards, there is still
-    /// half of the limit at the first resumption, a quarter at the second, and so on; backwards, there is no more than
-    /// that either. So nothing is ended for a jump alone, and all lives together spend less than twice the limit if
-    /// the clock lies, however often there is another one.
-    pub fn left(self, limit: Duration, now: Timestamp) -> Duration {
-        let least = limit / 2u32.saturating_pow(self.resumed.min(31));
-        if now < self.began_at {
-            return least;
-        }
-        limit.saturating_sub(now.since(self.began_at)).max(least)
-    }
 }
 
 /// The data of a volume just before a release started.
@@ -542,6 +302,12 @@ impl Deployment {
         self.failure.is_some() || self.withdrawal.is_some()
     }
 
+    /// Returns the state that people are told. It is a success from the moment that is stored, but callers reach the release
+    /// once the edge has taken the route, with which step `switch` ends.
+    pub fn told(&self) -> DeploymentState {
+        self.state.told_at(self.step)
+    }
+
     /// Returns the points whose data it may still need: none of them is collected while it is unfinished.
     pub fn points(&self) -> impl Iterator<Item = DataWish> + '_ {
         let pins =
@@ -603,72 +369,5 @@ mod tests {
         assert_eq!(told(1234, 14, 0), "callers waited at most 1.2 s, 14 requests, none refused");
         assert_eq!(told(30_000, 1, 1), "callers waited at most 30.0 s, 1 request, 1 refused");
         assert_eq!(told(0, 0, 0), "no caller had to wait");
-    }
-
-    #[test]
-    fn a_finished_deployment_never_changes_its_outcome() {
-        use DeploymentEvent as E;
-        for event in [E::BuildBegan, E::DeployBegan, E::WasSuperseded, E::WasCancelled] {
-            assert!(DeploymentState::Success.apply(event).is_err());
-            assert!(DeploymentState::Failed.apply(event).is_err());
-        }
-        assert!(DeploymentState::Cancelled.apply(E::WasSuperseded).is_err());
-        assert!(DeploymentState::Superseded.apply(E::WasCancelled).is_err());
-        assert!(DeploymentState::Success.apply(DeploymentEvent::WasUndone).is_err());
-        assert!(DeploymentState::Failed.apply(DeploymentEvent::BecameLive).is_err());
-        assert!(DeploymentState::Deploying.apply(DeploymentEvent::WasSkipped).is_err());
-    }
-
-    #[test]
-    fn a_stopwatch_gives_what_is_left_of_a_limit() {
-        let limit = Duration::from_secs(100);
-        let watch = |resumed| Stopwatch { began_at: Timestamp(1_000_000), resumed };
-        let after = |seconds: i64| Timestamp(1_000_000 + seconds * 1000);
-        assert_eq!(watch(0).left(limit, after(0)), limit);
-        assert_eq!(watch(1).left(limit, after(30)).as_secs(), 70);
-        assert_eq!(
-            watch(1).left(limit, after(80)).as_secs(),
-            50,
-            "the other 30 s may be a jump of the clock"
-        );
-    }
-
-    #[test]
-    fn a_clock_that_jumps_neither_ends_a_step_at_once_nor_keeps_it_for_ever() {
-        let limit = Duration::from_secs(100);
-        for jump in [-1_000_000_000, 1_000_000_000] {
-            let now = Timestamp(5_000_000_000 + jump);
-            let watch = |resumed| Stopwatch { began_at: Timestamp(5_000_000_000), resumed };
-            assert!(watch(1).left(limit, now) >= limit / 2);
-            let lives: Duration = (1..50).map(|resumed| watch(resumed).left(limit, now)).sum();
-            // Rounding adds a little.
-            assert!(
-                lives <= limit + Duration::from_secs(1),
-                "however many control planes come and go: {lives:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn every_event_may_be_repeated_after_a_crash() {
-        let building = DeploymentState::Queued.apply(DeploymentEvent::BuildBegan).unwrap();
-        assert_eq!(building.apply(DeploymentEvent::BuildBegan).unwrap(), building);
-        let deploying = building.apply(DeploymentEvent::DeployBegan).unwrap();
-        assert_eq!(deploying.apply(DeploymentEvent::DeployBegan).unwrap(), deploying);
-        let live = deploying.apply(DeploymentEvent::BecameLive).unwrap();
-        assert_eq!(live.apply(DeploymentEvent::BecameLive).unwrap(), live);
-    }
-
-    #[test]
-    fn a_held_handover_stops_the_old_before_it_starts_the_new() {
-        let mut step = Step::Check;
-        let mut order = vec![step];
-        while let Some(next) = step.next(Handover::Held) {
-            step = next;
-            order.push(step);
-        }
-        let at = |wanted| order.iter().position(|step| *step == wanted).unwrap();
-        assert!(at(Step::Park) < at(Step::Stop) && at(Step::Stop) < at(Step::Start));
-        assert!(at(Step::Health) < at(Step::Switch));
     }
 }

@@ -3,7 +3,7 @@
 use trackbed_api as wire;
 use trackbed_control::{Control, ServiceState, ServiceStatus};
 use trackbed_core::deployment::{
-    Deployment, DeploymentKind, DeploymentState, Event, EventKind, Failure, Step, Withdrawal,
+    Deployment, DeploymentKind, DeploymentState, Event, EventKind, Failure, Withdrawal,
 };
 use trackbed_core::git::{Commit, Via};
 use trackbed_core::instance::{Exit, LogLine, LogStream};
@@ -38,7 +38,17 @@ pub(crate) fn deployment(
         }
         .into(),
         commit: deployment.commit.as_ref().map(commit),
-        status: status(deployment.state, deployment.step).into(),
+        status: match deployment.told() {
+            DeploymentState::Queued => "queued",
+            DeploymentState::Building => "building",
+            DeploymentState::Deploying => "deploying",
+            DeploymentState::Success => "success",
+            DeploymentState::Failed => "failed",
+            DeploymentState::Superseded => "superseded",
+            DeploymentState::Cancelled => "cancelled",
+            DeploymentState::Skipped => "skipped",
+        }
+        .into(),
         step: deployment.step.as_str().into(),
         release: release.map(Release::label),
         image_bytes: deployment.image.as_ref().map(trackbed_core::image::Image::size_bytes),
@@ -76,21 +86,6 @@ pub(crate) fn deployment(
         url: control.url(&service.host),
         created_at: deployment.created_at.0,
         finished_at: deployment.finished_at.map(|at| at.0),
-    }
-}
-
-/// Returns what people are told. A release is live from the moment that is stored, but callers reach it once the edge has
-/// taken the route, with which the step ends.
-fn status(state: DeploymentState, step: Step) -> &'static str {
-    match state {
-        DeploymentState::Queued => "queued",
-        DeploymentState::Building => "building",
-        DeploymentState::Success if step > Step::Switch => "success",
-        DeploymentState::Deploying | DeploymentState::Success => "deploying",
-        DeploymentState::Failed => "failed",
-        DeploymentState::Superseded => "superseded",
-        DeploymentState::Cancelled => "cancelled",
-        DeploymentState::Skipped => "skipped",
     }
 }
 
@@ -291,17 +286,5 @@ pub(crate) fn service(control: &Control, status: ServiceStatus, around: Around) 
         last_restore_point,
         last_proven,
         last_proof,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_release_is_told_to_be_live_when_its_callers_reach_it() {
-        assert_eq!(status(DeploymentState::Success, Step::Switch), "deploying");
-        assert_eq!(status(DeploymentState::Success, Step::Retire), "success");
-        assert_eq!(status(DeploymentState::Failed, Step::Switch), "failed");
     }
 }

@@ -106,7 +106,7 @@ pub(crate) async fn events(
         // After an overlap the old release may drain for long; a held handover soon knows what callers saw.
         let ended = match deployment.handover {
             Some(Handover::Held) => deployment.finished_at.is_some(),
-            Some(Handover::Overlap) | None => deployment.state.is_terminal(),
+            Some(Handover::Overlap) | None => deployment.told().is_terminal(),
         };
         if !events.is_empty() || ended || over {
             let deployment = to_wire(&api, &deployment).await?;

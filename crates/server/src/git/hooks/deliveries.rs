@@ -247,7 +247,7 @@ impl Hooks {
         loop {
             news.mark_unchanged();
             let deployment = control.deployment(id).await?;
-            if deployment.state.is_terminal() {
+            if deployment.told().is_terminal() {
                 return self.outcome(&deployment).await;
             }
             if news.changed().await.is_err() {
