@@ -12,7 +12,7 @@ impl Leftovers {
     /// Looks for everything that belongs to a data directory. `tag` is what the box puts into kernel names.
     pub fn of(data_dir: &Path, tag: &str) -> Leftovers {
         let mut found = Vec::new();
-        found.extend(processes(data_dir));
+        found.extend(processes(data_dir).into_iter().map(|(id, line)| format!("process {id}: {line}")));
         found.extend(mounts(data_dir));
         found.extend(control_groups(Path::new("/sys/fs/cgroup"), tag, 0));
         found.extend(links(tag));
@@ -26,16 +26,16 @@ impl Leftovers {
     }
 }
 
-/// Processes that have the data directory in their command line, the dead that wait for their parent left out.
-pub fn processes(data_dir: &Path) -> Vec<String> {
+/// Processes that have the data directory in their command line, by id; the dead that wait for their parent left out.
+pub fn processes(data_dir: &Path) -> Vec<(u64, String)> {
     let mark = data_dir.to_string_lossy().into_owned();
     let mut found = Vec::new();
     for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
         let line = String::from_utf8_lossy(&line).replace('\0', " ");
-        let own = process.file_name().to_string_lossy() == std::process::id().to_string();
-        if line.contains(&mark) && !own {
-            found.push(format!("process {}: {line}", process.file_name().to_string_lossy()));
+        let id = process.file_name().to_string_lossy().parse().unwrap_or(0);
+        if line.contains(&mark) && id != u64::from(std::process::id()) {
+            found.push((id, line));
         }
     }
     found

@@ -25,7 +25,7 @@ pub use fixture::{App, assistant, assistant_rs, knowledge};
 pub use forge::{Forge, Hook, SshServer, push};
 pub use git::Repository;
 pub use http::{Connection, Response, get, request};
-pub use leftovers::Leftovers;
+pub use leftovers::{Leftovers, processes};
 pub use load::{Failed, Load, Seen};
 pub use random::Random;
 pub use small_disk::{FileSystem, SmallDisk};

@@ -10,12 +10,14 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use trackbed_tests::{
-    App, Connection, FileSystem, Random, Repository, TestBox, User, is_root, request, wait_for,
+    App, Connection, FileSystem, Random, Repository, TestBox, User, is_root, processes, request, wait_for,
 };
 
 const SOON: Duration = Duration::from_secs(30);
 
-fn said(child: Child) -> (bool, String) {
+/// What a push came to. Its log is short: the pipe holds all of it.
+fn said(mut child: Child) -> (bool, String) {
+    wait_for("git push ends", SOON, || child.try_wait().expect("our child").is_some());
     let output = child.wait_with_output().expect("our child");
     (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
@@ -339,6 +341,31 @@ fn a_deployment_outlives_a_serve_that_ends_in_the_middle_of_a_push() {
     // At the same address as before, and nothing is done twice.
     assert!(repository.push_ok(&["main"]).contains("already live: v1 of shop"));
     assert_eq!(town.pushed_to("main"), repository.ok(&["rev-parse", "HEAD"]));
+}
+
+#[test]
+fn a_push_whose_git_dies_on_the_box_is_broken_off_and_not_closed() {
+    let town = TestBox::start();
+    let app = App::plain("shop");
+    let repository = Repository::of(&app);
+    repository.connect(&town);
+    assert_eq!(town.trackbed(&["variables", "set", "START_DELAY=3", "--service", "shop"]).code, 0);
+    let push = repository.start_push(&["main"]);
+    wait_for("it starts", SOON, || town.service("shop")["deploying"]["step"] == "health");
+    // It never says the packet with which its answer ends, and git would wait for that for ever.
+    let receiving = processes(&town.data_dir().join("git/repositories"));
+    assert!(!receiving.is_empty());
+    for (process, _) in receiving {
+        town.kill_pid(process);
+    }
+    let (taken, log) = said(push);
+    assert!(!taken && log.contains("the remote end hung up unexpectedly"), "{log}");
+    assert_eq!(town.pushed_to("main"), "");
+    town.wait_state("shop", "running", SOON);
+    wait_for("the place is free", SOON, || {
+        !repository.push(&["main"]).stderr.contains("another push to shop is under way")
+    });
+    assert!(repository.commit("again").push_ok(&["main"]).contains("already live: v1 of shop"));
 }
 
 #[test]

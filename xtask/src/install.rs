@@ -23,6 +23,7 @@ pub const BOX: &[Need] = &[
 /// What the tests need beyond that.
 pub const TESTS: &[Need] = &[
     Need { program: "git", package: "git", root_only: false },
+    Need { program: "ps", package: "procps", root_only: false },
     Need { program: "sqlite3", package: "sqlite3", root_only: false },
     Need { program: "age", package: "age", root_only: false },
     Need { program: "openssl", package: "openssl", root_only: false },

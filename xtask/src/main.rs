@@ -9,6 +9,7 @@ mod floors;
 mod http;
 mod install;
 mod own_box;
+mod programs;
 mod shell;
 mod test;
 

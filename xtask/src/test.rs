@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::Result;
 
 use crate::shell::{self, is_root, say};
-use crate::{floors, install};
+use crate::{floors, install, programs};
 
 /// Deploys the Rust edition of the example and holds it to the contract. It is apart because the build in the sandbox
 /// compiles 200 crates, which takes minutes.
@@ -39,7 +39,7 @@ pub fn run() -> Result<()> {
             "NOTE: not root: what needs root (isolation level `full`, other users) is not tested in this run"
         );
     }
-    shell::run("cargo", &["test", "--release", "--workspace"])?;
+    programs::run()?;
     eprintln!(
         "\nNOT TESTED here, because it compiles for minutes: the deployed Rust edition of the assistant"
     );

@@ -3,6 +3,9 @@
 //! The process belongs to a task, not to the connection. A client that leaves before the pack is whole has pushed nothing.
 //! One that leaves later misses the rest of the log: the deployment goes on, and the branch moves when it is live. When
 //! `serve` ends, the deployment goes on with the next one, and the branch stays where it was.
+//!
+//! An answer of which git has not said the end is broken off, never closed: a client that meets an end too early between two
+//! of its packets waits for the rest for ever.
 
 use std::io;
 use std::process::Stdio;
@@ -14,7 +17,7 @@ use futures_util::{StreamExt, stream};
 use rustix::process::{Pid, Resource, Rlimit, Signal};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use trackbed_core::service::Service;
 use trackbed_stdx::tasks::Shutdown;
 
@@ -66,8 +69,9 @@ pub(super) async fn receive(
     };
     limit_memory(&child);
     let (answer, pieces) = mpsc::channel(PIECES_WAITING_MAX);
+    let (whole, is_whole) = oneshot::channel();
     let (begin, mut may_begin) = mpsc::channel(1);
-    let push = Push { child, stdin, stdout, stderr, answer, held: (place, under_way) };
+    let push = Push { child, stdin, stdout, stderr, answer, whole, held: (place, under_way) };
     let shutdown = door.inner.tasks.shutdown();
     let name = service.name.to_string();
     door.inner.tasks.spawn(format!("push to {name}"), async move {
@@ -75,8 +79,11 @@ pub(super) async fn receive(
     });
     // Either word will do, also the last one of a task that was ended.
     let _ = may_begin.recv().await;
-    let pieces = stream::unfold(pieces, |mut pieces| async move {
-        Some((Ok::<_, io::Error>(pieces.recv().await?), pieces))
+    let pieces = stream::try_unfold((pieces, is_whole), |(mut pieces, is_whole)| async move {
+        match pieces.recv().await {
+            Some(piece) => Ok(Some((piece, (pieces, is_whole)))),
+            None => is_whole.await.map(|()| None).map_err(|_| io::Error::other("the push was ended")),
+        }
     });
     Ok(Body::from_stream(pieces))
 }
@@ -88,12 +95,14 @@ struct Push {
     stdout: ChildStdout,
     stderr: ChildStderr,
     answer: mpsc::Sender<Bytes>,
+    /// Told once git has said all; without it the answer is broken off.
+    whole: oneshot::Sender<()>,
     held: (OwnedSemaphorePermit, Option<UnderWay>),
 }
 
 impl Push {
     async fn run(self, body: Body, begin: mpsc::Sender<()>, mut shutdown: Shutdown, service: &str) {
-        let Push { mut child, stdin, stdout, stderr, answer, held } = self;
+        let Push { mut child, stdin, stdout, stderr, answer, whole, held } = self;
         let feeding = async {
             if let Err(error) = feed(body, stdin).await {
                 tracing::info!(service, %error, "a push broke off");
@@ -117,7 +126,10 @@ impl Push {
             end(&mut child).await;
         }
         match child.wait().await {
-            Ok(status) => tracing::debug!(service, %status, "a push has ended"),
+            Ok(status) if is_done && status.success() => {
+                let _ = whole.send(());
+            }
+            Ok(status) => tracing::info!(service, %status, "a push was broken off"),
             Err(error) => tracing::warn!(service, %error, "a push could not be waited for"),
         }
         // Before the answer ends: whoever has heard all of it may push again at once.
