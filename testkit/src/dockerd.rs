@@ -1,5 +1,5 @@
-//! A Docker of a test's own: daemon, images and data below one folder, all of it gone at the end. Images are made of this
-//! machine's own programs, so that no registry is needed.
+//! A Docker, or a Podman, of a test's own: daemon, images and data below one folder, all of it gone at the end. Images are
+//! made of this machine's own programs, so that no registry is needed. Both are spoken to by the command `docker`.
 
 #![allow(
     clippy::unwrap_used,
@@ -27,35 +27,51 @@ const PROGRAMS: [&str; 8] = [
 const PYTHON: &str = "/usr/bin/python3";
 const DAEMON_LIMIT: Duration = Duration::from_secs(60);
 
+/// What Podman is told: a limit above this process's own could not be set without a capability that containers of test
+/// machines have not.
+const PODMAN_SETTINGS: &str = "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=4096:4096\"]\n";
+
 /// A daemon.
 pub struct Daemon {
     process: Child,
     folder: PathBuf,
+    /// Docker's own bridge: builds by BuildKit are in the daemon's network.
+    bridge: Option<String>,
 }
 
 impl Daemon {
     /// Starts one; where that cannot be, says aloud that `what` is not tested.
     pub fn start(what: &str) -> Option<Daemon> {
-        let is_root =
-            std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
-        let has = Command::new("dockerd").arg("--version").output().is_ok_and(|said| said.status.success());
-        if !is_root || !has {
-            eprintln!("NOT TESTED (needs root and dockerd, `apt install docker.io`): {what}");
-            return None;
-        }
-        let drawn = std::fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap();
-        let folder = PathBuf::from(format!("/var/tmp/trackbed-docker-{}", &drawn[..8]));
+        let drawn = able("dockerd", "docker.io", what)?;
+        let folder = PathBuf::from(format!("/var/tmp/trackbed-docker-{drawn}"));
         std::fs::create_dir_all(&folder).unwrap();
-        let mut daemon = Daemon { process: spawn(&folder), folder };
+        let bridge = format!("tbk{drawn}");
+        make_bridge(&bridge, &drawn);
+        let mut daemon = Daemon { process: spawn(&folder, &bridge), folder, bridge: Some(bridge) };
         daemon.await_answer();
         Some(daemon)
+    }
+
+    /// Starts a Podman, with the same words where that cannot be.
+    pub fn start_podman(what: &str) -> Option<Daemon> {
+        let drawn = able("podman", "podman netavark catatonit", what)?;
+        let folder = PathBuf::from(format!("/var/tmp/trackbed-podman-{drawn}"));
+        std::fs::create_dir_all(&folder).unwrap();
+        let mut daemon = Daemon { process: spawn_podman(&folder), folder, bridge: None };
+        daemon.await_answer();
+        Some(daemon)
+    }
+
+    /// Returns whether it is a Podman.
+    pub fn is_podman(&self) -> bool {
+        self.bridge.is_none()
     }
 
     fn await_answer(&mut self) {
         let deadline = Instant::now() + DAEMON_LIMIT;
         while self.ask(&["version"]).is_err() {
-            assert!(self.process.try_wait().unwrap().is_none(), "dockerd ended: {}", self.log());
-            assert!(Instant::now() < deadline, "dockerd does not answer: {}", self.log());
+            assert!(self.process.try_wait().unwrap().is_none(), "it ended: {}", self.log());
+            assert!(Instant::now() < deadline, "it does not answer: {}", self.log());
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -103,14 +119,58 @@ impl Daemon {
     }
 }
 
-fn spawn(folder: &Path) -> Child {
+/// Returns the letters by which a daemon's own things are known; none where there can be no daemon, which is said aloud.
+fn able(program: &str, packages: &str, what: &str) -> Option<String> {
+    let is_root =
+        std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
+    let has = |program: &str| {
+        Command::new(program).arg("--version").output().is_ok_and(|said| said.status.success())
+    };
+    if !is_root || !has(program) || !has("docker") {
+        eprintln!(
+            "NOT TESTED (needs root, {program} and docker, `apt install {packages} docker.io`): {what}"
+        );
+        return None;
+    }
+    Some(std::fs::read_to_string("/proc/sys/kernel/random/uuid").unwrap()[..8].to_owned())
+}
+
+fn ip(arguments: &[&str]) -> bool {
+    Command::new("ip").args(arguments).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+fn make_bridge(name: &str, drawn: &str) {
+    let part = |at: usize| u8::from_str_radix(&drawn[at..at + 2], 16).unwrap();
+    let address = format!("10.{}.{}.1/24", 192 | part(0), part(2));
+    assert!(ip(&["link", "add", name, "type", "bridge"]), "a bridge {name}");
+    assert!(ip(&["address", "add", &address, "dev", name]) && ip(&["link", "set", name, "up"]), "{address}");
+}
+
+fn spawn(folder: &Path, bridge: &str) -> Child {
     let at = |name: &str| folder.join(name).to_string_lossy().into_owned();
     let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).unwrap();
     std::fs::write(folder.join("daemon.json"), "{}").unwrap();
     Command::new("dockerd")
         .args(["--config-file", &at("daemon.json"), "--data-root", &at("data"), "--exec-root", &at("exec")])
         .args(["--pidfile", &at("pid"), "--host", &format!("unix://{}", at("sock"))])
-        .args(["--bridge=none", "--iptables=false"])
+        .args(["--bridge", bridge, "--iptables=false", "--ip-masq=false"])
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap()
+}
+
+fn spawn_podman(folder: &Path) -> Child {
+    let at = |name: &str| folder.join(name).to_string_lossy().into_owned();
+    let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).unwrap();
+    std::fs::write(folder.join("containers.conf"), PODMAN_SETTINGS).unwrap();
+    Command::new("podman")
+        .env("CONTAINERS_CONF", at("containers.conf"))
+        .env("TMPDIR", folder)
+        .args(["--root", &at("data"), "--runroot", &at("run"), "--tmpdir", &at("tmp")])
+        .args(["--network-config-dir", &at("net"), "--cgroup-manager=cgroupfs", "--events-backend=file"])
+        .args(["system", "service", "--time=0", &format!("unix://{}", at("sock"))])
         .stdin(Stdio::null())
         .stdout(log.try_clone().unwrap())
         .stderr(log)
@@ -130,9 +190,13 @@ impl Drop for Daemon {
         }
         let _ = Command::new("kill").args(["-TERM", &self.process.id().to_string()]).status();
         let _ = self.process.wait();
-        // dockerd leaves this one mounted.
-        let left = self.folder.join("exec/netns/default");
-        let _ = Command::new("umount").arg(left).stderr(Stdio::null()).status();
+        if let Some(bridge) = &self.bridge {
+            ip(&["link", "delete", bridge]);
+        }
+        // They leave these mounted.
+        for left in ["exec/netns/default", "data/overlay"] {
+            let _ = Command::new("umount").arg(self.folder.join(left)).stderr(Stdio::null()).status();
+        }
         let _ = Command::new("rm").args(["-rf", "--one-file-system"]).arg(&self.folder).status();
     }
 }

@@ -87,6 +87,41 @@ fn a_replaced_binary_and_a_restarted_serve_upgrade_the_edge_and_no_request_fails
 }
 
 #[test]
+fn a_site_is_served_through_an_upgrade_and_a_download_in_the_middle_is_finished() {
+    let mut town = TestBox::prepare(User::Own, &[], &[]);
+    town.install(b"");
+    town.start_serve();
+    let app = App::empty("pages");
+    // Far more than sockets hold.
+    let large: String = (0..4_000_000).map(|number| format!("{number:08}")).collect();
+    app.write("index.html", "one").write("large.txt", &large);
+    town.up_ok(&app.path());
+    let (port, host) = (town.port(), format!("pages.localhost:{}", town.port()));
+    let mut download = Connection::send(port, &host, "GET", "/large.txt", "", b"").expect("the edge answers");
+    let mut text = download.read_once().expect("the beginning");
+
+    let before = town.edge_pid();
+    town.install(b"one build on");
+    assert_eq!(town.stop_serve(), 0);
+    assert_eq!(request(port, &host, "GET", "/", "").expect("the edge goes on").body, "one");
+    town.start_serve();
+    wait_for("the edge is replaced", EFFECT, || town.edge_pid() != before);
+    assert_eq!(town.get("pages", "/").body, "one");
+    town.up_ok(&app.write("index.html", "two").write("large.txt", "small").path());
+    assert_eq!(town.get("pages", "/large.txt").body, "small");
+    assert_eq!(draining(&town), Some(1));
+
+    while !text.ends_with(&large[large.len() - 8..]) {
+        let read = download.read_once().expect("the download goes on");
+        assert!(!read.is_empty(), "it ended after {} bytes", text.len());
+        text.push_str(&read);
+    }
+    assert!(text.split_once("\r\n\r\n").is_some_and(|(_, body)| body == large), "not the file");
+    drop(download);
+    wait_for("the first edge ends with its download", EFFECT, || draining(&town) == Some(0));
+}
+
+#[test]
 fn an_edge_killed_while_requests_are_parked_comes_back_parked_and_doubles_no_write() {
     let town = TestBox::start();
     let app = App::plain_with_volume("parked");

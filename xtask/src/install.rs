@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 
 use crate::shell::{has, is_root, read, run, say};
 
-/// A program that is needed, and the Debian package that brings it.
+/// A program that is needed, and the Debian packages that bring it and what it cannot do without.
 pub struct Need {
     pub program: &'static str,
     pub package: &'static str,
@@ -31,6 +31,7 @@ pub const TESTS: &[Need] = &[
     Need { program: "npm", package: "npm", root_only: true },
     Need { program: "go", package: "golang-go", root_only: true },
     Need { program: "dockerd", package: "docker.io", root_only: true },
+    Need { program: "podman", package: "podman netavark catatonit", root_only: true },
 ];
 
 /// What the benchmarks need beyond that. Peers are Debian's.
@@ -58,7 +59,7 @@ pub fn ensure(needs: &[&[Need]]) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    let mut packages: Vec<&str> = missing.iter().map(|need| need.package).collect();
+    let mut packages: Vec<&str> = missing.iter().flat_map(|need| need.package.split(' ')).collect();
     packages.dedup();
     if !root {
         let hard: Vec<&str> = missing

@@ -53,14 +53,7 @@ pub fn run() -> Result<()> {
 /// Returns the programs in an order that is the same every time: by package, its own tests first.
 fn compile() -> Result<Vec<Program>> {
     let mut cargo = Command::new("cargo");
-    cargo.args([
-        "test",
-        "--release",
-        "--workspace",
-        "--no-run",
-        "--message-format=json-render-diagnostics",
-        "--quiet",
-    ]);
+    cargo.args(["test", "--release", "--workspace", "--no-run", "--message-format=json-render-diagnostics"]);
     let output =
         cargo.current_dir(shell::root()).stderr(Stdio::inherit()).output().context("cannot run cargo")?;
     if !output.status.success() {

@@ -4,7 +4,7 @@
 //! Instructions: docs.docker.com/reference/dockerfile. As on Railway, a Dockerfile goes before detection, and variables
 //! that it declares by `ARG` are given to its build (docs.railway.com/builds/dockerfiles).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path};
 
 use serde::{Deserialize, Serialize};
@@ -23,6 +23,11 @@ pub(crate) const PROVIDER: &str = "docker";
 const USUAL: &str = "Dockerfile";
 /// Builders that are something else, although a Dockerfile is there.
 const OTHER_BUILDERS: [&str; 2] = ["RAILPACK", "NIXPACKS"];
+/// Flags of instructions that only BuildKit knows.
+const OF_BUILDKIT: [&str; 9] =
+    ["mount", "network", "security", "link", "chmod", "parents", "exclude", "checksum", "keep-git-dir"];
+/// Variables that only BuildKit sets by itself.
+const ARGS_OF_BUILDKIT: [&str; 4] = ["TARGETPLATFORM", "TARGETARCH", "BUILDPLATFORM", "BUILDARCH"];
 /// Longest Dockerfile that is looked into.
 const LIMIT_BYTES: u64 = 1 << 20;
 
@@ -36,6 +41,15 @@ enum Recipe {
         path: String,
         /// Variables that it declares.
         args: Vec<String>,
+        /// The stage to build; empty means the last.
+        #[serde(default)]
+        target: String,
+        /// Values of some of them; the service's own win.
+        #[serde(default)]
+        given: Vec<(String, String)>,
+        /// Whether it uses what Docker's older builder does not know.
+        #[serde(default)]
+        wants_buildkit: bool,
     },
     /// Fetch this image.
     Image {
@@ -113,9 +127,21 @@ pub(crate) fn decide(
             let said = Said::of(&text);
             give_port(draft, path, &said);
             warn(draft, path, &said);
-            let args = said.args.iter().cloned().collect();
-            let recipe = Recipe::File { path: path.clone(), args };
-            let settings = own_start(draft, path);
+            let given = draft.build_args.iter().filter(|arg| said.args.contains(arg.name.as_str()));
+            let recipe = Recipe::File {
+                path: path.clone(),
+                args: said.args.iter().cloned().collect(),
+                target: draft.text(Key::DockerfileTarget).unwrap_or_default(),
+                given: given.clone().map(|arg| (arg.name.to_string(), arg.value.clone())).collect(),
+                wants_buildkit: said.wants_buildkit,
+            };
+            let args = given.map(|arg| PlannedSetting {
+                key: format!("build.args.{}", arg.name),
+                value: arg.value.clone(),
+                origin: arg.origin,
+                place: arg.place.clone(),
+            });
+            let settings = own_start(draft, path).into_iter().chain(args).collect();
             Decided::of(PROVIDER, format!("{path}, built and run by {engine}"), &recipe, settings)
         }
     }
@@ -194,11 +220,6 @@ fn warn(draft: &mut Draft, path: &str, said: &Said) {
             draft.warn(path, Some(*line), message);
         }
     }
-    if let Some(line) = said.needs_buildkit {
-        let message = "`RUN --mount` and here-documents need BuildKit, which Docker's own builder is without: the build \
-                       will fail there, unless the line does without them";
-        draft.warn(path, Some(line), message);
-    }
 }
 
 /// What a Dockerfile says about itself. Lines count from 1.
@@ -208,7 +229,7 @@ struct Said {
     ports: Vec<(u32, u16)>,
     volumes: Vec<(u32, String)>,
     health: Option<u32>,
-    needs_buildkit: Option<u32>,
+    wants_buildkit: bool,
 }
 
 impl Said {
@@ -219,7 +240,9 @@ impl Said {
             let words = || rest.split_whitespace();
             match name.to_ascii_uppercase().as_str() {
                 "ARG" => {
-                    said.args.extend(words().map(|word| word.split('=').next().unwrap_or(word).to_owned()))
+                    let named = words().map(|word| word.split('=').next().unwrap_or(word));
+                    said.args.extend(named.map(str::to_owned));
+                    said.wants_buildkit |= ARGS_OF_BUILDKIT.iter().any(|arg| said.args.contains(*arg));
                 }
                 "EXPOSE" => {
                     let ports = words().filter(|word| !word.ends_with("/udp"));
@@ -231,6 +254,8 @@ impl Said {
                     said.ports.clear();
                     said.volumes.clear();
                     said.health = None;
+                    said.wants_buildkit |=
+                        ARGS_OF_BUILDKIT.iter().any(|arg| rest.contains(&format!("${arg}")));
                 }
                 "HEALTHCHECK" if !rest.trim().eq_ignore_ascii_case("NONE") => said.health = Some(line),
                 "VOLUME" => {
@@ -238,14 +263,22 @@ impl Said {
                     let list = list.unwrap_or_else(|_| words().map(str::to_owned).collect());
                     said.volumes.extend(list.into_iter().map(|volume| (line, volume)));
                 }
-                "RUN" | "COPY" if rest.starts_with("--mount") || rest.starts_with("<<") => {
-                    said.needs_buildkit = said.needs_buildkit.or(Some(line));
+                "RUN" | "COPY" | "ADD" => {
+                    let mut flags = words().map_while(|word| word.strip_prefix("--"));
+                    said.wants_buildkit |= words().any(is_here_document)
+                        || flags.any(|flag| OF_BUILDKIT.contains(&flag.split('=').next().unwrap_or(flag)));
                 }
                 _ => {}
             }
         }
         said
     }
+}
+
+/// Returns whether a word begins a here-document: `<<EOF`, `<<-'EOF'`.
+fn is_here_document(word: &str) -> bool {
+    let name = word.strip_prefix("<<").map(|rest| rest.trim_start_matches(['-', '\'', '"']));
+    name.is_some_and(|name| name.starts_with(|letter: char| letter.is_alphabetic() || letter == '_'))
 }
 
 /// Splits a Dockerfile into instructions: comments are left out, lines that end in a backslash are joined.
@@ -283,11 +316,13 @@ pub(crate) async fn build(
     let recipe = recipe.map_err(|error| PortError::new(format!("cannot read the plan: {error}")))?;
     let container = match recipe {
         Recipe::Image { reference } => images.pull(&reference, log).await?,
-        Recipe::File { path, args } => {
-            let given = request.variables.iter().filter(|(name, _)| args.contains(name));
-            let args = given.map(|(name, value)| (name.clone(), value.expose().clone())).collect();
+        Recipe::File { path, args, target, given, wants_buildkit } => {
+            let set = request.variables.iter().filter(|(name, _)| args.contains(name));
+            let set = set.map(|(name, value)| (name.clone(), value.expose().clone()));
+            let args = given.into_iter().chain(set).collect::<BTreeMap<_, _>>().into_iter().collect();
             let context = request.source.path.clone();
-            images.build(Dockerfile { context, path, target: String::new(), args }, log).await?
+            let file = Dockerfile { context, path, target, args, wants_buildkit };
+            images.build(file, log).await?
         }
     };
     Ok(Made {
@@ -308,12 +343,31 @@ mod tests {
     fn a_dockerfile_says_what_it_needs() {
         let said = Said::of(
             "# syntax=x\nFROM a AS b\nEXPOSE 1\nFROM b\nARG ONE=1 TWO\narg three\nRUN a \\\n # no\n  && b\nEXPOSE 3000/tcp \\\n 53/udp\n\
-             VOLUME [\"/data\"]\nHEALTHCHECK CMD true\nRUN --mount=type=cache,target=/x y\n",
+             VOLUME [\"/data\"]\nHEALTHCHECK CMD true\n",
         );
         assert_eq!(said.args, ["ONE", "TWO", "three"].map(str::to_owned).into());
         assert_eq!(said.ports, [(10, 3000)]);
         assert_eq!(said.volumes, [(12, "/data".to_owned())]);
-        assert_eq!((said.health, said.needs_buildkit), (Some(13), Some(14)));
+        assert_eq!((said.health, said.wants_buildkit), (Some(13), false));
+    }
+
+    #[test]
+    fn what_only_buildkit_knows_is_seen() {
+        for line in [
+            "RUN --mount=type=cache,target=/x y",
+            "run --network=none --mount=type=bind,target=. y",
+            "COPY --from=x --chmod=755 a b",
+            "COPY --link a b",
+            "RUN <<EOF",
+            "RUN python3 - <<'EOF'",
+            "ARG TARGETARCH",
+            "FROM --platform=$BUILDPLATFORM x",
+        ] {
+            assert!(Said::of(&format!("FROM a\n{line}\n")).wants_buildkit, "{line}");
+        }
+        for line in ["RUN npm --link x", "COPY --from=x --chown=1 a b", "RUN echo $((1 << 2))", "ARG ARCH"] {
+            assert!(!Said::of(&format!("FROM a\n{line}\n")).wants_buildkit, "{line}");
+        }
     }
 
     #[test]
@@ -332,6 +386,36 @@ mod tests {
         let told: Vec<_> =
             draft.warnings.iter().map(|warning| (warning.file.as_deref(), warning.line)).collect();
         assert_eq!(told, [(Some("Procfile"), Some(1)), (Some("Procfile"), Some(2))]);
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "a fixture needs no crash safety")]
+    fn stage_and_values_that_files_of_others_name_reach_the_build() {
+        let compose = "services:\n  web:\n    build:\n      context: .\n      target: live\n      args:\n        \
+                       - ONE=1\n        - KEY=${KEY}\n        - OTHER=2\n";
+        let fly = "app = \"x\"\n[build]\nbuild-target = \"live\"\n[build.args]\nONE = 1\nOTHER = \"2\"\n";
+        let own = "[build]\ntarget = \"live\"\nargs.ONE = \"1\"\n";
+        for (name, text, given, notes) in [
+            ("docker-compose.yml", compose, serde_json::json!([["ONE", "1"]]), 1),
+            ("fly.toml", fly, serde_json::json!([["ONE", "1"]]), 0),
+            ("trackbed.toml", own, serde_json::json!([["ONE", "1"]]), 0),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::write(folder.path().join("Dockerfile"), "FROM scratch AS live\nARG ONE\nARG KEY\n")
+                .unwrap();
+            std::fs::write(folder.path().join(name), text).unwrap();
+            let mut draft = crate::config::read(folder.path(), &[], &[], &[]).unwrap();
+            let wish = find_wish(folder.path(), &draft).unwrap();
+            let found = decide(folder.path(), &wish, &Ok("Docker".to_owned()), &mut draft).unwrap();
+            let Found::Yes(decided) = found else { panic!("{name} is decided") };
+            let recipe = &decided.recipe["file"];
+            assert_eq!((&recipe["target"], &recipe["given"]), (&"live".into(), &given), "{name}");
+            assert_eq!(draft.warnings.len(), notes, "{:?}", draft.warnings);
+            assert!(
+                decided.settings.iter().any(|setting| setting.key == "build.args.ONE"),
+                "for `trackbed import`"
+            );
+        }
     }
 
     #[test]

@@ -272,7 +272,10 @@ fn a_dockerfile_goes_before_detection_where_an_engine_is() {
     assert_eq!((plan.provider.as_str(), plan.config.start_command.as_str()), ("docker", ""));
     assert_eq!(plan.config.port, Some(3000));
     assert_eq!(plan.summary, "Dockerfile, built and run by Docker 28.2.2");
-    assert_eq!(plan.recipe, serde_json::json!({"file": {"path": "Dockerfile", "args": ["VERSION"]}}));
+    assert_eq!(
+        plan.recipe,
+        serde_json::json!({"file": {"path": "Dockerfile", "args": ["VERSION"], "target": "", "given": [], "wants_buildkit": false}})
+    );
     let warned: Vec<Option<u32>> = plan.warnings.iter().map(|warning| warning.line).collect();
     assert_eq!(warned, [Some(4), Some(5)]);
     let railway = r#"{"build": {"builder": "DOCKERFILE", "dockerfilePath": "app.docker"}, "deploy": {"startCommand": "run"}}"#;

@@ -4,12 +4,17 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bollard::errors::Error;
+use bollard::models::ContainerInspectResponse;
 use trackbed_core::ports::PortError;
 
 /// Longest wait for an answer that needs no work.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// Longest wait for the first byte of any answer, in seconds: a container is made, or removed, on a slow disk.
 const WORK_LIMIT_S: u64 = 60;
+
+/// How often, and how far apart, a container is looked at that Podman tidies up.
+const TIDY_LOOKS: u32 = 100;
+const TIDY_LOOK: Duration = Duration::from_millis(50);
 
 /// A daemon that answered just now.
 #[derive(Clone)]
@@ -25,6 +30,21 @@ pub(crate) struct Daemon {
 impl Daemon {
     pub(crate) fn is_podman(&self) -> bool {
         self.title.starts_with("Podman")
+    }
+
+    /// Looks at a container. Podman says of one that has just ended that it has `stopped`, a word that Docker does not have and
+    /// nobody can read; it becomes `exited` when Podman has tidied up.
+    pub(crate) async fn inspect(&self, name: &str) -> Result<ContainerInspectResponse, Error> {
+        let mut looks = 0;
+        loop {
+            match self.api.inspect_container(name, None).await {
+                Err(Error::JsonDataError { .. }) if self.is_podman() && looks < TIDY_LOOKS => {
+                    looks += 1;
+                    tokio::time::sleep(TIDY_LOOK).await;
+                }
+                seen => return seen,
+            }
+        }
     }
 }
 

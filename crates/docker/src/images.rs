@@ -4,6 +4,7 @@
 //! that tag away; the engine removes the image when nobody else has a name for it.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,12 +13,16 @@ use bollard::query_parameters::{
     BuildImageOptions, BuilderVersion, CreateImageOptions, ListImagesOptions, RemoveImageOptions,
     TagImageOptions,
 };
+use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
 use trackbed_core::image::ContainerImage;
 use trackbed_core::instance::LogStream;
 use trackbed_core::ports::{BuildLog, Dockerfile, Images, PortError};
 
+use trackbed_stdx::random;
+
+use crate::buildkit;
 use crate::container::BOX_LABEL;
 use crate::context::{self, Ignored};
 use crate::daemon::{self, Daemon, words};
@@ -29,6 +34,10 @@ const BUILD_CPU_SHARES: i32 = 128;
 const PIECES: usize = 16;
 /// Letters of an id that are enough to tell images apart.
 const TAG_LETTERS: usize = 24;
+/// What helps when a build fails.
+const FAILED_HINT: &str = "the output of the step is in the build log; `docker build .` shows the same";
+/// What Podman puts before names without a registry; which of them is a setting of its own (`compat_api_enforce_docker_hub`).
+const PLACES: [&str; 2] = ["docker.io/", "localhost/"];
 /// Longest silence of a registry.
 const SILENCE_LIMIT: Duration = Duration::from_secs(120);
 
@@ -40,6 +49,13 @@ impl Images for Docker {
 
     async fn build(&self, order: Dockerfile, log: &dyn BuildLog) -> Result<ContainerImage, PortError> {
         let daemon = daemon::find(self.environment()).await?;
+        // Podman's builder is one for all.
+        if order.wants_buildkit && !daemon.is_podman() {
+            if let Some(program) = buildkit::find(&daemon).await {
+                return self.build_by_command(&daemon, &program, &order, log).await;
+            }
+            log.line(LogStream::System, buildkit::MISSING);
+        }
         log.line(LogStream::System, &format!("{} builds {}", daemon.title, order.path));
         let network = self.network_name();
         self.ensure_network(&daemon, &network).await?;
@@ -125,10 +141,32 @@ impl Docker {
         format!("trackbed-{}/image", self.tag())
     }
 
-    /// Podman puts `localhost/` before names without a registry.
     fn is_ours(&self, tag: &str) -> bool {
-        let name = tag.strip_prefix("localhost/").unwrap_or(tag);
+        let name = PLACES.iter().find_map(|place| tag.strip_prefix(place)).unwrap_or(tag);
         name.strip_prefix(&self.repository()).is_some_and(|rest| rest.starts_with(':'))
+    }
+
+    async fn build_by_command(
+        &self,
+        daemon: &Daemon,
+        program: &Path,
+        order: &Dockerfile,
+        log: &dyn BuildLog,
+    ) -> Result<ContainerImage, PortError> {
+        log.line(LogStream::System, &format!("{} builds {} with BuildKit", daemon.title, order.path));
+        // Not a name of digits: the collection of images takes away what a crash leaves.
+        let drawn: String = random::bytes::<8>().iter().map(|byte| format!("{byte:02x}")).collect();
+        let name = format!("{}:building-{drawn}", self.repository());
+        let command = buildkit::command(program, daemon);
+        buildkit::build(command, order, (self.tag(), &name), pieces_of(order)?, log).await.map_err(
+            |why| {
+                PortError::new(format!("{} cannot build {}: {why}", daemon.title, order.path))
+                    .hint(FAILED_HINT)
+            },
+        )?;
+        let kept = self.keep(daemon, &name, None).await;
+        let _ = daemon.api.remove_image(&name, Some(untag()), None).await;
+        kept
     }
 
     /// Gives an image a name of this box's own and tells what is in it.
@@ -165,6 +203,22 @@ impl Docker {
     }
 }
 
+/// Returns the source as a tar, in pieces. A thread reads it until all is read or nobody wants more.
+fn pieces_of(order: &Dockerfile) -> Result<mpsc::Receiver<std::io::Result<Bytes>>, PortError> {
+    let ignored = Ignored::read(&order.context, &order.path)
+        .map_err(|error| PortError::new(format!("cannot read the source for {}: {error}", order.path)))?;
+    let (sender, receiver) = mpsc::channel(PIECES);
+    let (context, dockerfile) = (order.context.clone(), order.path.clone());
+    tokio::task::spawn_blocking(move || {
+        let result = context::send(&context, &dockerfile, &ignored, sender.clone());
+        if let Err(error) = result {
+            // The engine must not take half a source for the whole.
+            let _ = sender.blocking_send(Err(error));
+        }
+    });
+    Ok(receiver)
+}
+
 /// Sends the source and reads what the build says. Returns the id of the image.
 async fn built(
     daemon: &Daemon,
@@ -172,19 +226,8 @@ async fn built(
     options: BuildImageOptions,
     log: &dyn BuildLog,
 ) -> Result<String, PortError> {
-    let unread =
-        |error: std::io::Error| PortError::new(format!("cannot read the source for {}: {error}", order.path));
-    let ignored = Ignored::read(&order.context, &order.path).map_err(unread)?;
-    let (sender, receiver) = mpsc::channel(PIECES);
-    let (context, dockerfile) = (order.context.clone(), order.path.clone());
-    let sent = tokio::task::spawn_blocking(move || {
-        let result = context::send(&context, &dockerfile, &ignored, sender.clone());
-        if let Err(error) = result {
-            // The engine must not take half a source for the whole.
-            let _ = sender.blocking_send(Err(error));
-        }
-    });
-    let pieces = futures_util::stream::unfold(receiver, |mut receiver| async {
+    let pieces = pieces_of(order)?;
+    let pieces = futures_util::stream::unfold(pieces, |mut receiver| async {
         receiver.recv().await.map(|piece| (piece, receiver))
     });
     let mut said = daemon.api.build_image(options, None, Some(bollard::body_try_stream(pieces)));
@@ -208,11 +251,10 @@ async fn built(
         }
     }
     lines.finish(log);
-    sent.abort();
     match (failure, id.or(lines.built)) {
         (None, Some(id)) => Ok(id),
         (Some(why), _) => Err(PortError::new(format!("{} cannot build {}: {why}", daemon.title, order.path))
-            .hint("the output of the step is in the build log; `docker build .` shows the same")),
+            .hint(if order.wants_buildkit { buildkit::MISSING } else { FAILED_HINT })),
         (None, None) => {
             Err(PortError::new(format!("{} has built {} and does not say what", daemon.title, order.path)))
         }

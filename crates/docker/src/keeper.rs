@@ -154,7 +154,10 @@ async fn begin(daemon: &Daemon, order: &Order) -> Result<Option<Begun>, String> 
                 daemon.title, order.image.id
             );
         }
-        format!("{} makes no container of image {}: {}", daemon.title, order.image.id, words(&error))
+        let why = words(&error);
+        // Podman's package does not bring it.
+        let way_out = if why.contains("container-init") { " (apt install catatonit)" } else { "" };
+        format!("{} makes no container of image {}: {why}{way_out}", daemon.title, order.image.id)
     })?;
     hand_over(daemon, order, &name).await?;
     make_links(daemon, order, &name).await?;
@@ -163,7 +166,7 @@ async fn begin(daemon: &Daemon, order: &Order) -> Result<Option<Begun>, String> 
         .start_container(&name, None)
         .await
         .map_err(|error| format!("{} does not start the container: {}", daemon.title, words(&error)))?;
-    let seen = daemon.api.inspect_container(&name, None).await;
+    let seen = daemon.inspect(&name).await;
     let seen = seen.map_err(|error| format!("{} does not say what runs: {}", daemon.title, words(&error)))?;
     let state = seen.state.unwrap_or_default();
     if state.running != Some(true) {
@@ -173,7 +176,7 @@ async fn begin(daemon: &Daemon, order: &Order) -> Result<Option<Begun>, String> 
     let Some(init) = pid.and_then(Process::of) else {
         // It may have ended in between, which the engine knows a moment later.
         for _ in 0..END_LOOKS {
-            let again = daemon.api.inspect_container(&name, None).await.ok().and_then(|seen| seen.state);
+            let again = daemon.inspect(&name).await.ok().and_then(|seen| seen.state);
             if again.is_some_and(|state| state.running == Some(false)) {
                 return Ok(None);
             }

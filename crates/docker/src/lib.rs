@@ -8,6 +8,7 @@
 //! Read in this order: `daemon` (where it listens), `engine` (the port), `records` (what is on disk), `keeper`, `life` (what
 //! is true of containers whose keeper is gone), `images`.
 
+mod buildkit;
 mod container;
 mod context;
 mod control;

@@ -46,7 +46,7 @@ pub(crate) async fn find(
     let failed = |error: &bollard::errors::Error| {
         PortError::new(format!("cannot read the files of instance {id}: {}", words(error)))
     };
-    let seen = match daemon.api.inspect_container(&name, None).await {
+    let seen = match daemon.inspect(&name).await {
         // It never ran, or somebody has removed it.
         Err(error) if daemon::is_missing(&error) => return Ok(Vec::new()),
         seen => seen.map_err(|error| failed(&error))?,

@@ -27,6 +27,10 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(10);
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 /// How long the engine may take to say how a container ended that the kernel has ended. It may be restarting.
 const EXIT_LIMIT: Duration = Duration::from_secs(30);
+/// How long the engine may take to say that memory was short, once it knows of the end.
+const OOM_NEWS_LIMIT: Duration = Duration::from_secs(1);
+/// How engines tell SIGKILL.
+const KILLED: i32 = 128 + SIGKILL;
 /// How long the last lines may take.
 const LAST_LINES_LIMIT: Duration = Duration::from_secs(3);
 /// Pause before an engine that did not answer is asked again.
@@ -76,6 +80,8 @@ impl<'a> Keeper<'a> {
     /// Runs until the container has ended. Returns how.
     pub(crate) async fn supervise(&self, listener: UnixListener, log: &mut Log) -> Exit {
         let written = RefCell::new(log);
+        let memory = self.init.find_oom_count();
+        let was_oom;
         {
             let mut lines = std::pin::pin!(self.follow(&written));
             let mut all_read = false;
@@ -85,7 +91,11 @@ impl<'a> Keeper<'a> {
             let mut clients = FuturesUnordered::new();
             loop {
                 tokio::select! {
-                    () = &mut gone => break,
+                    () = &mut gone => {
+                        // At once: the group is about to go, and Podman does not always tell.
+                        was_oom = memory.is_some_and(|memory| memory.read() > 0);
+                        break;
+                    }
                     () = &mut lines, if !all_read => all_read = true,
                     accepted = listener.accept(), if clients.len() < CLIENTS => {
                         if let Ok((stream, _)) = accepted {
@@ -106,7 +116,12 @@ impl<'a> Keeper<'a> {
         let _ = self.hold.take();
         let log = written.into_inner();
         log.finish();
-        let exit = find_exit(&self.daemon, self.order, !self.killed.get()).await;
+        let memory = match (self.killed.get(), was_oom) {
+            (true, _) => Memory::Enough,
+            (false, true) => Memory::Short,
+            (false, false) => Memory::Unknown,
+        };
+        let exit = find_exit(&self.daemon, self.order, memory).await;
         self.tell_end(&exit, log);
         exit
     }
@@ -366,24 +381,43 @@ pub(crate) async fn read_log_and_exit(daemon: &Daemon, order: &Order, log: &mut 
     };
     let _ = tokio::time::timeout(LAST_LINES_LIMIT, read).await;
     log.finish();
-    let exit = find_exit(daemon, order, true).await;
+    let exit = find_exit(daemon, order, Memory::Unknown).await;
     if order.kind == InstanceKind::Service && exit != Exit::Oom {
         log.note(&format!("the app {exit}"));
     }
     exit
 }
 
-/// Asks the engine how a container ended of which nothing lives.
-async fn find_exit(daemon: &Daemon, order: &Order, may_be_oom: bool) -> Exit {
+/// What is known of a container's memory when it has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Memory {
+    /// It was killed for another reason.
+    Enough,
+    /// The kernel has killed something in it.
+    Short,
+    /// The engine may know.
+    Unknown,
+}
+
+/// Asks the engine how a container ended of which nothing lives. That memory was short it may hear a little later than the end.
+async fn find_exit(daemon: &Daemon, order: &Order, memory: Memory) -> Exit {
     let deadline = Instant::now() + EXIT_LIMIT;
+    let mut news_at = None;
     let mut daemon = daemon.clone();
     while Instant::now() < deadline {
-        match daemon.api.inspect_container(&order.container(), None).await {
+        match daemon.inspect(&order.container()).await {
             Ok(seen) => {
                 let state = seen.state.unwrap_or_default();
                 let code = state.exit_code.and_then(|code| i32::try_from(code).ok());
                 if let (Some(false), Some(code)) = (state.running, code) {
-                    return exit_of(code, may_be_oom && state.oom_killed == Some(true));
+                    let is_told = memory == Memory::Unknown && state.oom_killed == Some(true);
+                    let is_oom = is_told || memory == Memory::Short;
+                    let news_at = *news_at.get_or_insert_with(|| Instant::now() + OOM_NEWS_LIMIT);
+                    let may_come =
+                        memory == Memory::Unknown && code == KILLED && order.limits.memory_bytes.is_some();
+                    if is_oom || !may_come || Instant::now() >= news_at {
+                        return exit_of(code, is_oom);
+                    }
                 }
             }
             Err(error) if daemon::is_missing(&error) => return Exit::Lost,
@@ -402,7 +436,7 @@ async fn find_exit(daemon: &Daemon, order: &Order, may_be_oom: bool) -> Exit {
 /// Engines tell a signal as 128 and its number, as shells do.
 fn exit_of(code: i32, is_oom: bool) -> Exit {
     match code {
-        137 if is_oom => Exit::Oom,
+        KILLED if is_oom => Exit::Oom,
         129..=192 => Exit::Signal { signal: code - 128 },
         _ => Exit::Code { code },
     }

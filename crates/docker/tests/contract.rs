@@ -30,11 +30,20 @@ impl Fixture for Containers {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn containers_keep_the_contract() {
-    let Some(daemon) = Daemon::start("the contract of engines, on containers") else { return };
+async fn check(daemon: Option<Daemon>) {
+    let Some(daemon) = daemon else { return };
     let world = World::new(&daemon).await;
     let containers = Containers { volume: world.volume("/data"), world };
     engine_contract(&containers).await;
     containers.world.close(&daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn containers_of_docker_keep_the_contract() {
+    check(Daemon::start("the contract of engines, on containers")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn containers_of_podman_keep_the_contract() {
+    check(Daemon::start_podman("the contract of engines, on containers of Podman")).await;
 }

@@ -120,14 +120,7 @@ impl Process {
 
     /// Finds the switch that makes its control group stand still.
     pub fn find_switch(self) -> Option<GroupSwitch> {
-        let text = std::fs::read_to_string(format!("/proc/{}/cgroup", self.0.pid)).ok()?;
-        let switches = text.lines().filter_map(|line| {
-            let mut fields = line.splitn(3, ':').skip(1);
-            let (controllers, path) = (fields.next()?, fields.next()?.trim_start_matches('/'));
-            // The root group holds the whole box.
-            if path.is_empty() || path.contains("..") {
-                return None;
-            }
+        self.find_group(|controllers, path| {
             let v1 = PathBuf::from("/sys/fs/cgroup/freezer").join(path);
             let v2 = PathBuf::from("/sys/fs/cgroup").join(path);
             match controllers {
@@ -135,8 +128,47 @@ impl Process {
                 "" if v2.join("cgroup.freeze").exists() => Some(Switch::Unified(v2)),
                 _ => None,
             }
-        });
-        switches.map(GroupSwitch).next()
+        })
+        .map(GroupSwitch)
+    }
+
+    /// Finds where the kernel counts whom it has killed for want of memory in its control group.
+    pub fn find_oom_count(self) -> Option<OomCount> {
+        self.find_group(|controllers, path| {
+            let v1 = Path::new("/sys/fs/cgroup/memory").join(path).join("memory.oom_control");
+            let v2 = Path::new("/sys/fs/cgroup").join(path).join("memory.events");
+            let is_v1 = controllers.split(',').any(|name| name == "memory");
+            [(is_v1, v1), (controllers.is_empty(), v2)]
+                .into_iter()
+                .find_map(|(fits, file)| (fits && file.exists()).then_some(file))
+        })
+        .map(OomCount)
+    }
+
+    /// Looks through the groups that it is in, by controllers and path, until one fits (cgroups(7)).
+    fn find_group<T>(self, fits: impl Fn(&str, &str) -> Option<T>) -> Option<T> {
+        let text = std::fs::read_to_string(format!("/proc/{}/cgroup", self.0.pid)).ok()?;
+        text.lines().find_map(|line| {
+            let mut fields = line.splitn(3, ':').skip(1);
+            let (controllers, path) = (fields.next()?, fields.next()?.trim_start_matches('/'));
+            // The root group holds the whole box.
+            if path.is_empty() || path.contains("..") {
+                return None;
+            }
+            fits(controllers, path)
+        })
+    }
+}
+
+/// Where kills for want of memory are counted. It goes with its group, a moment after the last process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OomCount(PathBuf);
+
+impl OomCount {
+    /// Returns how many there were; 0 when the group is gone.
+    pub fn read(&self) -> u64 {
+        let text = std::fs::read_to_string(&self.0).unwrap_or_default();
+        text.lines().find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok()).unwrap_or(0)
     }
 }
 

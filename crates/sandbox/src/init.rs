@@ -2,8 +2,8 @@
 //!
 //! The app is what its command's shell started, not the shell alone: a signal goes to every process of it, as systemd
 //! does, and an asked-for end waits for all of them. A server with workers hears SIGTERM in each process then; gunicorn,
-//! uvicorn and the like end gracefully from either side. Unasked, the instance ends with its main process; one that runs
-//! beside it is started again.
+//! uvicorn and the like end gracefully from either side. Unasked, the instance ends with its main process, and those beside
+//! it get a moment to finish what they do; one of them that ends is started again.
 //!
 //! It exists because an app that is pid 1 itself ignores SIGTERM. On levels without a pid namespace the same code runs as
 //! a plain child that adopts orphans.
@@ -29,6 +29,9 @@ use crate::records::Order;
 use crate::side::{self, News, Sides};
 use crate::tree::{Named, Step};
 use crate::{apptree, filter, process, rules, sockets, tree};
+
+/// How long processes beside a main one that crashed may take to end: callers wait for the next start.
+const ALONE_LIMIT: Duration = Duration::from_secs(3);
 
 /// What a shim tells its init.
 #[derive(Debug, Serialize, Deserialize)]
@@ -119,6 +122,7 @@ pub(crate) fn run(given: &Given<'_>) -> i32 {
         stopping: false,
         still: false,
         main: None,
+        over_at: None,
         given,
     };
     let status = watch.until_the_app_ends();
@@ -198,6 +202,8 @@ struct Watch<'a> {
     still: bool,
     /// How the main process ended, while others of the app take their time.
     main: Option<i32>,
+    /// When the others have had their time, after an end that nobody has asked for.
+    over_at: Option<Instant>,
     given: &'a Given<'a>,
 }
 
@@ -213,7 +219,7 @@ impl Watch<'_> {
             let _ = launch::keep_capabilities(1 << 5 | 1 << 6 | 1 << 7 | 1 << 8);
         }
         loop {
-            let due = self.sides.next_due().filter(|_| !self.still);
+            let due = self.over_at.or_else(|| self.sides.next_due().filter(|_| !self.still));
             let (signals, line) = {
                 let mut fds = [
                     PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
@@ -231,6 +237,11 @@ impl Watch<'_> {
             if line && !self.hear_shim() {
                 // The shim is gone; the kernel is about to end us too.
                 return libc::SIGKILL;
+            }
+            if let (Some(status), Some(at)) = (self.main, self.over_at)
+                && at <= Instant::now()
+            {
+                return status;
             }
             // The shim's word first: it may be that nothing shall start now.
             if !line && due.is_some_and(|at| at <= Instant::now()) {
@@ -257,6 +268,10 @@ impl Watch<'_> {
             }
         }
         let some_left = self.reap();
+        if self.main.is_some() && !self.stopping && !self.sides.pids().is_empty() {
+            self.pass_on(libc::SIGTERM);
+            self.over_at = Some(Instant::now() + ALONE_LIMIT);
+        }
         match self.main {
             // Who was asked to end gets to the end of its work; the shim counts the time. Further commands are not waited
             // for; only where there are any must `/proc` tell them apart, which may hide some processes of the app.

@@ -47,6 +47,9 @@ pub(crate) struct Draft {
     pub(crate) volumes: Vec<(VolumeRequest, Origin, String)>,
     /// Variables that files set, with place; the owner's own win.
     pub(crate) variables: Vec<Declared>,
+    /// Values that files give to variables that a Dockerfile declares by `ARG`; the first of a name counts, and the
+    /// service's own win.
+    pub(crate) build_args: Vec<Declared>,
     /// Processes that files declare, in the order in which they were read.
     pub(crate) processes: Vec<formation::Declared>,
     /// How many copies of a process somebody wants.
@@ -188,6 +191,45 @@ impl Draft {
             self.give_at(file, key, member.place.line, Setting::Text(commands.join(" && ")));
         }
         Ok(())
+    }
+
+    /// Takes values for what a Dockerfile declares by `ARG`: a table of names, or a list of `NAME=value`.
+    pub(crate) fn take_build_args(&mut self, file: File<'_>, node: &Node) {
+        let members = node.members().iter().map(|member| {
+            let text = match &member.node.value {
+                Value::Text(text) | Value::Number(text) => Some(text.clone()),
+                Value::Bool(value) => Some(value.to_string()),
+                Value::Null | Value::List(_) | Value::Table(_) => None,
+            };
+            (member.key.clone(), text, member.place.line)
+        });
+        let items = node.items().iter().filter_map(|item| {
+            let text = item.text()?;
+            let (name, value) =
+                text.split_once('=').map_or((text, None), |(name, value)| (name, Some(value)));
+            Some((name.to_owned(), value.map(str::to_owned), item.place.line))
+        });
+        for (name, value, line) in members.chain(items) {
+            let name: VariableName = match name.parse() {
+                Ok(name) => name,
+                Err(error) => {
+                    self.warn(file.name, Some(line), format!("this value is ignored: {error}"));
+                    continue;
+                }
+            };
+            match value.filter(|value| !value.contains("${")) {
+                Some(_) if self.build_args.iter().any(|known| known.name == name) => {}
+                Some(value) => {
+                    let place = format!("{}:{line}", file.name);
+                    self.build_args.push(Declared { name, value, origin: file.origin, place });
+                }
+                None => self.warn(
+                    file.name,
+                    Some(line),
+                    format!("the build gets `{name}` as it is set for the service: trackbed variables set {name}=…"),
+                ),
+            }
+        }
     }
 
     /// Adds the variables of a table of names.

@@ -13,6 +13,7 @@ use trackbed_core::volume::MountPath;
 pub(crate) enum Key {
     Builder,
     Dockerfile,
+    DockerfileTarget,
     Image,
     BuildCommand,
     StartCommand,
@@ -62,9 +63,10 @@ pub(crate) enum Setting {
 }
 
 /// Every key, in the order in which `trackbed plan` prints them, with its names; the first is ours.
-const KEYS: [(Key, &[&str]); 25] = [
+const KEYS: [(Key, &[&str]); 26] = [
     (Key::Builder, &["build.builder"]),
     (Key::Dockerfile, &["build.dockerfilePath", "build.dockerfile"]),
+    (Key::DockerfileTarget, &["build.dockerfileTarget", "build.target"]),
     (Key::Image, &["build.image", "image"]),
     (Key::BuildCommand, &["build.buildCommand", "build.command"]),
     (Key::StartCommand, &["deploy.startCommand", "start"]),
@@ -122,6 +124,7 @@ impl Key {
             | Key::Cpu => true,
             Key::Builder
             | Key::Dockerfile
+            | Key::DockerfileTarget
             | Key::Image
             | Key::BuildCommand
             | Key::StartCommand
@@ -155,7 +158,10 @@ impl Key {
             Key::Image if text.is_empty() || text.contains(char::is_whitespace) || text.contains("://") => {
                 Err("the name of an image such as `redis:7`".to_owned())
             }
-            Key::Dockerfile | Key::Image => Ok(Setting::Text(text.to_owned())),
+            Key::DockerfileTarget if text.is_empty() || text.contains(char::is_whitespace) => {
+                Err("the name of a stage, as after `FROM … AS`".to_owned())
+            }
+            Key::Dockerfile | Key::DockerfileTarget | Key::Image => Ok(Setting::Text(text.to_owned())),
             Key::StartCommand | Key::BuildCommand | Key::PreDeploy if text.is_empty() => {
                 Err("a command".to_owned())
             }

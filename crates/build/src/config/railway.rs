@@ -14,12 +14,14 @@ use crate::config::{formation, json, nixpacks, toml};
 /// The environment whose overrides apply.
 const ENVIRONMENT: &str = "production";
 /// Keys of `build` that are settings.
-const BUILD: [(&str, Key); 6] = [
+const BUILD: [(&str, Key); 8] = [
     ("builder", Key::Builder),
     ("buildCommand", Key::BuildCommand),
     ("command", Key::BuildCommand),
     ("dockerfilePath", Key::Dockerfile),
     ("dockerfile", Key::Dockerfile),
+    ("dockerfileTarget", Key::DockerfileTarget),
+    ("target", Key::DockerfileTarget),
     ("image", Key::Image),
 ];
 /// Keys of `deploy` that are settings, Railway's first.
@@ -197,6 +199,11 @@ fn read_build(file: File<'_>, build: &Node, draft: &mut Draft) -> Result<(), Por
     if let Some(member) = build.member("watchPatterns") {
         read.push("watchPatterns");
         watch_patterns(file, member, draft);
+    }
+    if let Some(member) = build.member("args") {
+        read.push("args");
+        expect_table(file.name, member)?;
+        draft.take_build_args(file, &member.node);
     }
     if let Some(member) = build.member("nixpacksConfigPath") {
         read.push("nixpacksConfigPath");

@@ -178,6 +178,7 @@ fn planned(draft: &Draft, config: &ServiceConfig) -> Vec<PlannedSetting> {
             | Key::StaticRoot
             | Key::StaticSpa
             | Key::Dockerfile
+            | Key::DockerfileTarget
             | Key::Image => None,
         };
         // A grace that follows from the drain limit comes from where that does.

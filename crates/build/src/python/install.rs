@@ -17,13 +17,14 @@ use crate::builder::{Workshop, blocking};
 use crate::host::PIP_NAMES;
 use crate::job::{self, Failure, Job};
 use crate::layers::{self, Record, disk};
+use crate::python::bytecode;
 use crate::python::dependencies::{self, Dependencies, Install, LOCKED, join};
 use crate::python::explain;
 use crate::python::plan::Recipe;
 use crate::tools::Uv;
 
 /// Raised when the way of installing changes.
-const FORMAT: &str = "python-dependencies 2";
+const FORMAT: &str = "python-dependencies 3";
 const CACHE_INSIDE: &str = "/opt/trackbed/cache";
 const UV_INSIDE: &str = "/opt/trackbed/bin/uv";
 
@@ -65,7 +66,7 @@ pub(crate) async fn ensure(
         command,
         app: staging.path(),
         binds: binds(workshop, request, recipe, uv)?,
-        env: environment(workshop, request),
+        env: environment(workshop, request).into_iter().chain([bytecode::variable()]).collect(),
     };
     job::run(workshop, request, job, log).await.map_err(|failure| match failure {
         Failure::Port(error) => error,
@@ -112,13 +113,13 @@ fn command(deps: &Dependencies, recipe: &Recipe) -> String {
         recipe.extra.iter().map(|(requirement, _)| format!(" {}", quote(requirement))).collect();
     let folder =
         if deps.folder.is_empty() { "/app".to_owned() } else { quote(&format!("/app/{}", deps.folder)) };
-    let pip = "uv pip install --compile-bytecode";
+    let pip = "uv pip install";
     let install = match deps.install {
         // pip resolves paths in a list from the working directory, uv too; the list of the root is installed at the root.
         Install::Requirements => format!("{pip} -r requirements.txt{extra}"),
         Install::UvLock => {
             let project = if deps.project { "" } else { " --no-install-project" };
-            format!("uv sync --locked --no-dev --compile-bytecode{project} --python /app/.venv/bin/python")
+            format!("uv sync --locked --no-dev{project} --python /app/.venv/bin/python")
         }
         Install::PoetryLock | Install::PdmLock | Install::PipfileLock => {
             format!("{pip} --no-deps -r {LOCKED}{extra}")
@@ -128,7 +129,10 @@ fn command(deps: &Dependencies, recipe: &Recipe) -> String {
         Install::Project => format!("{pip} -e .{extra}"),
         Install::Nothing => "true".to_owned(),
     };
-    format!("set -e\numask 022\nuv venv --quiet --python {python} /app/.venv\ncd {folder}\n{install}\n")
+    format!(
+        "set -e\numask 022\nuv venv --quiet --python {python} /app/.venv\ncd {folder}\n{install}\n{}",
+        bytecode::COMMAND
+    )
 }
 
 fn quote(text: &str) -> String {

@@ -1,6 +1,7 @@
 //! The Python provider.
 
 pub(crate) mod build;
+mod bytecode;
 pub(crate) mod code;
 pub(crate) mod command;
 pub(crate) mod dependencies;

@@ -18,6 +18,8 @@ pub struct Dockerfile {
     pub target: String,
     /// Values of variables that the Dockerfile declares by `ARG`. They stay in the image's history.
     pub args: Vec<(String, String)>,
+    /// Whether it uses what Docker's older builder does not know.
+    pub wants_buildkit: bool,
 }
 
 /// A container engine of the box, as far as images go: Docker or Podman.

@@ -104,7 +104,13 @@ impl World {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             files::write_atomic(&path, text.as_bytes(), 0o644).unwrap();
         }
-        Dockerfile { context, path: "Dockerfile".into(), target: String::new(), args: Vec::new() }
+        Dockerfile {
+            context,
+            path: "Dockerfile".into(),
+            target: String::new(),
+            args: Vec::new(),
+            wants_buildkit: false,
+        }
     }
 
     pub async fn log(&self, id: &InstanceId) -> Vec<(LogStream, String)> {

@@ -87,14 +87,18 @@ async fn lines_have_names_and_sigterm_reaches_all(world: &World) {
 
 async fn the_end_of_the_main_one_ends_all(world: &World) {
     let main = "while [ ! -e /tmp/end ] && [ ! -e end ]; do sleep 0.02; done; exit 5";
-    let app = spec(world, main, &[("worker.1", "trap '' TERM; echo up; while :; do sleep 0.05; done")]);
+    let deaf = "trap '' TERM; echo deaf; while :; do sleep 0.05; done";
+    let app = spec(world, main, &[("worker.1", deaf), ("worker.2", POLITE)]);
     world.sandbox.start(&app).await.unwrap();
-    world.until_logged(&app.id, "up").await;
+    for text in ["deaf\n", "up worker.2\n"] {
+        world.until_logged(&app.id, text).await;
+    }
     let pids = world.pids(&app.id).await;
     let command = ["touch".to_owned(), "end".to_owned()];
     // It ends the instance that it runs in, perhaps before it has told its own end.
     let _ = world.sandbox.exec(&app.id, &command, &[], &world::Lines::default()).await;
     assert_eq!(world.ended(&app.id).await, Exit::Code { code: 5 });
+    assert_eq!(said(world, &app.id, "bye").await, ["worker.2"], "who listens gets to the end of its work");
     gone(&pids).await;
 }
 

@@ -75,11 +75,8 @@ fn build(page: &mut Page<'_>, service: &Node) {
         page.note(build.place.line, format!("it is built from `{context}`: deploy that folder by itself"));
     } else {
         page.take(Key::Dockerfile, build.node.member("dockerfile"));
-    }
-    for key in ["target", "args"] {
-        if let Some(member) = build.node.member(key) {
-            page.note(member.place.line, format!("`build.{key}` is not obeyed"));
-        }
+        page.take(Key::DockerfileTarget, build.node.member("target"));
+        page.take_build_args(build.node.get("args"));
     }
 }
 

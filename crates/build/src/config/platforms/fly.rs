@@ -58,6 +58,8 @@ pub(super) fn read(name: &str, text: &str, draft: &mut Draft) -> Result<(), Port
     }
     if let Some(build) = tree.get("build") {
         page.take(Key::Dockerfile, build.member("dockerfile"));
+        page.take(Key::DockerfileTarget, build.member("build-target"));
+        page.take_build_args(build.get("args"));
         page.take(Key::Image, build.member("image"));
         for key in ["builder", "buildpacks"] {
             if let Some(member) = build.member(key) {
@@ -67,8 +69,8 @@ pub(super) fn read(name: &str, text: &str, draft: &mut Draft) -> Result<(), Port
                 );
             }
         }
-        let quiet = ["args", "ignorefile", "build-target"];
-        page.unknown(build, &["dockerfile", "image", "builder", "buildpacks"], &quiet, "build.");
+        let read = ["dockerfile", "build-target", "args", "image", "builder", "buildpacks"];
+        page.unknown(build, &read, &["ignorefile"], "build.");
     }
     machine(&mut page, &tree);
     let read = [

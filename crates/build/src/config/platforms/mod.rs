@@ -178,6 +178,13 @@ impl<'a> Page<'a> {
         }
     }
 
+    /// Takes values for what a Dockerfile declares by `ARG`.
+    fn take_build_args(&mut self, node: Option<&Node>) {
+        if let Some(node) = node {
+            self.draft.take_build_args(File { name: self.name, origin: Origin::Platform }, node);
+        }
+    }
+
     /// Asks for a volume, whose name is made fit.
     fn take_volume(&mut self, name: &str, mount: &str, line: u32) {
         let plain: String =
