@@ -80,7 +80,7 @@ async fn live(folder: &Folder, order: &Order) -> Result<Exit, Failure> {
     }
     let listener = listen(&order.socket)?;
     let mut locks = VolumeLocks::take(&order.id, &order.title, &order.volumes, &order.container())?;
-    let lived = run(folder, order, state, listener, &mut locks).await;
+    let lived = Box::pin(run(folder, order, state, listener, &mut locks)).await;
     // Before the locks are free: nobody must be able to start it again.
     order.unlink_volumes();
     if !matches!(lived, Err(Failure::Unknown(_))) {

@@ -18,6 +18,7 @@ pub(super) fn variable() -> (String, Secret<String>) {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a fixture needs no crash safety")]
 mod tests {
     use std::fs;
     use std::path::{Path, PathBuf};
