@@ -62,6 +62,21 @@ impl Daemon {
         Some(daemon)
     }
 
+    /// Kills it with SIGKILL and starts it anew on what it left.
+    pub fn crash(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        // Where the first process of a machine reaps nobody, dockerd takes the dead containerd for a living one.
+        for left in ["pid", "exec/containerd/containerd.pid"] {
+            let _ = std::fs::remove_file(self.folder.join(left));
+        }
+        self.process = match &self.bridge {
+            Some(bridge) => spawn(&self.folder, bridge),
+            None => spawn_podman(&self.folder),
+        };
+        self.await_answer();
+    }
+
     /// Returns whether it is a Podman.
     pub fn is_podman(&self) -> bool {
         self.bridge.is_none()
@@ -193,9 +208,11 @@ impl Drop for Daemon {
         if let Some(bridge) = &self.bridge {
             ip(&["link", "delete", bridge]);
         }
-        // They leave these mounted.
-        for left in ["exec/netns/default", "data/overlay"] {
-            let _ = Command::new("umount").arg(self.folder.join(left)).stderr(Stdio::null()).status();
+        // They leave some mounted, more so after a crash.
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let below = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+        for place in below.filter(|place| Path::new(place).starts_with(&self.folder)) {
+            let _ = Command::new("umount").args(["--lazy", place]).stderr(Stdio::null()).status();
         }
         let _ = Command::new("rm").args(["-rf", "--one-file-system"]).arg(&self.folder).status();
     }

@@ -51,7 +51,8 @@ pub(crate) struct Facts {
     pub(crate) remedy: &'static str,
     /// What it is asked to tell its version.
     pub(crate) question: &'static [&'static str],
-    /// Folders beside those of `PATH`, those of version managers among them; `*` stands for any one name, `~` for a home.
+    /// Folders beside those of `PATH`, those of version managers among them; `*` stands for any one name, `~` for a home,
+    /// `$NAME` for what a variable of the box says.
     pub(crate) places: &'static [&'static str],
     /// Settings of the system's that it does not work without: beginnings of names in `/etc`.
     pub(crate) settings: &'static [&'static str],
@@ -124,7 +125,7 @@ const CARGO: Facts = Facts {
     title: "Rust",
     remedy: "install it on the box: `apt install cargo`, or by rustup.rs",
     // Not `.cargo/bin`: what lies there only points to one of these.
-    places: &["~/.rustup/toolchains/*/bin"],
+    places: &["~/.rustup/toolchains/*/bin", "$RUSTUP_HOME/toolchains/*/bin"],
     mise: None,
     ..NODE
 };

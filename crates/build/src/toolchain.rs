@@ -114,9 +114,16 @@ impl Programs for HostPrograms {
         let mut folders = self.host.path();
         folders.extend(["/usr/local/bin", "/usr/bin"].map(PathBuf::from));
         for place in tool.facts().places {
-            match place.strip_prefix("~/") {
-                Some(below) => folders.extend(self.host.homes().iter().flat_map(|home| expand(home, below))),
-                None => folders.extend(expand(Path::new("/"), place.trim_start_matches('/'))),
+            match place.split_once('/') {
+                Some(("~", below)) => {
+                    folders.extend(self.host.homes().iter().flat_map(|home| expand(home, below)))
+                }
+                Some(("", below)) => folders.extend(expand(Path::new("/"), below)),
+                Some((variable, below)) => {
+                    let named = self.host.get(variable.trim_start_matches('$'));
+                    folders.extend(named.into_iter().flat_map(|folder| expand(Path::new(folder), below)));
+                }
+                None => {}
             }
         }
         if let Some(name) = tool.facts().mise.or_else(|| (tool == Tool::Npm).then_some("node")) {

@@ -216,9 +216,7 @@ async fn changing_all_that_is_injected_changes_no_layer_and_runs_nothing_again()
 async fn a_variable_of_the_owner_that_changed_runs_the_build_command_again_and_no_install() {
     let world = World::new();
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    for (app, runs_again) in
-        [("flask-detected", 0), ("node-express", 0), ("node-vite-spa", 1), ("rust-package", 1)]
-    {
+    for (app, runs_again) in [("django", 0), ("node-express", 0), ("node-vite-spa", 1), ("rust-package", 1)] {
         let source = world.receive(&golden.join(app));
         world.build(&source, "one", "before").await.unwrap();
         let runs = world.runner.runs.load(Ordering::SeqCst);
@@ -230,7 +228,7 @@ async fn a_variable_of_the_owner_that_changed_runs_the_build_command_again_and_n
 #[tokio::test]
 async fn no_layer_that_a_command_made_is_shared_with_another_service() {
     let world = World::new();
-    for app in ["flask-detected", "node-express", "rust-package"] {
+    for app in ["django", "node-express", "rust-package"] {
         let source = world.receive(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(app));
         let one = world.build_for(7, &source, "one", "same").await.unwrap();
         let runs = world.runner.runs.load(Ordering::SeqCst);

@@ -66,11 +66,12 @@ async fn containers_of_podman_are_known_again_after_a_crash() {
 }
 
 async fn crashes(daemon: Option<Daemon>) {
-    let Some(daemon) = daemon else { return };
+    let Some(mut daemon) = daemon else { return };
     let world = World::new(&daemon).await;
     a_keeper_that_is_killed_leaves_no_second_writer(&world).await;
     a_keeper_that_is_killed_while_it_freezes_leaves_nothing_frozen(&world).await;
     strays_are_removed_and_what_is_not_ours_stays(&world, &daemon).await;
+    an_engine_that_is_killed_leaves_no_second_writer_and_the_next_one_starts(&world, &mut daemon).await;
     world.close(&daemon).await;
 }
 
@@ -315,6 +316,33 @@ async fn a_keeper_that_is_killed_leaves_no_second_writer(world: &World) {
     let third = InstanceSpec { volumes: vec![volume], ..world.spec("exec sleep 1000") };
     world.docker.start(&third).await.unwrap();
     world.docker.stop(&third.id, GRACE).await.unwrap();
+}
+
+async fn an_engine_that_is_killed_leaves_no_second_writer_and_the_next_one_starts(
+    world: &World,
+    daemon: &mut Daemon,
+) {
+    let volume = world.volume("/data");
+    let writes = "while :; do echo x >> /data/lines; sleep 0.02; done";
+    let writes = InstanceSpec { volumes: vec![volume.clone()], ..world.spec(writes) };
+    world.docker.start(&writes).await.unwrap();
+    let app = world.docker.inspect(&writes.id).await.unwrap().unwrap().pids[1];
+    daemon.crash();
+    // Docker ends what it finds when it is not told to let it live; Podman's containers do not hear of it.
+    let lives = || std::path::Path::new(&format!("/proc/{app}")).exists();
+    if daemon.is_podman() {
+        assert!(lives() && world.docker.lease(&place(&volume)).await.unwrap().is_held);
+        world.docker.stop(&writes.id, Duration::ZERO).await.unwrap();
+    }
+    world.ended(&writes.id).await;
+    assert!(!lives(), "it counts as ended and writes on");
+    assert!(!world.docker.lease(&place(&volume)).await.unwrap().is_held);
+    let next = InstanceSpec { volumes: vec![volume], ..world.spec("wc -l < /data/lines || cat /data/lines") };
+    world.docker.start(&next).await.unwrap();
+    world.ended(&next.id).await;
+    assert!(!world.log(&next.id).await.is_empty(), "what the first one wrote is there");
+    world.docker.remove(&writes.id).await.unwrap();
+    world.docker.remove(&next.id).await.unwrap();
 }
 
 async fn a_keeper_that_is_killed_while_it_freezes_leaves_nothing_frozen(world: &World) {
