@@ -183,6 +183,7 @@ fn spawn_podman(folder: &Path) -> Child {
     Command::new("podman")
         .env("CONTAINERS_CONF", at("containers.conf"))
         .env("TMPDIR", folder)
+        .current_dir(folder)
         .args(["--root", &at("data"), "--runroot", &at("run"), "--tmpdir", &at("tmp")])
         .args(["--network-config-dir", &at("net"), "--cgroup-manager=cgroupfs", "--events-backend=file"])
         .args(["system", "service", "--time=0", &format!("unix://{}", at("sock"))])

@@ -79,7 +79,8 @@ fn compile() -> Result<Vec<Program>> {
     Ok(programs.into_iter().map(|(_, _, program)| program).collect())
 }
 
-/// Waits for a program; none when it took too long. Then it was shown with all that it had started, and ended.
+/// Waits for a program; none when it took too long. Then the processes of the machine were shown, and it was ended with those that
+/// descend from it. What it had detached, such as an instance, stays.
 fn wait(program: &mut Child) -> Result<Option<ExitStatus>> {
     let deadline = Instant::now() + LIMIT;
     while Instant::now() < deadline {
@@ -89,11 +90,13 @@ fn wait(program: &mut Child) -> Result<Option<ExitStatus>> {
         std::thread::sleep(LOOK_INTERVAL);
     }
     eprintln!("\nit takes longer than {} s; the processes of this machine are:", LIMIT.as_secs());
-    eprintln!("{}", shell::read("ps", &["-e", "--forest", "-o", "pid,ppid,etimes,stat,wchan:20,args"])?);
-    for process in family(program.id())? {
+    let shown = shell::read("ps", &["-e", "--forest", "-o", "pid,ppid,etimes,stat,wchan:20,args"]);
+    for process in family(program.id()).unwrap_or_default() {
         let _ = kill(Pid::from_raw(process), Signal::SIGKILL);
     }
+    program.kill()?;
     program.wait()?;
+    eprintln!("{}", shown?);
     Ok(None)
 }
 

@@ -4,7 +4,7 @@
 //! Instructions: docs.docker.com/reference/dockerfile. As on Railway, a Dockerfile goes before detection, and variables
 //! that it declares by `ARG` are given to its build (docs.railway.com/builds/dockerfiles).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, VecDeque};
 use std::path::{Component, Path};
 
 use serde::{Deserialize, Serialize};
@@ -27,7 +27,16 @@ const OTHER_BUILDERS: [&str; 2] = ["RAILPACK", "NIXPACKS"];
 const OF_BUILDKIT: [&str; 9] =
     ["mount", "network", "security", "link", "chmod", "parents", "exclude", "checksum", "keep-git-dir"];
 /// Variables that only BuildKit sets by itself.
-const ARGS_OF_BUILDKIT: [&str; 4] = ["TARGETPLATFORM", "TARGETARCH", "BUILDPLATFORM", "BUILDARCH"];
+const ARGS_OF_BUILDKIT: [&str; 8] = [
+    "TARGETPLATFORM",
+    "TARGETOS",
+    "TARGETARCH",
+    "TARGETVARIANT",
+    "BUILDPLATFORM",
+    "BUILDOS",
+    "BUILDARCH",
+    "BUILDVARIANT",
+];
 /// Longest Dockerfile that is looked into.
 const LIMIT_BYTES: u64 = 1 << 20;
 
@@ -254,8 +263,8 @@ impl Said {
                     said.ports.clear();
                     said.volumes.clear();
                     said.health = None;
-                    said.wants_buildkit |=
-                        ARGS_OF_BUILDKIT.iter().any(|arg| rest.contains(&format!("${arg}")));
+                    let is_named = |arg: &str| rest.replace("${", "$").contains(&format!("${arg}"));
+                    said.wants_buildkit |= ARGS_OF_BUILDKIT.iter().any(|arg| is_named(arg));
                 }
                 "HEALTHCHECK" if !rest.trim().eq_ignore_ascii_case("NONE") => said.health = Some(line),
                 "VOLUME" => {
@@ -265,7 +274,7 @@ impl Said {
                 }
                 "RUN" | "COPY" | "ADD" => {
                     let mut flags = words().map_while(|word| word.strip_prefix("--"));
-                    said.wants_buildkit |= words().any(is_here_document)
+                    said.wants_buildkit |= words().any(|word| here_document(word).is_some())
                         || flags.any(|flag| OF_BUILDKIT.contains(&flag.split('=').next().unwrap_or(flag)));
                 }
                 _ => {}
@@ -275,18 +284,26 @@ impl Said {
     }
 }
 
-/// Returns whether a word begins a here-document: `<<EOF`, `<<-'EOF'`.
-fn is_here_document(word: &str) -> bool {
-    let name = word.strip_prefix("<<").map(|rest| rest.trim_start_matches(['-', '\'', '"']));
-    name.is_some_and(|name| name.starts_with(|letter: char| letter.is_alphabetic() || letter == '_'))
+/// Returns the word with which a here-document ends that this word begins: `<<EOF`, `<<-'EOF'`.
+fn here_document(word: &str) -> Option<&str> {
+    let end = word.strip_prefix("<<")?.trim_start_matches('-').trim_matches(['\'', '"']);
+    end.starts_with(|letter: char| letter.is_alphabetic() || letter == '_').then_some(end)
 }
 
-/// Splits a Dockerfile into instructions: comments are left out, lines that end in a backslash are joined.
+/// Splits a Dockerfile into instructions: comments and the bodies of here-documents are left out, lines that end in a backslash
+/// are joined.
 fn instructions(text: &str) -> Vec<(u32, String)> {
     let mut found: Vec<(u32, String)> = Vec::new();
     let mut is_open = false;
+    let mut ends: VecDeque<String> = VecDeque::new();
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim();
+        if let Some(end) = ends.front() {
+            if line == end {
+                ends.pop_front();
+            }
+            continue;
+        }
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
@@ -299,6 +316,14 @@ fn instructions(text: &str) -> Vec<(u32, String)> {
             None => found.push((number, line.to_owned())),
         }
         is_open = goes_on;
+        let done = found.last().filter(|_| !is_open).map(|(_, instruction)| instruction.as_str());
+        let takes = ["RUN ", "COPY ", "ADD "];
+        let done = done.filter(|done| {
+            let upper = done.get(..5).unwrap_or(done).to_ascii_uppercase();
+            takes.iter().any(|name| upper.starts_with(name))
+        });
+        let words = done.into_iter().flat_map(str::split_whitespace);
+        ends.extend(words.filter_map(here_document).map(str::to_owned));
     }
     found
 }
@@ -318,10 +343,9 @@ pub(crate) async fn build(
         Recipe::Image { reference } => images.pull(&reference, log).await?,
         Recipe::File { path, args, target, given, wants_buildkit } => {
             let set = request.variables.iter().filter(|(name, _)| args.contains(name));
-            let set = set.map(|(name, value)| (name.clone(), value.expose().clone()));
-            let args = given.into_iter().chain(set).collect::<BTreeMap<_, _>>().into_iter().collect();
+            let args = set.map(|(name, value)| (name.clone(), value.expose().clone())).collect();
             let context = request.source.path.clone();
-            let file = Dockerfile { context, path, target, args, wants_buildkit };
+            let file = Dockerfile { context, path, target, args, given, wants_buildkit };
             images.build(file, log).await?
         }
     };
@@ -352,6 +376,15 @@ mod tests {
     }
 
     #[test]
+    fn the_body_of_a_here_document_is_no_instruction() {
+        let said = Said::of(
+            "FROM a\nEXPOSE 3000\nRUN python3 - <<'EOF' && cat <<-END\nfrom pathlib import Path\nEOF\nEXPOSE 1\n\tEND\nVOLUME /x\n",
+        );
+        assert_eq!(said.ports, [(2, 3000)]);
+        assert_eq!(said.volumes, [(8, "/x".to_owned())]);
+    }
+
+    #[test]
     fn what_only_buildkit_knows_is_seen() {
         for line in [
             "RUN --mount=type=cache,target=/x y",
@@ -362,6 +395,8 @@ mod tests {
             "RUN python3 - <<'EOF'",
             "ARG TARGETARCH",
             "FROM --platform=$BUILDPLATFORM x",
+            "FROM --platform=${BUILDPLATFORM:-linux/amd64} x",
+            "ARG TARGETOS",
         ] {
             assert!(Said::of(&format!("FROM a\n{line}\n")).wants_buildkit, "{line}");
         }

@@ -16,9 +16,12 @@ use tokio::sync::mpsc;
 use trackbed_core::instance::LogStream;
 use trackbed_core::ports::{BuildLog, Dockerfile};
 
+use trackbed_sandbox::beside::Process;
+
 use crate::container::BOX_LABEL;
 use crate::daemon::Daemon;
 
+const SIGKILL: i32 = 9;
 /// Longest line that is told whole.
 const LINE_MAX_BYTES: u64 = 8 << 10;
 /// How long a command may take to say whether it can build.
@@ -27,9 +30,40 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 const LOG_PAUSE: Duration = Duration::from_millis(20);
 /// Lines of the end of the output that are quoted when a build fails.
 const QUOTED: usize = 5;
-/// What a variable's name begins with when the command itself, or what loads it, listens to it.
-const HEARD: [&str; 10] =
-    ["PATH", "HOME", "TMPDIR", "LD_", "DOCKER_", "BUILDX_", "BUILDKIT_", "GO", "SSL_", "OTEL_"];
+/// Variables that the command itself, what loads it, or a shell that it starts listens to.
+const HEARD: [&str; 12] = [
+    "PATH",
+    "HOME",
+    "TMPDIR",
+    "ENV",
+    "BASH_ENV",
+    "GODEBUG",
+    "GOGC",
+    "GOMAXPROCS",
+    "GOMEMLIMIT",
+    "GOTRACEBACK",
+    "GOCOVERDIR",
+    "SSH_AUTH_SOCK",
+];
+/// What the names of others of them begin with.
+const HEARD_BEGINNINGS: [&str; 16] = [
+    "LD_",
+    "SSL_CERT_",
+    "OTEL_",
+    "BUILDX_",
+    "BUILDKIT_",
+    "EXPERIMENTAL_BUILDKIT_",
+    "DOCKER_API_VERSION",
+    "DOCKER_BUILDKIT",
+    "DOCKER_CERT_PATH",
+    "DOCKER_CLI_",
+    "DOCKER_CONFIG",
+    "DOCKER_CONTENT_TRUST",
+    "DOCKER_CONTEXT",
+    "DOCKER_DEFAULT_PLATFORM",
+    "DOCKER_HOST",
+    "DOCKER_TLS",
+];
 
 /// What to say when there is no such command.
 pub(crate) const MISSING: &str = "the Dockerfile asks for BuildKit, and no `docker` on this box speaks to it; its plugin helps: \
@@ -87,9 +121,16 @@ pub(crate) async fn build(
     if !order.target.is_empty() {
         command.args(["--target", &order.target]);
     }
+    // What the source says is no secret, and must never become the environment of a program that is in no jail.
+    for (name, value) in order.given.iter().filter(|(name, _)| !order.args.iter().any(|(own, _)| own == name))
+    {
+        command.args(["--build-arg", &format!("{name}={value}")]);
+    }
     for (name, value) in &order.args {
         // By name alone, which keeps the value out of the list of processes; not where the command would listen to it.
-        if HEARD.iter().any(|heard| name.starts_with(heard)) {
+        let is_heard =
+            HEARD.contains(&name.as_str()) || HEARD_BEGINNINGS.iter().any(|heard| name.starts_with(heard));
+        if is_heard {
             command.args(["--build-arg", &format!("{name}={value}")]);
         } else {
             command.args(["--build-arg", name]).env(name, value);
@@ -97,8 +138,23 @@ pub(crate) async fn build(
     }
     command.arg("-").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     let child = command.spawn().map_err(|error| format!("docker cannot be run: {error}"))?;
+    // Later releases of it are a plugin, which is a process of its own.
+    let _whole = Whole(child.id().and_then(|id| Process::of(i32::try_from(id).ok()?)));
     let (is_built, tail) = run(child, pieces, log).await?;
     if is_built { Ok(()) } else { Err(tail.join("\n")) }
+}
+
+/// A process with all that it has started; dropping it kills them.
+struct Whole(Option<Process>);
+
+impl Drop for Whole {
+    fn drop(&mut self) {
+        let Some(process) = self.0.filter(|process| process.is_alive()) else { return };
+        for (other, _) in process.descendants() {
+            other.signal(SIGKILL);
+        }
+        process.signal(SIGKILL);
+    }
 }
 
 /// Feeds the source and tells the output. Returns whether the command did it, and its last lines.

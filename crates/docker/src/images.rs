@@ -36,6 +36,9 @@ const PIECES: usize = 16;
 const TAG_LETTERS: usize = 24;
 /// What helps when a build fails.
 const FAILED_HINT: &str = "the output of the step is in the build log; `docker build .` shows the same";
+/// The same where a Dockerfile asks for BuildKit and does not get it.
+const BUILDKIT_HINT: &str = "the output of the step is in the build log; when it is about BuildKit: `apt install docker-buildx` \
+     (Debian) or `docker-buildx-plugin` (Docker's packages)";
 /// What Podman puts before names without a registry; which of them is a setting of its own (`compat_api_enforce_docker_hub`).
 const PLACES: [&str; 2] = ["docker.io/", "localhost/"];
 /// Longest silence of a registry.
@@ -65,7 +68,7 @@ impl Images for Docker {
             rm: true,
             forcerm: true,
             cpushares: Some(BUILD_CPU_SHARES),
-            buildargs: Some(order.args.iter().cloned().collect()),
+            buildargs: Some(order.given.iter().chain(&order.args).cloned().collect()),
             labels: Some(HashMap::from([(BOX_LABEL.to_owned(), self.tag().to_owned())])),
             networkmode: Some(network),
             version: BuilderVersion::BuilderV1,
@@ -254,7 +257,7 @@ async fn built(
     match (failure, id.or(lines.built)) {
         (None, Some(id)) => Ok(id),
         (Some(why), _) => Err(PortError::new(format!("{} cannot build {}: {why}", daemon.title, order.path))
-            .hint(if order.wants_buildkit { buildkit::MISSING } else { FAILED_HINT })),
+            .hint(if order.wants_buildkit && !daemon.is_podman() { BUILDKIT_HINT } else { FAILED_HINT })),
         (None, None) => {
             Err(PortError::new(format!("{} has built {} and does not say what", daemon.title, order.path)))
         }

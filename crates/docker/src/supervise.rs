@@ -80,7 +80,9 @@ impl<'a> Keeper<'a> {
     /// Runs until the container has ended. Returns how.
     pub(crate) async fn supervise(&self, listener: UnixListener, log: &mut Log) -> Exit {
         let written = RefCell::new(log);
-        let memory = self.init.find_oom_count();
+        // Without a limit of its own the kernel's count says nothing of the container.
+        let has_limit = self.order.limits.memory_bytes.is_some();
+        let memory = if has_limit { self.init.find_oom_count() } else { None };
         let was_oom;
         {
             let mut lines = std::pin::pin!(self.follow(&written));

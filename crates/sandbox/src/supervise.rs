@@ -264,7 +264,9 @@ impl<'a> Supervisor<'a> {
                 let _ = self.folder.write_state(&self.state);
                 return;
             }
-            News::Ended { index, status, again_ms } => (index, self.explain_side(exit_of(status)), again_ms),
+            News::Ended { index, status, again_ms } => {
+                (index, self.explain_side(exit_of(status), again_ms), again_ms)
+            }
             News::NotBegun { index, message, again_ms } => (index, Exit::Setup { message }, Some(again_ms)),
         };
         let Some(side) = self.state.processes.get_mut(index) else { return };
@@ -287,9 +289,10 @@ impl<'a> Supervisor<'a> {
         let _ = self.folder.write_state(&self.state);
     }
 
-    fn explain_side(&mut self, exit: Exit) -> Exit {
+    /// One that is not started again ended because the main one has: the want of memory, if it was that, is told of that one.
+    fn explain_side(&mut self, exit: Exit, again_ms: Option<u64>) -> Exit {
         let killed = matches!(exit, Exit::Signal { signal: libc::SIGKILL } | Exit::Code { code: 137 });
-        if killed && self.is_oom() { Exit::Oom } else { exit }
+        if killed && again_ms.is_some() && self.is_oom() { Exit::Oom } else { exit }
     }
 
     /// Returns whether the kernel has ended something for memory since the last look.

@@ -2,8 +2,11 @@
 
 What was compiled for this service before is taken from its cache: a piece there is named by all that it is made of, which is
 the interpreter, the path and the text of the module. So an install of other packages compiles no more than is new.
+
+Ends with 1 when some modules have no bytecode, which costs time only, and with more when the install must not be taken.
 """
 
+import errno
 import hashlib
 import marshal
 import os
@@ -12,6 +15,7 @@ from importlib.util import MAGIC_NUMBER, cache_from_source
 
 CREW_MAX = 8
 SUM_BYTES = 20
+NO_ROOM = 28
 
 
 def sum_of(*parts):
@@ -20,6 +24,22 @@ def sum_of(*parts):
         hasher.update(len(part).to_bytes(8, "little"))
         hasher.update(part)
     return hasher
+
+
+def write(path, data):
+    """Beside, then renamed: a module whose bytecode is cut off cannot be imported."""
+    beside = f"{path}.{os.getpid()}"
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(beside, "wb") as file:
+            file.write(data)
+        os.replace(beside, path)
+    except OSError:
+        try:
+            os.unlink(beside)
+        except OSError:
+            pass
+        raise
 
 
 def kept(path):
@@ -32,17 +52,6 @@ def kept(path):
     return code if sum_of(code).digest() == told else None
 
 
-def keep(path, code):
-    beside = f"{path}.{os.getpid()}"
-    try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(beside, "wb") as file:
-            file.write(sum_of(code).digest() + code)
-        os.rename(beside, path)
-    except OSError:
-        pass
-
-
 def compiled(path, text, cache):
     """The code of a module and whether it was there; no code when it is not Python of this version, as in templates."""
     name = sum_of(MAGIC_NUMBER, os.fsencode(path), text).hexdigest()
@@ -52,28 +61,35 @@ def compiled(path, text, cache):
         return code, True
     try:
         code = marshal.dumps(compile(text, path, "exec", dont_inherit=True))
-    except (SyntaxError, ValueError, OverflowError, RecursionError):
+    except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError):
         return None, False
-    keep(place, code)
+    try:
+        write(place, sum_of(code).digest() + code)
+    except OSError:
+        pass
     return code, False
 
 
 def work(paths, cache):
     """Writes a .pyc beside each module, with a header as in PEP 552: version, no flags, time and size of the text."""
-    made = found = 0
+    made = found = failed = 0
     for path in paths:
-        with open(path, "rb") as file:
-            text, status = file.read(), os.fstat(file.fileno())
-        code, was_there = compiled(path, text, cache)
-        if code is None:
-            continue
-        target = cache_from_source(path)
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        header = [0, int(status.st_mtime) & 0xFFFFFFFF, len(text) & 0xFFFFFFFF]
-        with open(target, "wb") as file:
-            file.write(MAGIC_NUMBER + b"".join(number.to_bytes(4, "little") for number in header) + code)
-        made, found = made + 1, found + was_there
-    return made, found
+        try:
+            with open(path, "rb") as file:
+                text, status = file.read(), os.fstat(file.fileno())
+            code, was_there = compiled(path, text, cache)
+            if code is None:
+                continue
+            header = [0, int(status.st_mtime) & 0xFFFFFFFF, len(text) & 0xFFFFFFFF]
+            header = b"".join(number.to_bytes(4, "little") for number in header)
+            write(cache_from_source(path), MAGIC_NUMBER + header + code)
+            made, found = made + 1, found + was_there
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                print(f"{path}: {error.strerror}", file=sys.stderr)
+                return NO_ROOM, made, found, failed
+            failed += 1
+    return 0, made, found, failed
 
 
 def modules(folder):
@@ -85,26 +101,24 @@ def modules(folder):
 
 
 def shared(paths, cache):
-    """The same by several processes. Each tells its counts through a pipe."""
+    """The same by several processes. Each tells its result through a pipe; whoever tells none was killed."""
     crew = min(len(os.sched_getaffinity(0)), CREW_MAX)
     others = []
     for number in range(1, crew):
         reader, writer = os.pipe()
         if os.fork() == 0:
             try:
-                counts = work(paths[number::crew], cache)
-                os.write(writer, "{} {}".format(*counts).encode())
+                os.write(writer, " ".join(map(str, work(paths[number::crew], cache))).encode())
             finally:
                 os._exit(0)
         os.close(writer)
         others.append(reader)
-    counts = [work(paths[0::crew], cache)]
+    results = [work(paths[0::crew], cache)]
     for reader in others:
         with os.fdopen(reader) as told:
-            made, found = map(int, told.read().split())
-            counts.append((made, found))
+            results.append(tuple(map(int, told.read().split())) or (128 + 9, 0, 0, 0))
         os.wait()
-    return map(sum, zip(*counts))
+    return max(result[0] for result in results), *map(sum, list(zip(*results))[1:])
 
 
 def main(library, cache):
@@ -112,9 +126,10 @@ def main(library, cache):
         import compileall
 
         compileall.compile_dir(library, quiet=2, workers=0)
-        return
-    made, found = shared(sorted(modules(library)), cache)
+        return 0
+    status, made, found, failed = shared(sorted(modules(library)), cache)
     print(f"Compiled {made - found} modules; the bytecode of {found} was there")
+    return status or min(failed, 1)
 
 
-main(*sys.argv[1:])
+sys.exit(main(*sys.argv[1:]))

@@ -5,11 +5,15 @@
 
 use trackbed_core::Secret;
 
-const CODE: &str = include_str!("bytecode.py");
+/// The step, which is part of what a layer is named by.
+pub(super) const CODE: &str = include_str!("bytecode.py");
 const VARIABLE: &str = "TRACKBED_BYTECODE";
-/// The last step of an install. That it fails costs the app some time at each start, and nothing else.
-pub(super) const COMMAND: &str = r#"/app/.venv/bin/python -ISW ignore -c "$TRACKBED_BYTECODE" /app/.venv/lib "$UV_CACHE_DIR/bytecode" \
-  || echo 'not all modules could be compiled: the app compiles them at each of its starts' >&2
+/// The last step of an install. That some modules have none costs the app time at each start, and nothing else; whatever else
+/// goes wrong, a full disk or a lack of memory, makes the install fail.
+pub(super) const COMMAND: &str = r#"/app/.venv/bin/python -ISW ignore -c "$TRACKBED_BYTECODE" /app/.venv/lib "$UV_CACHE_DIR/bytecode" || {
+  code=$?; [ $code = 1 ] || exit $code
+  echo 'not all modules could be compiled: the app compiles them at each of its starts' >&2
+}
 "#;
 
 /// What [`COMMAND`] needs in its environment.
@@ -28,11 +32,15 @@ mod tests {
 
     /// Runs the step as an install does, on a library and a cache of this test's own. Returns what was said.
     fn compile(folder: &Path) -> String {
+        compile_and_end(folder, 0)
+    }
+
+    fn compile_and_end(folder: &Path, code: i32) -> String {
         let mut python = Command::new("python3");
         python.args(["-ISW", "ignore", "-c", CODE]).arg(folder.join("lib")).arg(folder.join("cache"));
         let output = python.output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
-        assert!(output.status.success() && said.is_empty(), "{said}");
+        assert!(output.status.code() == Some(code) && said.is_empty(), "{:?}: {said}", output.status);
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
 
@@ -88,6 +96,27 @@ mod tests {
         // The same text at another place is another module: tracebacks name it.
         write(folder, "other.py", "WORD = 'one3'\n");
         assert_eq!(compile(folder), "Compiled 1 modules; the bytecode of 20 was there");
+    }
+
+    #[test]
+    fn a_module_whose_bytecode_has_no_place_costs_the_others_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        for number in 0..20 {
+            write(folder, &format!("many/m{number}.py"), &format!("WORD = 'one{number}'\n"));
+        }
+        write(folder, "odd/one.py", "WORD = 'one'\n");
+        write(folder, "odd/__pycache__", "a file where the folder should be");
+        let long = "x".repeat(250);
+        write(folder, &format!("{long}.py"), "WORD = 'long'\n");
+        assert_eq!(compile_and_end(folder, 1), "Compiled 20 modules; the bytecode of 0 was there");
+        assert_eq!(imported(folder, "many.m19"), "one19");
+        assert_eq!(imported(folder, "odd.one"), "one");
+        let made = fs::read_dir(folder.join("lib/many/__pycache__")).unwrap();
+        assert!(
+            made.flatten().all(|entry| entry.path().extension().is_some_and(|end| end == "pyc")),
+            "half made"
+        );
     }
 
     #[test]

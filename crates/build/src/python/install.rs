@@ -155,6 +155,7 @@ fn key(
         ("python", python.as_bytes()),
         ("uv", uv.version.as_bytes()),
         ("command", command.as_bytes()),
+        ("bytecode", bytecode::CODE.as_bytes()),
         // Its index and its cache are the service's own, and so is what they gave.
         ("service", request.service.as_str().as_bytes()),
     ];

@@ -16,8 +16,10 @@ pub struct Dockerfile {
     pub path: String,
     /// The stage to build; empty means the last.
     pub target: String,
-    /// Values of variables that the Dockerfile declares by `ARG`. They stay in the image's history.
+    /// Values of variables that the Dockerfile declares by `ARG`, as the owner has set them. They stay in the image's history.
     pub args: Vec<(String, String)>,
+    /// The same from files of the source; they are no secret, and the owner's win.
+    pub given: Vec<(String, String)>,
     /// Whether it uses what Docker's older builder does not know.
     pub wants_buildkit: bool,
 }

@@ -109,6 +109,7 @@ impl World {
             path: "Dockerfile".into(),
             target: String::new(),
             args: Vec::new(),
+            given: Vec::new(),
             wants_buildkit: false,
         }
     }
