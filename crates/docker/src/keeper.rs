@@ -17,6 +17,7 @@ use trackbed_sandbox::beside::{
 
 use crate::container;
 use crate::daemon::{self, Daemon, words};
+use crate::end::{self, Memory};
 use crate::life;
 use crate::records::{Folder, Order, State};
 use crate::supervise::{Keeper, is_root};
@@ -100,6 +101,7 @@ async fn run(
     order.link_volumes().map_err(|error| format!("cannot link the volumes: {error}"))?;
     let daemon = with_progress(daemon::connect(&order.daemon)).await.map_err(|error| error.message)?;
     let mut log = Log::create(&folder.path("log"));
+    let memory = Memory::before(order);
     let begun = match with_progress(begin(&daemon, order)).await {
         Ok(Some(begun)) => {
             let signed = locks.name_process(begun.init);
@@ -108,7 +110,7 @@ async fn run(
         // It ran, and has ended already.
         Ok(None) => {
             report_ready();
-            return Ok(crate::supervise::read_log_and_exit(&daemon, order, &mut log).await);
+            return Ok(end::read_log_and_exit(&daemon, order, memory, &mut log).await);
         }
         Err(message) => Err(message),
     };
@@ -132,7 +134,7 @@ async fn run(
     // What is secret has been handed on.
     let _ = folder.clear_variables(order);
     report_ready();
-    Ok(Keeper::new(order, daemon, order.container(), begun.init).supervise(listener, &mut log).await)
+    Ok(Keeper::new(order, daemon, order.container(), begun.init).supervise(listener, memory, &mut log).await)
 }
 
 /// A container that runs.

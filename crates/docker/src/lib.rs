@@ -13,6 +13,7 @@ mod container;
 mod context;
 mod control;
 mod daemon;
+mod end;
 mod engine;
 mod exec;
 mod freeze;

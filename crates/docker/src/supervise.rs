@@ -10,12 +10,13 @@ use futures_util::stream::FuturesUnordered;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use trackbed_core::instance::{Exit, InstanceKind};
+use trackbed_core::instance::Exit;
 use trackbed_sandbox::beside::{Log, Process};
 use trackbed_stdx::clock::now_ms;
 
 use crate::control::{Answer, Ask, Line};
 use crate::daemon::{self, Daemon};
+use crate::end::{self, LAST_LINES_LIMIT, Memory};
 use crate::records::Order;
 use crate::still::{Hold, LOOK, SETTLE_LIMIT};
 
@@ -25,18 +26,8 @@ const CLIENTS: usize = 16;
 const SILENCE_LIMIT: Duration = Duration::from_secs(10);
 /// Grace when the keeper itself is asked to end: the box shuts down.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
-/// How long the engine may take to say how a container ended that the kernel has ended. It may be restarting.
-const EXIT_LIMIT: Duration = Duration::from_secs(30);
-/// How long the engine may take to say that memory was short, once it knows of the end.
-const OOM_NEWS_LIMIT: Duration = Duration::from_secs(1);
-/// How engines tell SIGKILL.
-const KILLED: i32 = 128 + SIGKILL;
-/// How long the last lines may take.
-const LAST_LINES_LIMIT: Duration = Duration::from_secs(3);
 /// Pause before an engine that did not answer is asked again.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Pause before an engine is asked again that answers, and has not heard yet that a container has ended.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// How long the kernel may take to end what was killed before the engine is asked, too.
 const KILL_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -78,12 +69,9 @@ impl<'a> Keeper<'a> {
     }
 
     /// Runs until the container has ended. Returns how.
-    pub(crate) async fn supervise(&self, listener: UnixListener, log: &mut Log) -> Exit {
+    pub(crate) async fn supervise(&self, listener: UnixListener, mut memory: Memory, log: &mut Log) -> Exit {
         let written = RefCell::new(log);
-        // Without a limit of its own the kernel's count says nothing of the container.
-        let has_limit = self.order.limits.memory_bytes.is_some();
-        let memory = if has_limit { self.init.find_oom_count() } else { None };
-        let was_oom;
+        memory.watch(self.init);
         {
             let mut lines = std::pin::pin!(self.follow(&written));
             let mut all_read = false;
@@ -94,8 +82,7 @@ impl<'a> Keeper<'a> {
             loop {
                 tokio::select! {
                     () = &mut gone => {
-                        // At once: the group is about to go, and Podman does not always tell.
-                        was_oom = memory.is_some_and(|memory| memory.read() > 0);
+                        memory.look();
                         break;
                     }
                     () = &mut lines, if !all_read => all_read = true,
@@ -118,23 +105,9 @@ impl<'a> Keeper<'a> {
         let _ = self.hold.take();
         let log = written.into_inner();
         log.finish();
-        let memory = match (self.killed.get(), was_oom) {
-            (true, _) => Memory::Enough,
-            (false, true) => Memory::Short,
-            (false, false) => Memory::Unknown,
-        };
-        let exit = find_exit(&self.daemon, self.order, memory).await;
-        self.tell_end(&exit, log);
+        let exit = end::find_exit(&self.daemon, self.order, &memory, self.killed.get()).await;
+        end::tell(self.order, &exit, self.stopping.get(), log);
         exit
-    }
-
-    fn tell_end(&self, exit: &Exit, log: &mut Log) {
-        if *exit == Exit::Oom {
-            let limit = self.order.limits.memory_bytes.unwrap_or(0) >> 20;
-            log.note(&format!("killed for using more memory than its limit of {limit} MiB"));
-        } else if !self.stopping.get() && self.order.kind == InstanceKind::Service {
-            log.note(&format!("the app {exit}"));
-        }
     }
 
     /// Reads the output as it comes, until the container has ended. An engine that is restarted is asked again.
@@ -364,83 +337,12 @@ impl<'a> Keeper<'a> {
     }
 }
 
-fn feed(log: &mut Log, output: &LogOutput) {
+/// Writes what an engine has read into the log.
+pub(crate) fn feed(log: &mut Log, output: &LogOutput) {
     match output {
         LogOutput::StdErr { message } => log.feed(true, message),
         LogOutput::StdOut { message } | LogOutput::Console { message } => log.feed(false, message),
         LogOutput::StdIn { .. } => {}
-    }
-}
-
-/// Reads the log and the end of a container that has ended before anybody could look.
-pub(crate) async fn read_log_and_exit(daemon: &Daemon, order: &Order, log: &mut Log) -> Exit {
-    let options = LogsOptions { stdout: true, stderr: true, tail: "all".to_owned(), ..Default::default() };
-    let mut stream = daemon.api.logs(&order.container(), Some(options));
-    let read = async {
-        while let Some(Ok(output)) = stream.next().await {
-            feed(log, &output);
-        }
-    };
-    let _ = tokio::time::timeout(LAST_LINES_LIMIT, read).await;
-    log.finish();
-    let exit = find_exit(daemon, order, Memory::Unknown).await;
-    if order.kind == InstanceKind::Service && exit != Exit::Oom {
-        log.note(&format!("the app {exit}"));
-    }
-    exit
-}
-
-/// What is known of a container's memory when it has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Memory {
-    /// It was killed for another reason.
-    Enough,
-    /// The kernel has killed something in it.
-    Short,
-    /// The engine may know.
-    Unknown,
-}
-
-/// Asks the engine how a container ended of which nothing lives. That memory was short it may hear a little later than the end.
-async fn find_exit(daemon: &Daemon, order: &Order, memory: Memory) -> Exit {
-    let deadline = Instant::now() + EXIT_LIMIT;
-    let mut news_at = None;
-    let mut daemon = daemon.clone();
-    while Instant::now() < deadline {
-        match daemon.inspect(&order.container()).await {
-            Ok(seen) => {
-                let state = seen.state.unwrap_or_default();
-                let code = state.exit_code.and_then(|code| i32::try_from(code).ok());
-                if let (Some(false), Some(code)) = (state.running, code) {
-                    let is_told = memory == Memory::Unknown && state.oom_killed == Some(true);
-                    let is_oom = is_told || memory == Memory::Short;
-                    let news_at = *news_at.get_or_insert_with(|| Instant::now() + OOM_NEWS_LIMIT);
-                    let may_come =
-                        memory == Memory::Unknown && code == KILLED && order.limits.memory_bytes.is_some();
-                    if is_oom || !may_come || Instant::now() >= news_at {
-                        return exit_of(code, is_oom);
-                    }
-                }
-            }
-            Err(error) if daemon::is_missing(&error) => return Exit::Lost,
-            Err(_) => {
-                tokio::time::sleep(PAUSE).await;
-                if let Ok(again) = daemon::connect(&order.daemon).await {
-                    daemon = again;
-                }
-            }
-        }
-        tokio::time::sleep(LOOK_AGAIN).await;
-    }
-    Exit::Lost
-}
-
-/// Engines tell a signal as 128 and its number, as shells do.
-fn exit_of(code: i32, is_oom: bool) -> Exit {
-    match code {
-        KILLED if is_oom => Exit::Oom,
-        129..=192 => Exit::Signal { signal: code - 128 },
-        _ => Exit::Code { code },
     }
 }
 
@@ -470,18 +372,5 @@ async fn heard(signals: Option<&mut tokio::signal::unix::Signal>) {
             signals.recv().await;
         }
         None => std::future::pending().await,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_signal_is_told_from_a_code_and_from_the_want_of_memory() {
-        assert_eq!(exit_of(3, false), Exit::Code { code: 3 });
-        assert_eq!(exit_of(137, false), Exit::Signal { signal: 9 });
-        assert_eq!(exit_of(137, true), Exit::Oom);
-        assert_eq!(exit_of(143, true), Exit::Signal { signal: 15 });
     }
 }

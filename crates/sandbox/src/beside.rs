@@ -165,6 +165,11 @@ impl Process {
 pub struct OomCount(PathBuf);
 
 impl OomCount {
+    /// The count of the whole box (proc_vmstat(5)), which holds those of all groups.
+    pub fn of_box() -> OomCount {
+        OomCount("/proc/vmstat".into())
+    }
+
     /// Returns how many there were; 0 when the group is gone.
     pub fn read(&self) -> u64 {
         let text = std::fs::read_to_string(&self.0).unwrap_or_default();

@@ -16,6 +16,8 @@ const MOUNT: &str = "/sys/fs/cgroup";
 const V1: [&str; 6] = ["memory", "cpu", "cpuacct", "pids", "freezer", "unified"];
 /// The unit that `trackbed install` makes for the control groups of apps.
 const APPS_UNIT: &str = "trackbed-apps.service";
+/// What a box is said to lack where processes cannot be counted by group.
+pub(crate) const PROCESS_LIMIT: &str = "process limit";
 const PERIOD_US: u64 = 100_000;
 /// What a job weighs against an app when both want the processor: a tenth of the default, which apps have (100 on v2, 1024
 /// on v1). Alone it may take all.
@@ -46,8 +48,7 @@ impl Cgroup {
             }
             Cgroup { v2: false, dirs }
         };
-        for (controller, what) in
-            [("memory", "memory limit"), ("cpu", "cpu limit"), ("pids", "process limit")]
+        for (controller, what) in [("memory", "memory limit"), ("cpu", "cpu limit"), ("pids", PROCESS_LIMIT)]
         {
             if root.dir(controller).is_none() {
                 missing.push(format!(
@@ -207,6 +208,11 @@ impl Cgroup {
     pub(crate) fn oom_kills(&self) -> u64 {
         let file = if self.v2 { "memory.events" } else { "memory.oom_control" };
         self.read_field("memory", file, "oom_kill ").unwrap_or(0)
+    }
+
+    /// Returns whether the kernel counts processes here, and so can limit them.
+    pub(crate) fn counts_processes(&self) -> bool {
+        self.dir("pids").is_some()
     }
 
     /// Returns how often a process more was refused here.

@@ -64,8 +64,8 @@ pub(crate) enum FromInit {
     Failed { message: String },
     /// Something happened to a process beside the main one.
     Side(News),
-    /// The app ended with this wait status.
-    Ended { status: i32 },
+    /// The app ended with this wait status; `crowded` when there were then as many processes as it may have.
+    Ended { status: i32, crowded: bool },
     /// A further command ended, or could not be started.
     ExecEnded { number: u64, status: i32, failure: Option<String> },
 }
@@ -122,11 +122,12 @@ pub(crate) fn run(given: &Given<'_>) -> i32 {
         stopping: false,
         still: false,
         main: None,
+        crowded: false,
         over_at: None,
         given,
     };
     let status = watch.until_the_app_ends();
-    let _ = sockets::send(line, &FromInit::Ended { status }, &[]);
+    let _ = sockets::send(line, &FromInit::Ended { status, crowded: watch.crowded }, &[]);
     0
 }
 
@@ -137,7 +138,12 @@ fn make_inside(given: &Given<'_>) -> Step<(Restrictions, Vec<String>)> {
     let restrictions = |folder: PathBuf, user, landlock, kept| {
         let folder =
             CString::new(folder.as_os_str().as_bytes()).step(|| "name the working directory".to_owned())?;
-        Step::Ok(Restrictions { user, folder, landlock, filter: filter.clone(), kept })
+        let processes = order
+            .limits
+            .pids
+            .map(u64::from)
+            .filter(|_| !order.cgroup.counts_processes() && process::are_counted_within(order.level));
+        Step::Ok(Restrictions { user, folder, landlock, filter: filter.clone(), processes, kept })
     };
     match order.level {
         IsolationLevel::Full | IsolationLevel::Userns => {
@@ -202,6 +208,8 @@ struct Watch<'a> {
     still: bool,
     /// How the main process ended, while others of the app take their time.
     main: Option<i32>,
+    /// Whether there were then as many processes as the app may have.
+    crowded: bool,
     /// When the others have had their time, after an end that nobody has asked for.
     over_at: Option<Instant>,
     given: &'a Given<'a>,
@@ -309,6 +317,9 @@ impl Watch<'_> {
             }
             if pid == self.app && self.main.is_none() {
                 self.main = Some(status);
+                // It has just left itself.
+                let most = self.restrictions.processes.filter(|_| status != 0);
+                self.crowded = most.is_some_and(|most| process::count_tasks() + 1 >= most);
             }
             if let Some(index) = self.execs.iter().position(|(_, exec)| *exec == pid) {
                 let (number, _) = self.execs.swap_remove(index);

@@ -18,6 +18,8 @@ pub(crate) struct Restrictions {
     /// Directories for Landlock: what may be read, what may be written.
     pub(crate) landlock: Option<landlock::RulesetCreated>,
     pub(crate) filter: Vec<libc::sock_filter>,
+    /// Processes and threads at most, where the kernel shall count them without a control group.
+    pub(crate) processes: Option<u64>,
     /// Descriptors that must survive into the app: without a pid namespace a lock ends with the last process.
     pub(crate) kept: Vec<RawFd>,
 }
@@ -136,6 +138,11 @@ fn restrict(streams: [RawFd; 2], restrictions: &mut Restrictions) -> Result<(), 
         libc::umask(0o022);
         raise_file_limit();
         no_core_dumps();
+    }
+    if let Some(most) = restrictions.processes {
+        let most = libc::rlimit { rlim_cur: most, rlim_max: most };
+        // SAFETY: `most` is a valid limit.
+        checked("limit processes", unsafe { libc::setrlimit(libc::RLIMIT_NPROC, &raw const most) })?;
     }
     drop_bounding_set();
     if let Some(user) = restrictions.user {

@@ -13,8 +13,9 @@ use trackbed_core::settings::Limits;
 use trackbed_core::{Digest, InstanceId, ServiceId, Timestamp};
 use trackbed_stdx::{files, random};
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, PROCESS_LIMIT};
 use crate::network::Network;
+use crate::process;
 use crate::sandbox::{Config, Sandbox, tag};
 
 const LEVELS: [IsolationLevel; 4] =
@@ -56,6 +57,9 @@ pub(crate) fn open(mut config: Config) -> Result<Sandbox, PortError> {
     let inner = std::sync::Arc::get_mut(&mut sandbox.inner).expect("nobody has a clone yet");
     inner.isolation.level = level;
     inner.isolation.missing.extend(notes);
+    if process::are_counted_within(level) {
+        inner.isolation.missing.retain(|what| !what.starts_with(PROCESS_LIMIT));
+    }
     if level != IsolationLevel::Full {
         inner.network = None;
     }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use trackbed_core::isolation::IsolationLevel;
 
 /// A process, named so that a later one with the same pid is not taken for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -242,6 +243,26 @@ pub(crate) fn descendants(root: i32) -> Vec<i32> {
 pub(crate) fn all_pids() -> Vec<i32> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// Returns how many processes and threads `/proc` shows.
+pub(crate) fn count_tasks() -> u64 {
+    let threads = |pid: i32| fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    all_pids().into_iter().map(|pid| threads(pid) as u64).sum()
+}
+
+/// Returns whether `RLIMIT_NPROC` bounds one instance alone. It does for an ordinary user, in a user namespace of its
+/// own, since Linux 5.14 (user_namespaces(7), setrlimit(2)); before, and outside, it counts all that the user runs.
+/// Root's are not bounded by it.
+pub(crate) fn are_counted_within(level: IsolationLevel) -> bool {
+    level == IsolationLevel::Userns && !nix::unistd::geteuid().is_root() && kernel() >= Some((5, 14))
+}
+
+/// Returns version and patch level of the running kernel.
+fn kernel() -> Option<(u32, u32)> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|text| text.parse().ok());
+    numbers.next().zip(numbers.next())
 }
 
 /// Kills every descendant of this very process until none is left. Children are reaped on the way.

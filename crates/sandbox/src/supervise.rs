@@ -60,6 +60,8 @@ pub(crate) struct Supervisor<'a> {
     ending: bool,
     /// Whether somebody asked for an end in good order.
     stopping: bool,
+    /// Whether the main process ended among as many as there may be.
+    crowded: bool,
     end: Option<Exit>,
 }
 
@@ -93,6 +95,7 @@ impl<'a> Supervisor<'a> {
             kill_at: None,
             ending: false,
             stopping: false,
+            crowded: false,
             end: None,
         }
     }
@@ -135,7 +138,7 @@ impl<'a> Supervisor<'a> {
         }
         // Said of what failed only: a program may well live with a refusal.
         if let Some(most) = self.order.limits.pids.filter(|_| !exit.is_success())
-            && self.order.cgroup.refused_processes() > 0
+            && (self.crowded || self.order.cgroup.refused_processes() > 0)
         {
             let notice = format!("was refused more than {most} processes at once");
             self.log.line(now_ms(), LogStream::System, notice.as_bytes());
@@ -238,7 +241,10 @@ impl<'a> Supervisor<'a> {
             }
             Ok(Some((FromInit::Failed { message }, _))) => self.end = Some(Exit::Setup { message }),
             Ok(Some((FromInit::Side(news), _))) => self.hear_of_side(news),
-            Ok(Some((FromInit::Ended { status }, _))) => self.end = Some(exit_of(status)),
+            Ok(Some((FromInit::Ended { status, crowded }, _))) => {
+                self.end = Some(exit_of(status));
+                self.crowded = crowded;
+            }
             Ok(Some((FromInit::ExecEnded { number, status, failure }, _))) => {
                 let answer = match failure {
                     Some(failure) => Answer::error(failure),

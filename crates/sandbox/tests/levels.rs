@@ -98,6 +98,7 @@ async fn check(level: IsolationLevel) {
     world.sandbox.stop(&server.id, Duration::from_secs(10)).await.unwrap();
     assert_eq!(world.ended(&server.id).await, Exit::Signal { signal: libc::SIGTERM });
 
+    check_processes(&world, level).await;
     let staging = world.data.join("staging");
     std::fs::create_dir_all(&staging).unwrap();
     let mut job = world.job("echo made > made; pwd; exit 3");
@@ -111,6 +112,28 @@ async fn check(level: IsolationLevel) {
         assert!(refused(world.sandbox.start(&outside).await).contains("no mounts"));
     }
     world.close().await;
+}
+
+/// What multiplies without end is refused wherever the kernel can count it: by group, or in a user namespace of its own.
+async fn check_processes(world: &World, level: IsolationLevel) {
+    let unlimited = world.sandbox.isolation().missing.iter().any(|what| what.starts_with("process limit"));
+    let is_root = nix::unistd::geteuid().is_root();
+    if unlimited {
+        assert!(is_root || level != Userns, "an ordinary user's namespaces count");
+        return;
+    }
+    let mut bomb = world.job("while :; do sleep 1000 & done");
+    bomb.limits.pids = Some(40);
+    let lines = Lines::default();
+    let end = world.sandbox.run_job(bomb, Duration::from_secs(60), &lines).await.unwrap();
+    let said = lines.0.into_inner().unwrap();
+    assert!(matches!(end, JobEnd::Exit(Exit::Code { code: 1.. })), "{end:?}: {said:?}");
+    assert_eq!(said.last().map(String::as_str), Some("System: was refused more than 40 processes at once"));
+    // Another one has a count of its own.
+    let mut many = world.job("for i in 1 2 3 4 5 6 7 8 9; do sleep 0.2 & done; wait");
+    many.limits.pids = Some(40);
+    let end = world.sandbox.run_job(many, Duration::from_secs(60), &Lines::default()).await.unwrap();
+    assert_eq!(end, JobEnd::Exit(Exit::Code { code: 0 }));
 }
 
 /// Says goodbye when it is asked to end, and takes a moment for it.

@@ -128,6 +128,7 @@ pub(crate) fn read(
         }
         reader(name, &text, &mut draft)?;
     }
+    tell_of_programs(folder, &mut draft);
     platforms::read(folder, &mut draft);
     for (name, value) in variables {
         if let Some((_, what)) = VARIABLES_NOT_USED.iter().find(|(variable, _)| variable == name) {
@@ -169,6 +170,19 @@ pub(crate) fn read(
         }
     }
     Ok(draft)
+}
+
+/// Tells of settings that are the outcome of a program (docs.railway.com/infrastructure-as-code), which is not run. Where a
+/// file of plain settings stands beside it, nothing is missing.
+fn tell_of_programs(folder: &Path, draft: &mut Draft) {
+    if ["trackbed.toml", "railway.json", "railway.toml"].iter().any(|name| folder.join(name).is_file()) {
+        return;
+    }
+    let programs = [".railway/railway.ts", ".railway/railway.py", ".railway/railway.go"];
+    for name in programs.into_iter().filter(|name| folder.join(name).is_file()) {
+        let message = "is a program for Railway's CLI and is not read: `trackbed import railway` brings what it has set there";
+        draft.warn(name, None, message);
+    }
 }
 
 #[cfg(test)]
