@@ -28,6 +28,11 @@ case "$1 $2 $3" in
 JSON
   ;;
 "volume --environment production")
+  if [ "$4 $5 $6 $7 $8 ${10}" = "files --volume 1 download / --json" ]; then
+    mkdir -p "$9/uploads" && cp "$(dirname "$0")/theirs.db" "$9/app.db" && printf pdf > "$9/uploads/a b.pdf"
+    echo "{\"localPath\": \"$9\"}"; exit
+  fi
+  [ "$4 $5" = "list --json" ] || { echo "error: unexpected argument: $*" >&2; exit 2; }
   echo '{"project":"shop","environment":"production","volumes":['
   echo '{"id":"1","name":"api volume","mountPath":"/data","serviceName":"api","currentSizeMB":1.5,"sizeMB":5000},'
   echo '{"id":"3","name":"old","mountPath":"/old","serviceName":"api","currentSizeMB":1.0,"sizeMB":500,"isPendingDeletion":true},'
@@ -36,9 +41,6 @@ JSON
   echo '{"services":{"svc-2":{"deploy":{"startCommand":"postgres"}},"svc-1":{"source":{"repo":"me/shop"},'
   echo '"build":{"builder":"RAILPACK","buildCommand":null},"deploy":{"startCommand":"python app.py","healthcheckPath":"/health",'
   echo '"multiRegionConfig":{"us-west2":{"numReplicas":1}},"registryCredentials":{"username":"u","password":"hidden"}}}}}' ;;
-"volume files download")
-  mkdir -p "$7/uploads" && cp "$(dirname "$0")/theirs.db" "$7/app.db" && printf pdf > "$7/uploads/a b.pdf"
-  echo "{\"localPath\": \"$7\"}" ;;
 *) echo "error: unexpected argument: $*" >&2; exit 2 ;;
 esac
 "#;

@@ -138,7 +138,8 @@ async fn fetch(session: &Session, args: &Args, railway: &Railway<'_>, scratch: &
     let mut is_whole = true;
     for (place, volume) in volumes.iter().enumerate() {
         let download = scratch.join(format!("volume-{place}"));
-        is_whole &= volumes::fetch(session, &client, &names, railway, volume, &download).await?;
+        is_whole &=
+            volumes::fetch(session, &client, &names, railway, &args.environment, volume, &download).await?;
     }
     if !is_whole {
         return Ok(1);

@@ -94,16 +94,14 @@ impl Settings {
         if let Some(image) = source.image.filter(|image| !image.is_empty()) {
             build.insert("image".to_owned(), Value::String(image));
         }
-        let mut file = Map::new();
+        let schema = json!("https://railway.com/railway.schema.json");
+        let mut file = Map::from_iter([("$schema".to_owned(), schema)]);
         for (name, table) in [("build", build), ("deploy", said(service.deploy))] {
             if !table.is_empty() {
                 file.insert(name.to_owned(), Value::Object(table));
             }
         }
-        let text = (!file.is_empty()).then(|| {
-            file.insert("$schema".to_owned(), json!("https://railway.com/railway.schema.json"));
-            format!("{:#}\n", Value::Object(file))
-        });
+        let text = (file.len() > 1).then(|| format!("{:#}\n", Value::Object(file)));
         let root = source.root_directory.map(|path| {
             // What would lead out of the repository leads nowhere.
             let parts = Path::new(&path).components().filter(|part| matches!(part, Component::Normal(_)));

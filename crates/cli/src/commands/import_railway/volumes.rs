@@ -26,6 +26,7 @@ struct Volumes {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct TheirVolume {
+    id: String,
     name: String,
     mount_path: String,
     service_name: Option<String>,
@@ -69,6 +70,7 @@ pub(super) async fn fetch(
     client: &Client,
     names: &Names,
     railway: &Railway<'_>,
+    environment: &str,
     theirs: &TheirVolume,
     download: &Path,
 ) -> Result<bool> {
@@ -88,7 +90,19 @@ pub(super) async fn fetch(
         return Err(Refusal::with_hint(message, "remove them, or import with --no-data"));
     }
     let to = download.to_string_lossy();
-    let get = ["volume", "files", "download", "--volume", &theirs.name, "/", &to, "--json"];
+    // By its id: names may be those of several. Each level of the command has options of its own, which stand before the next.
+    let get = [
+        "volume",
+        "--environment",
+        environment,
+        "files",
+        "--volume",
+        &theirs.id,
+        "download",
+        "/",
+        &to,
+        "--json",
+    ];
     railway.ask_within(&get, DOWNLOAD_LIMIT).await?;
     let sent = send_folder(session, &volume, download, "").await?;
     let copied = count(sent.entries.len() as u64, "file");
@@ -104,7 +118,7 @@ async fn is_sound(session: &Session, service: &ServiceClient<'_>, volume: &str) 
     for point in taken {
         let proof = service.volume(volume).drill(&DrillRequest { point: Some(point.id) }).await?.proof;
         if proof.as_ref().is_some_and(|proof| proof.proven) {
-            output.talk(format!("volume {volume}: what came is whole; it is the first restore point"));
+            output.talk(format!("volume {volume}: what came is whole, as its restore point proves"));
             continue;
         }
         is_sound = false;
