@@ -125,7 +125,7 @@ fn a_database_that_was_copied_half_old_half_new_is_told() {
     for page in torn.chunks_mut(4096).skip(2).step_by(2) {
         page.fill(0);
     }
-    fs::write(&path, torn).unwrap();
+    tools.write("theirs.db", torn);
     let output = town.trackbed(&["import", "railway", "--no-settings", "--to", "api", "--cli", &program]);
     assert_eq!(output.code, 1, "{output:?}");
     assert!(
