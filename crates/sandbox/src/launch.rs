@@ -140,9 +140,7 @@ fn restrict(streams: [RawFd; 2], restrictions: &mut Restrictions) -> Result<(), 
         no_core_dumps();
     }
     if let Some(most) = restrictions.processes {
-        let most = libc::rlimit { rlim_cur: most, rlim_max: most };
-        // SAFETY: `most` is a valid limit.
-        checked("limit processes", unsafe { libc::setrlimit(libc::RLIMIT_NPROC, &raw const most) })?;
+        checked("limit processes", limit_processes(most))?;
     }
     drop_bounding_set();
     if let Some(user) = restrictions.user {
@@ -194,6 +192,20 @@ fn raise_file_limit() {
             limit.rlim_cur = limit.rlim_max;
             libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
         }
+    }
+}
+
+/// So many processes at most; never above the hard limit, which would fail.
+fn limit_processes(most: u64) -> libc::c_int {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a valid place for both calls.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NPROC, &raw mut limit) != 0 {
+            return -1;
+        }
+        limit.rlim_max = limit.rlim_max.min(most);
+        limit.rlim_cur = limit.rlim_max;
+        libc::setrlimit(libc::RLIMIT_NPROC, &raw const limit)
     }
 }
 
