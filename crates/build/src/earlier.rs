@@ -50,7 +50,7 @@ impl Earlier {
         let known = fs::read(place(data_dir, digest)).ok()?;
         let mut known = &known[..];
         let bytes = listing::decode_number(&mut known)?;
-        let rest = listing::decode(&mut known)?;
+        let rest: Listing = listing::decode(&mut known)?.into_iter().collect();
         let is_true = known.is_empty() && Digest::from_bytes(listing::digest(&rest)) == *digest;
         is_true.then_some(Self { path, rest, bytes, received: about.modified().ok()? })
     }

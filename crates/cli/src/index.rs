@@ -4,7 +4,6 @@
 //! change. A file that changed just before it was read is read again, because clocks of disks are coarse. Git decides
 //! in the same way (git-update-index(1)).
 
-use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -12,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 use trackbed_stdx::files;
-use trackbed_stdx::listing::{self, Hash, Listing, Node};
+use trackbed_stdx::listing::{self, Hash, Node};
 
 /// What an index begins with.
 const MAGIC: &[u8] = b"trackbed index 1\n";
@@ -54,61 +53,81 @@ impl Stamp {
     }
 }
 
-/// What is in a folder, and the stamps of its files.
+/// What is in a folder, in the order of the names.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Index {
-    /// All names.
-    pub(crate) listing: Listing,
-    stamps: BTreeMap<String, Stamp>,
+pub(crate) struct Index(Vec<Known>);
+
+/// What is known of a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Known {
+    pub(crate) name: String,
+    pub(crate) node: Node,
+    /// Of a file that was old enough when it was read.
+    stamp: Option<Stamp>,
+}
+
+impl Known {
+    /// A folder or link.
+    pub(crate) fn new(name: String, node: Node) -> Self {
+        Self { name, node, stamp: None }
+    }
+
+    /// A file, its stamp before it was read, and when that was, in Unix milliseconds.
+    pub(crate) fn read(name: String, node: Node, stamp: Stamp, read_at_ms: i64) -> Self {
+        Self { name, node, stamp: stamp.is_settled(read_at_ms).then_some(stamp) }
+    }
+
+    /// Returns whether a file with this stamp is still the one that was read.
+    pub(crate) fn is_still(&self, stamp: Stamp) -> bool {
+        self.stamp == Some(stamp)
+    }
 }
 
 impl Index {
     /// Returns the name of the source that this is.
     pub(crate) fn digest(&self) -> String {
-        listing::hex(&listing::digest(&self.listing))
+        listing::hex(&listing::digest(self.nodes()))
     }
 
-    /// Returns what a file was when it still has this stamp.
-    pub(crate) fn known(&self, name: &str, stamp: Stamp) -> Option<&Node> {
-        self.stamps.get(name).filter(|known| **known == stamp).and_then(|_| self.listing.get(name))
+    /// Returns what is known, in the order of the names.
+    pub(crate) fn known(&self) -> &[Known] {
+        &self.0
     }
 
-    /// Adds what was read; a file with the stamp that it had before, and when that was, in Unix milliseconds.
-    pub(crate) fn add(&mut self, name: String, node: Node, stamp: Option<(Stamp, i64)>) {
-        if let Some((stamp, read_at_ms)) = stamp
-            && stamp.is_settled(read_at_ms)
-        {
-            self.stamps.insert(name.clone(), stamp);
+    fn nodes(&self) -> impl ExactSizeIterator<Item = (&String, &Node)> {
+        self.0.iter().map(|known| (&known.name, &known.node))
+    }
+
+    /// Puts in what is known of a name, instead of what was. Quick when they come in order.
+    pub(crate) fn put(&mut self, known: Known) {
+        if self.0.last().is_none_or(|last| last.name < known.name) {
+            return self.0.push(known);
         }
-        self.listing.insert(name, node);
-    }
-
-    /// Takes over what is known of a file that is still the same.
-    pub(crate) fn keep(&mut self, name: String, node: Node, stamp: Stamp) {
-        self.stamps.insert(name.clone(), stamp);
-        self.listing.insert(name, node);
+        match self.0.binary_search_by(|other| other.name.cmp(&known.name)) {
+            Ok(at) => self.0[at] = known,
+            Err(at) => self.0.insert(at, known),
+        }
     }
 
     /// Reads an index. None when there is none that can be read: then everything is read and sent.
     pub(crate) fn load(path: &Path) -> Option<Self> {
         let bytes = fs::read(path).ok()?;
         let mut rest = bytes.strip_prefix(MAGIC)?;
-        let listing = listing::decode(&mut rest)?;
-        let mut stamps = BTreeMap::new();
-        for (name, node) in &listing {
-            if !matches!(node, Node::File { .. }) {
-                continue;
+        let nodes = listing::decode(&mut rest)?;
+        let mut all = Vec::with_capacity(nodes.len());
+        for (name, node) in nodes {
+            let mut known = Known::new(name, node);
+            if matches!(known.node, Node::File { .. }) {
+                let mut numbers = [0; NUMBERS];
+                for number in &mut numbers {
+                    *number = listing::decode_number(&mut rest)?.cast_signed();
+                }
+                // All zeros: it was too young.
+                known.stamp = (numbers != [0; NUMBERS]).then_some(Stamp(numbers));
             }
-            let mut numbers = [0; NUMBERS];
-            for number in &mut numbers {
-                *number = listing::decode_number(&mut rest)?.cast_signed();
-            }
-            // All zeros: it was too young.
-            if numbers != [0; NUMBERS] {
-                stamps.insert(name.clone(), Stamp(numbers));
-            }
+            all.push(known);
         }
-        rest.is_empty().then_some(Self { listing, stamps })
+        rest.is_empty().then_some(Self(all))
     }
 
     /// Writes the index, and forgets those of the folders that were brought longest ago when there are too many.
@@ -116,10 +135,10 @@ impl Index {
         let folder = path.parent().ok_or_else(|| io::Error::other("an index needs a folder"))?;
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         let mut bytes = MAGIC.to_vec();
-        listing::encode(&self.listing, &mut bytes);
-        for (name, node) in &self.listing {
-            if matches!(node, Node::File { .. }) {
-                let numbers = self.stamps.get(name).map_or([0; NUMBERS], |stamp| stamp.0);
+        listing::encode(self.nodes(), &mut bytes);
+        for known in &self.0 {
+            if matches!(known.node, Node::File { .. }) {
+                let numbers = known.stamp.map_or([0; NUMBERS], |stamp| stamp.0);
                 bytes.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
             }
         }
@@ -183,17 +202,22 @@ mod tests {
     fn an_index_is_read_as_it_was_written_and_no_torn_one_is() {
         let folder = Scratch::with(&[("a", "1"), ("b", "2")]);
         let now = clock::now_ms();
+        let [a, b] = ["a", "b"].map(|name| stamp(&folder.path().join(name)));
         let mut index = Index::default();
-        index.add("d".into(), Node::Folder, None);
-        index.add("a".into(), file(1), Some((stamp(&folder.path().join("a")), now + 10_000)));
-        index.add("young".into(), file(2), Some((stamp(&folder.path().join("b")), now)));
-        index.add("l".into(), Node::Link { target: "a".into() }, None);
+        index.put(Known::new("d".into(), Node::Folder));
+        index.put(Known::read("a".into(), file(7), a, now));
+        index.put(Known::read("a".into(), file(1), a, now + 10_000));
+        index.put(Known::read("young".into(), file(2), b, now));
+        index.put(Known::new("l".into(), Node::Link { target: "a".into() }));
         let path = folder.path().join("deep/index");
         index.save(&path).unwrap();
         assert_eq!(Index::load(&path).as_ref(), Some(&index));
-        assert_eq!(index.known("a", stamp(&folder.path().join("a"))), Some(&file(1)));
-        assert_eq!(index.known("a", stamp(&folder.path().join("b"))), None);
-        assert_eq!(index.known("young", stamp(&folder.path().join("b"))), None, "too young to be believed");
+        let names: Vec<&str> = index.known().iter().map(|known| known.name.as_str()).collect();
+        assert_eq!(names, ["a", "d", "l", "young"]);
+        let [known, young] = [0, 3].map(|at| &index.known()[at]);
+        assert_eq!(known.node, file(1), "what came later counts");
+        assert!(known.is_still(a) && !known.is_still(b));
+        assert!(!young.is_still(b), "too young to be believed");
         let bytes = fs::read(&path).unwrap();
         for end in [0, 5, MAGIC.len() + 3, bytes.len() - 1] {
             files::write_atomic(&path, &bytes[..end], 0o600).unwrap();

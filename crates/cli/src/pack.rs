@@ -11,7 +11,7 @@ use trackbed_client::SourceChunks;
 use trackbed_stdx::clock;
 use trackbed_stdx::listing::Node;
 
-use crate::index::{Index, Stamp};
+use crate::index::{Index, Known, Stamp};
 use crate::parcel::Parcel;
 use crate::walk::{Entry, EntryKind, Tree};
 
@@ -69,7 +69,7 @@ fn record(keyword: &str, value: &str) -> String {
 
 fn append(tar: &mut tar::Builder<impl Write>, entry: &Entry, index: &mut Index) -> io::Result<()> {
     if let (Some(name), Some(node)) = (entry.path.to_str(), entry.kind.node()) {
-        index.add(name.to_owned(), node, None);
+        index.put(Known::new(name.to_owned(), node));
     }
     match &entry.kind {
         EntryKind::Link(target) => {
@@ -99,10 +99,11 @@ fn append_file(
     tar.append_data(&mut header, &entry.path, &mut file)?;
     if let Some(name) = entry.path.to_str() {
         let node = Node::File { executable, hash: file.hasher.finalize().into() };
-        index.add(name.to_owned(), node, Some((Stamp::of(&metadata), read_at)));
+        index.put(Known::read(name.to_owned(), node, Stamp::of(&metadata), read_at));
     }
     Ok(())
 }
+
 /// Reads as many bytes as the header promised; a file that shrinks meanwhile is an error, one that grows is cut.
 struct Exactly {
     file: File,
@@ -197,7 +198,7 @@ mod tests {
                 (entry.path().unwrap().display().to_string(), header.mode().unwrap())
             })
             .collect();
-        let expected = [("a", 0o755), ("a/x", 0o644), ("a-b", 0o644), ("b", 0o755)];
+        let expected = [("a", 0o755), ("a-b", 0o644), ("a/x", 0o644), ("b", 0o755)];
         let expected = expected.map(|(path, mode)| (path.to_owned(), mode));
         assert_eq!(&seen[..4], &expected);
         assert!(seen.contains(&(long, 0o644)) && seen.contains(&("link".to_owned(), 0o777)));

@@ -1,6 +1,5 @@
 //! What of a folder is sent to the box: all of it, or what differs from what the box has.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 
@@ -8,7 +7,7 @@ use anyhow::Result;
 use trackbed_stdx::clock;
 use trackbed_stdx::listing::Node;
 
-use crate::index::{self, Index, Stamp};
+use crate::index::{self, Index, Known, Stamp};
 use crate::walk::{Entry, EntryKind, Tree, unreadable};
 
 /// What is sent of a tree.
@@ -48,41 +47,44 @@ impl Parcel {
             bytes: 0,
             index: Index::default(),
         };
+        // Both are in the order of the names.
+        let mut earlier = old.known().iter().peekable();
         for (position, entry) in tree.entries.iter().enumerate() {
             let Some(name) = entry.path.to_str() else { return Ok(None) };
-            let EntryKind::File { stamp } = &entry.kind else {
-                let Some(node) = entry.kind.node() else { return Ok(None) };
-                if old.listing.get(name) != Some(&node) {
-                    this.entries.push(position);
-                }
-                this.index.add(name.to_owned(), node, None);
-                continue;
+            while let Some(gone) = earlier.next_if(|known| known.name.as_str() < name) {
+                this.gone.push(gone.name.clone());
+            }
+            let before = earlier.next_if(|known| known.name == name);
+            let now = match &entry.kind {
+                EntryKind::File { stamp, .. } => match before.filter(|before| before.is_still(*stamp)) {
+                    Some(before) => before.clone(),
+                    None => read(tree, entry, name).map_err(|error| unreadable(entry, &error))?,
+                },
+                kind => match kind.node() {
+                    Some(node) => Known::new(name.to_owned(), node),
+                    None => return Ok(None),
+                },
             };
-            if let Some(node) = old.known(name, *stamp) {
-                this.index.keep(name.to_owned(), node.clone(), *stamp);
-                continue;
-            }
-            let (node, stamp, read_at) = read(tree, entry).map_err(|error| unreadable(entry, &error))?;
-            if old.listing.get(name) != Some(&node) {
+            if before.map(|before| &before.node) != Some(&now.node) {
                 this.entries.push(position);
-                this.bytes += stamp.size();
+                this.bytes += entry.kind.size();
             }
-            this.index.add(name.to_owned(), node, Some((stamp, read_at)));
+            this.index.put(now);
         }
-        let now: BTreeSet<&String> = this.index.listing.keys().collect();
-        this.gone = old.listing.keys().filter(|name| !now.contains(name)).cloned().collect();
+        this.gone.extend(earlier.map(|known| known.name.clone()));
         // The header of a tar that names them has one a line.
         Ok(this.gone.iter().all(|name| !name.contains('\n')).then_some(this))
     }
 }
 
-/// Reads a file. Returns what it was, its stamp before, and when that was.
-fn read(tree: &Tree, entry: &Entry) -> io::Result<(Node, Stamp, i64)> {
+/// Reads a file.
+fn read(tree: &Tree, entry: &Entry, name: &str) -> io::Result<Known> {
     let mut file = tree.open(entry)?;
     let read_at = clock::now_ms();
     let metadata = file.metadata()?;
     let hash = index::hash(&mut file)?;
-    Ok((Node::File { executable: metadata.mode() & 0o100 != 0, hash }, Stamp::of(&metadata), read_at))
+    let node = Node::File { executable: metadata.mode() & 0o100 != 0, hash };
+    Ok(Known::read(name.to_owned(), node, Stamp::of(&metadata), read_at))
 }
 
 #[cfg(test)]

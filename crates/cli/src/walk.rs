@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Component, Path, PathBuf};
+use std::sync::{Mutex, MutexGuard};
+use std::thread;
 
 use anyhow::{Context, Result};
-use ignore::WalkBuilder;
+use ignore::{DirEntry, WalkBuilder, WalkState};
 use trackbed_stdx::listing::Node;
 
 use crate::human;
@@ -18,6 +20,8 @@ use crate::session::Refusal;
 const FILES_MAX: usize = 200_000;
 /// Most bytes of a source: 2 GiB.
 const BYTES_MAX: u64 = 2 << 30;
+/// Most threads that walk.
+const THREADS_MAX: usize = 4;
 /// Never part of a source, wherever they stand: made anew on the box, or of no use there.
 const ALWAYS_DROPPED: [&str; 4] = [".git", "node_modules", ".venv", "__pycache__"];
 
@@ -31,12 +35,12 @@ pub(crate) struct Walk<'a> {
     pub(crate) heed_gitignore: bool,
 }
 
-/// The files of a source, in the order of their paths.
+/// The files of a source.
 #[derive(Debug)]
 pub(crate) struct Tree {
     /// The folder, canonical.
     pub(crate) root: PathBuf,
-    /// What is in it.
+    /// What is in it, in the order of the bytes of the paths: the order of a listing.
     pub(crate) entries: Vec<Entry>,
     /// How many files and links.
     pub(crate) files: usize,
@@ -62,12 +66,19 @@ pub(crate) enum EntryKind {
     File {
         /// What tells when it changes.
         stamp: Stamp,
+        /// Its mode lets everybody read it.
+        is_public: bool,
     },
     /// A link and where it leads.
     Link(PathBuf),
 }
 
 impl EntryKind {
+    /// Returns how many bytes the file has.
+    pub(crate) fn size(&self) -> u64 {
+        if let Self::File { stamp, .. } = self { stamp.size() } else { 0 }
+    }
+
     /// Returns what a folder or link is in a listing. None for a file, which must be read first, and for a link to a name
     /// that is not UTF-8.
     pub(crate) fn node(&self) -> Option<Node> {
@@ -80,9 +91,20 @@ impl EntryKind {
 }
 
 impl Tree {
-    /// Refuses a file that cannot be read.
+    fn add(&mut self, entry: Entry) {
+        self.files += usize::from(entry.kind != EntryKind::Folder);
+        self.bytes += entry.kind.size();
+        self.entries.push(entry);
+    }
+
+    fn is_too_big(&self) -> bool {
+        self.files > FILES_MAX || self.bytes > BYTES_MAX
+    }
+
+    /// Refuses a file that cannot be read. Those that everybody may read are not tried.
     pub(crate) fn check_readable(&self) -> Result<()> {
-        let mut files = self.entries.iter().filter(|entry| matches!(entry.kind, EntryKind::File { .. }));
+        let is_tried = |entry: &&Entry| matches!(entry.kind, EntryKind::File { is_public: false, .. });
+        let mut files = self.entries.iter().filter(is_tried);
         files.try_for_each(|entry| self.open(entry).map(drop).map_err(|error| unreadable(entry, &error)))
     }
 
@@ -110,27 +132,18 @@ impl Walk<'_> {
                 "give the folder that holds the app, or nothing for the current one",
             ));
         }
-        let mut tree = Tree { root: root.clone(), entries: Vec::new(), files: 0, bytes: 0 };
-        let mut folders: BTreeMap<PathBuf, (usize, u64)> = BTreeMap::new();
-        for found in self.walker(&root).build() {
-            let found = found.with_context(|| format!("cannot read all of {shown}"))?;
-            if found.depth() == 0 {
-                continue;
-            }
-            let path = found.path().strip_prefix(&root).context("the walk left its folder")?.to_owned();
-            let (kind, size) = examine(&root, &path)?;
-            if kind != EntryKind::Folder {
-                tree.files += 1;
-                tree.bytes += size;
-                let top: PathBuf = path.components().take(path.components().count().min(3) - 1).collect();
-                let folder = folders.entry(top).or_default();
-                *folder = (folder.0 + 1, folder.1 + size);
-            }
-            tree.entries.push(Entry { path, kind });
-            if tree.files > FILES_MAX || tree.bytes > BYTES_MAX {
-                return Err(too_big(self.root, folders));
-            }
+        let gathered = Gathered::of(Tree { root: root.clone(), entries: Vec::new(), files: 0, bytes: 0 });
+        self.walker(&root).build_parallel().run(|| {
+            Box::new(|found| {
+                let entry = found.with_context(|| format!("cannot read all of {shown}"));
+                gathered.add(entry.and_then(|found| examine(&root, &found)))
+            })
+        });
+        let mut tree = gathered.into_tree()?;
+        if tree.is_too_big() {
+            return Err(too_big(self.root, &tree));
         }
+        tree.entries.sort_unstable_by(|one, other| one.path.as_os_str().cmp(other.path.as_os_str()));
         if tree.files == 0 {
             let message = format!("there is nothing to deploy in {shown}");
             return Err(Refusal::with_hint(
@@ -154,7 +167,7 @@ impl Walk<'_> {
             .parents(in_repository)
             .add_custom_ignore_filename(".railwayignore")
             .follow_links(false)
-            .sort_by_file_name(Ord::cmp)
+            .threads(thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX))
             .filter_entry(move |entry| {
                 let dropped = ALWAYS_DROPPED.iter().any(|name| entry.file_name() == *name);
                 entry.depth() == 0 || (!dropped && entry.path() != data_dir)
@@ -163,28 +176,66 @@ impl Walk<'_> {
     }
 }
 
-/// Tells what an entry is and how big, and refuses what cannot be taken along.
-fn examine(root: &Path, path: &Path) -> Result<(EntryKind, u64)> {
-    let whole = root.join(path);
+/// What the threads of a walk have found.
+struct Gathered(Mutex<(Tree, Option<anyhow::Error>)>);
+
+impl Gathered {
+    fn of(tree: Tree) -> Self {
+        Self(Mutex::new((tree, None)))
+    }
+
+    /// Adds what one thread found. Of several refusals the first in the alphabet is told, so that it is the same each time.
+    fn add(&self, examined: Result<Option<Entry>>) -> WalkState {
+        let (tree, refusal) = &mut *self.lock();
+        match examined {
+            Ok(None) => {}
+            Ok(Some(entry)) => tree.add(entry),
+            Err(error) => {
+                if refusal.as_ref().is_none_or(|earlier| format!("{error:#}") < format!("{earlier:#}")) {
+                    *refusal = Some(error);
+                }
+            }
+        }
+        if tree.is_too_big() { WalkState::Quit } else { WalkState::Continue }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (Tree, Option<anyhow::Error>)> {
+        self.0.lock().expect("no holder of this lock panics")
+    }
+
+    fn into_tree(self) -> Result<Tree> {
+        let (tree, refusal) = self.0.into_inner().expect("no holder of this lock panics");
+        refusal.map_or(Ok(tree), Err)
+    }
+}
+
+/// Tells what was found, and refuses what cannot be taken along. None for the root itself.
+fn examine(root: &Path, found: &DirEntry) -> Result<Option<Entry>> {
+    if found.depth() == 0 {
+        return Ok(None);
+    }
+    let whole = found.path();
+    let path = whole.strip_prefix(root).context("the walk left its folder")?.to_owned();
     let shown = path.display();
+    if found.file_type().is_some_and(|kind| kind.is_dir()) {
+        return Ok(Some(Entry { path, kind: EntryKind::Folder }));
+    }
     let metadata = whole.symlink_metadata().with_context(|| format!("cannot read {shown}"))?;
     let kind = metadata.file_type();
-    if kind.is_dir() {
-        return Ok((EntryKind::Folder, 0));
-    }
     if kind.is_symlink() {
-        let target = fs::read_link(&whole).with_context(|| format!("cannot read the link {shown}"))?;
-        if leads_out(root, path, &target) {
+        let target = fs::read_link(whole).with_context(|| format!("cannot read the link {shown}"))?;
+        if leads_out(root, &path, &target) {
             let message = format!("the link {shown} leads out of the folder, to {}", target.display());
             return Err(Refusal::with_hint(
                 message,
                 "copy what it leads to, or drop the link by a line in .railwayignore",
             ));
         }
-        return Ok((EntryKind::Link(plain(&target)), 0));
+        return Ok(Some(Entry { path, kind: EntryKind::Link(plain(&target)) }));
     }
     if kind.is_file() {
-        return Ok((EntryKind::File { stamp: Stamp::of(&metadata) }, metadata.len()));
+        let is_public = metadata.mode() & 0o444 == 0o444;
+        return Ok(Some(Entry { path, kind: EntryKind::File { stamp: Stamp::of(&metadata), is_public } }));
     }
     let what = match () {
         () if kind.is_fifo() => "a named pipe",
@@ -219,7 +270,13 @@ fn leads_out(root: &Path, path: &Path, target: &Path) -> bool {
     root.join(path).canonicalize().is_ok_and(|end| !end.starts_with(root))
 }
 
-fn too_big(root: &Path, folders: BTreeMap<PathBuf, (usize, u64)>) -> anyhow::Error {
+fn too_big(root: &Path, tree: &Tree) -> anyhow::Error {
+    let mut folders: BTreeMap<PathBuf, (usize, u64)> = BTreeMap::new();
+    for entry in tree.entries.iter().filter(|entry| entry.kind != EntryKind::Folder) {
+        let top: PathBuf = entry.path.components().take(entry.path.components().count().min(3) - 1).collect();
+        let (files, bytes) = folders.entry(top).or_default();
+        (*files, *bytes) = (*files + 1, *bytes + entry.kind.size());
+    }
     let mut folders: Vec<_> = folders.into_iter().collect();
     folders.sort_by_key(|(_, (files, bytes))| {
         // Whichever limit a folder uses up more of, in thousandths.

@@ -116,6 +116,17 @@ fn a_link_that_leads_out_through_another_link_is_found() {
 }
 
 #[test]
+fn of_several_refusals_the_same_is_told_each_time() {
+    let folder = Scratch::with(&[("b/x", ""), ("c/x", ""), ("a/x", "")]);
+    for name in ["b/out", "c/out", "a/out"] {
+        symlink("/etc/passwd", folder.path().join(name)).unwrap();
+    }
+    for _ in 0..50 {
+        assert!(refusal(folder.path()).contains("link a/out leads out"));
+    }
+}
+
+#[test]
 fn pipes_and_sockets_are_refused_by_name() {
     let folder = Scratch::with(&[("main.py", "")]);
     let _listener = UnixListener::bind(folder.path().join("app.sock")).unwrap();

@@ -10,6 +10,9 @@ pub type Hash = [u8; 32];
 /// All names of a tree, each with `/` between its parts and none at either end.
 pub type Listing = BTreeMap<String, Node>;
 
+/// What a written node has at least: its kind, and the length of its name.
+const NODE_MIN_BYTES: usize = 9;
+
 /// What a name is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Node {
@@ -29,17 +32,23 @@ pub enum Node {
     },
 }
 
-/// Names a tree by names, modes, kinds and contents.
-pub fn digest(listing: &Listing) -> Hash {
+/// Names a tree by names, modes, kinds and contents, of nodes that come in the order of their names.
+pub fn digest<'a>(nodes: impl IntoIterator<Item = (&'a String, &'a Node)>) -> Hash {
     let mut hasher = Sha256::new();
-    for (name, node) in listing {
-        let (kind, mode, content) = match node {
-            Node::Folder => ('d', 0o755, [0; 32]),
-            Node::File { executable, hash } => ('f', if *executable { 0o755 } else { 0o644 }, *hash),
-            Node::Link { target } => ('l', 0o777, Sha256::digest(target.as_bytes()).into()),
+    let mut line = Vec::new();
+    for (name, node) in nodes {
+        let (kind, content) = match node {
+            Node::Folder => ("d 755", [0; 32]),
+            Node::File { executable, hash } => (if *executable { "f 755" } else { "f 644" }, *hash),
+            Node::Link { target } => ("l 777", Sha256::digest(target.as_bytes()).into()),
         };
-        hasher.update(format!("{kind} {mode:o} {} {name}\n", name.len()));
-        hasher.update(content);
+        line.clear();
+        line.extend_from_slice(kind.as_bytes());
+        line.extend_from_slice(format!(" {} ", name.len()).as_bytes());
+        line.extend_from_slice(name.as_bytes());
+        line.push(b'\n');
+        line.extend_from_slice(&content);
+        hasher.update(&line);
     }
     hasher.finalize().into()
 }
@@ -49,10 +58,15 @@ pub fn hex(hash: &Hash) -> String {
     hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Writes a listing down. Texts have their length before them, so that any name can be read back.
-pub fn encode(listing: &Listing, to: &mut Vec<u8>) {
-    to.extend((listing.len() as u64).to_le_bytes());
-    for (name, node) in listing {
+/// Writes nodes down that come in the order of their names. Texts have their length before them, so that any name can be
+/// read back.
+pub fn encode<'a>(
+    nodes: impl IntoIterator<IntoIter: ExactSizeIterator<Item = (&'a String, &'a Node)>>,
+    to: &mut Vec<u8>,
+) {
+    let nodes = nodes.into_iter();
+    to.extend((nodes.len() as u64).to_le_bytes());
+    for (name, node) in nodes {
         match node {
             Node::Folder => to.push(b'd'),
             Node::File { executable, hash } => {
@@ -73,10 +87,11 @@ fn encode_text(text: &str, to: &mut Vec<u8>) {
     to.extend(text.as_bytes());
 }
 
-/// Reads a listing from the front of `from`, which is what follows it afterwards. None when that is no listing.
-pub fn decode(from: &mut &[u8]) -> Option<Listing> {
-    let count = decode_number(from)?;
-    let mut listing = Listing::new();
+/// Reads nodes, in the order of their names, from the front of `from`, which is what follows them afterwards. None when they
+/// were not written by [`encode`].
+pub fn decode(from: &mut &[u8]) -> Option<Vec<(String, Node)>> {
+    let count = usize::try_from(decode_number(from)?).ok()?;
+    let mut nodes: Vec<(String, Node)> = Vec::with_capacity(count.min(from.len() / NODE_MIN_BYTES));
     for _ in 0..count {
         let (kind, rest) = from.split_first()?;
         *from = rest;
@@ -90,9 +105,13 @@ pub fn decode(from: &mut &[u8]) -> Option<Listing> {
             b'l' => Node::Link { target: decode_text(from)? },
             _ => return None,
         };
-        listing.insert(decode_text(from)?, node);
+        let name = decode_text(from)?;
+        if nodes.last().is_some_and(|(last, _)| *last >= name) {
+            return None;
+        }
+        nodes.push((name, node));
     }
-    (listing.len() as u64 == count).then_some(listing)
+    Some(nodes)
 }
 
 /// Reads a number of eight bytes from the front.
@@ -130,9 +149,15 @@ mod tests {
         encode(&listing(), &mut bytes);
         bytes.extend(b"more");
         let mut rest = &bytes[..];
-        assert_eq!((decode(&mut rest), rest), (Some(listing()), &b"more"[..]));
+        let all: Vec<_> = listing().into_iter().collect();
+        assert_eq!((decode(&mut rest), rest), (Some(all.clone()), &b"more"[..]));
         for end in 0..bytes.len() - 4 {
             assert_eq!(decode(&mut &bytes[..end]), None, "{end}");
+        }
+        for wrong in [[&all[1], &all[0]], [&all[0], &all[0]]] {
+            let mut bytes = Vec::new();
+            encode(wrong.map(|(name, node)| (name, node)), &mut bytes);
+            assert_eq!(decode(&mut &bytes[..]), None, "out of order");
         }
         let mut huge = u64::MAX.to_le_bytes().to_vec();
         huge.extend(b"d");

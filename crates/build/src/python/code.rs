@@ -1,5 +1,6 @@
 //! The Python files of a source as text to look through: comments and long texts blanked, lines kept.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -38,19 +39,17 @@ pub(crate) fn files(folder: &Path) -> Vec<PythonFile> {
     let mut found = Vec::new();
     let mut todo = vec![(String::new(), 0)];
     while let Some((at, depth)) = todo.pop() {
-        let mut entries: Vec<_> = fs::read_dir(folder.join(&at)).into_iter().flatten().flatten().collect();
-        entries.sort_by_cached_key(fs::DirEntry::file_name);
-        for entry in entries {
-            let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
+        // A linked folder would be walked twice, or for ever.
+        let is_folder = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
+        for (name, entry) in list(&folder.join(&at), |name, entry| name.ends_with(".py") || is_folder(entry))
+        {
             let path = if at.is_empty() { name.clone() } else { format!("{at}/{name}") };
-            // A linked folder would be walked twice, or for ever.
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            if is_folder(&entry) {
                 let skipped = name.starts_with(['.', '_']) || SKIPPED.contains(&name.as_str());
                 if !skipped && depth + 1 < DEPTH_MAX {
                     todo.push((path, depth + 1));
                 }
-            } else if name.ends_with(".py")
-                && !name.starts_with("test_")
+            } else if !name.starts_with("test_")
                 && name != "conftest.py"
                 && found.len() < FILES_MAX
                 && fs::metadata(entry.path()).is_ok_and(|file| file.is_file() && file.len() <= FILE_MAX_BYTES)
@@ -61,6 +60,16 @@ pub(crate) fn files(folder: &Path) -> Vec<PythonFile> {
         }
     }
     found
+}
+
+/// Lists what somebody looks for in a folder, in the order of the names. Most folders hold far more than that.
+pub(crate) fn list(
+    folder: &Path,
+    is_wanted: impl Fn(&str, &fs::DirEntry) -> bool,
+) -> BTreeMap<String, fs::DirEntry> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let named = entries.filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry)));
+    named.filter(|(name, entry)| is_wanted(name, entry)).collect()
 }
 
 /// Blanks comments and texts in triple quotes, keeping the lines.

@@ -12,7 +12,7 @@ use crate::config::toml;
 use crate::config::tree::{Node, Value};
 use crate::python::requirements::{self, Requirement, Requirements};
 use crate::python::version::Version;
-use crate::python::{pdm, poetry, wanted};
+use crate::python::{code, pdm, poetry, wanted};
 use crate::text;
 
 /// What is installed, and how.
@@ -253,13 +253,10 @@ pub(crate) fn folders_with_dependencies(source: &Path) -> Vec<String> {
     let mut found = Vec::new();
     let mut todo = vec![(String::new(), 0)];
     while let Some((at, depth)) = todo.pop() {
-        let mut entries: Vec<_> = fs::read_dir(source.join(&at)).into_iter().flatten().flatten().collect();
-        entries.sort_by_cached_key(fs::DirEntry::file_name);
-        for entry in entries {
-            let Some(name) = entry.file_name().to_str().map(str::to_owned) else { continue };
-            if name.starts_with('.') || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                continue;
-            }
+        let is_folder = |name: &str, entry: &fs::DirEntry| {
+            !name.starts_with('.') && entry.file_type().is_ok_and(|kind| kind.is_dir())
+        };
+        for (name, entry) in code::list(&source.join(&at), is_folder) {
             let path = join(&at, &name);
             let marked = ["requirements.txt", "pyproject.toml", "Pipfile"]
                 .iter()
