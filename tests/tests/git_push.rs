@@ -111,6 +111,38 @@ fn a_push_that_does_not_become_live_is_refused_and_moves_nothing() {
 }
 
 #[test]
+fn a_branch_for_each_environment_deploys_a_service_of_its_own() {
+    let town = TestBox::start();
+    let app = App::plain("shop");
+    let repository = Repository::of(&app);
+    repository.connect(&town);
+    repository.push_ok(&["main"]);
+
+    let staging = ["--service", "shop-staging", "--project", "shop"];
+    let path = app.path();
+    let connect = [&["git", "connect", "--remote", "staging"][..], &staging].concat();
+    let said = town.trackbed_in(&path, &connect);
+    assert_eq!((said.code, said.stdout.trim()), (0, "git push staging main"), "{said:?}");
+    // As the README says it: the name of the service alone.
+    let branch = town.trackbed(&["git", "branch", "staging", "--service", "shop-staging"]);
+    assert_eq!(branch.code, 0, "{branch:?}");
+    repository.ok(&["checkout", "--quiet", "-b", "staging"]);
+    app.version("two");
+    repository.commit("second");
+    repository.ok(&["push", "--quiet", "staging", "staging"]);
+    assert_eq!(town.get("shop-staging", "/version").body, "two");
+    assert_eq!(town.get("shop", "/version").body, "one");
+    let said = repository.git(&["push", "staging", "main"]);
+    assert!(said.code != 0 && said.stderr.contains("deploys `staging` alone"), "{}", said.stderr);
+    // The token of one opens nothing of the other.
+    let of_staging = repository.ok(&["config", "remote.staging.url"]);
+    let other = of_staging.replace("shop/shop-staging.git", "shop.git");
+    assert_ne!(other, of_staging);
+    assert_ne!(repository.git(&["push", &other, "staging:main"]).code, 0);
+    assert_eq!(town.get("shop", "/version").body, "one");
+}
+
+#[test]
 fn only_the_branch_of_the_service_is_deployed_and_tags_deploy_nothing() {
     let town = TestBox::start();
     let app = App::plain("shop");
@@ -125,7 +157,7 @@ fn only_the_branch_of_the_service_is_deployed_and_tags_deploy_nothing() {
     // The first one that is pushed decides.
     repository.push_ok(&["main:master"]);
     let words =
-        ["`main` is not deployed", "deploys `master` alone", "no further environments", "main:master"];
+        ["`main` is not deployed", "deploys `master` alone", "git connect --remote NEW", "main:master"];
     repository.push_refused(&["main"], &words);
     repository.push_refused(&["--all"], &["`main` is not deployed"]);
     repository.push_refused(&["--delete", "master"], &["removing it would stop nothing", "trackbed down"]);

@@ -97,13 +97,11 @@ pub(crate) fn decide<'a>(changes: &'a [Change], branch: Option<&str>, service: &
         return Ok(Plan { deploys, notes });
     }
     let deployed = branch.map_or_else(|| "`main` or `master`".to_owned(), |branch| format!("`{branch}`"));
-    let message = format!(
-        "{} not deployed: service {service} deploys {deployed} alone, and there are no further environments yet",
-        list(&others)
-    );
+    let message = format!("{} not deployed: service {service} deploys {deployed} alone", list(&others));
     let (other, to) = (&others[0], branch.unwrap_or(USUAL[0]));
     let hint = format!(
-        "to deploy it once: git push trackbed {other}:{to}; to deploy it from now on: trackbed git branch {other} --service {service}"
+        "to deploy it once: git push trackbed {other}:{to}; to deploy it from now on: trackbed git branch {other} --service {service}; \
+         to give it a service of its own: trackbed git connect --remote NEW --service NEW"
     );
     Err(Refusal::with_hint(message, hint))
 }
