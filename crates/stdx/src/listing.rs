@@ -146,10 +146,10 @@ mod tests {
     #[test]
     fn a_listing_is_read_as_it_was_written_and_no_torn_one_is() {
         let mut bytes = Vec::new();
-        encode(&listing(), &mut bytes);
+        let all: Vec<_> = listing().into_iter().collect();
+        encode(all.iter().map(|(name, node)| (name, node)), &mut bytes);
         bytes.extend(b"more");
         let mut rest = &bytes[..];
-        let all: Vec<_> = listing().into_iter().collect();
         assert_eq!((decode(&mut rest), rest), (Some(all.clone()), &b"more"[..]));
         for end in 0..bytes.len() - 4 {
             assert_eq!(decode(&mut &bytes[..end]), None, "{end}");
