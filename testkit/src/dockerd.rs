@@ -77,6 +77,21 @@ impl Daemon {
         self.await_answer();
     }
 
+    /// Has it stand still until [`Daemon::wake`]: it is there, and answers nobody.
+    pub fn hang(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Lets it go on.
+    pub fn wake(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").args([signal, &self.process.id().to_string()]).status().unwrap();
+        assert!(sent.success(), "kill {signal}");
+    }
+
     /// Returns whether it is a Podman.
     pub fn is_podman(&self) -> bool {
         self.bridge.is_none()
@@ -111,6 +126,11 @@ impl Daemon {
     /// Runs a command of `docker` and returns what it prints.
     pub fn docker(&self, arguments: &[&str]) -> String {
         self.ask(arguments).unwrap_or_else(|error| panic!("docker {arguments:?}: {error}"))
+    }
+
+    /// Returns all containers, a line for each: name and state.
+    pub fn containers(&self) -> String {
+        self.docker(&["ps", "--all", "--format", "{{.Names}} {{.Status}}"])
     }
 
     /// Runs a command of `docker` and returns whether it went well.

@@ -288,10 +288,15 @@ impl Docker {
     /// Forgets an instance that has ended, with its container. Without its engine the container stays, until the next
     /// [`Docker::reconcile`] that finds one.
     pub(crate) async fn forget(&self, id: &InstanceId) -> Result<(), PortError> {
-        if let Some(order) = self.folder(id).find_order()
-            && let Ok(daemon) = daemon::connect(&order.daemon).await
-        {
-            remove_container(&daemon, &order.container()).await.map_err(PortError::new)?;
+        if let Some(order) = self.folder(id).find_order() {
+            match daemon::connect(&order.daemon).await {
+                Ok(daemon) => {
+                    remove_container(&daemon, &order.container()).await.map_err(PortError::new)?;
+                }
+                Err(error) => {
+                    tracing::warn!(container = order.container(), %error, "a container stays for now")
+                }
+            }
         }
         self.remove_folder(id)
     }

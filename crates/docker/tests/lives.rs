@@ -71,6 +71,7 @@ async fn crashes(daemon: Option<Daemon>) {
     a_keeper_that_is_killed_leaves_no_second_writer(&world).await;
     a_keeper_that_is_killed_while_it_freezes_leaves_nothing_frozen(&world).await;
     strays_are_removed_and_what_is_not_ours_stays(&world, &daemon).await;
+    what_a_hanging_engine_does_not_remove_goes_when_it_answers(&world, &daemon).await;
     an_engine_that_is_killed_leaves_no_second_writer_and_the_next_one_starts(&world, &mut daemon).await;
     world.close(&daemon).await;
 }
@@ -391,4 +392,20 @@ async fn strays_are_removed_and_what_is_not_ours_stays(world: &World, daemon: &D
     assert_eq!(names.lines().count(), 2, "{names}");
     docker.stop(&spec.id, GRACE).await.unwrap();
     daemon.docker(&["rm", "--force", "theirs"]);
+}
+
+async fn what_a_hanging_engine_does_not_remove_goes_when_it_answers(world: &World, daemon: &Daemon) {
+    let spec = world.spec("exit 0");
+    world.docker.start(&spec).await.unwrap();
+    world.ended(&spec.id).await;
+    daemon.hang();
+    let removed = world.docker.remove(&spec.id).await;
+    daemon.wake();
+    removed.expect("nobody has to wait for the engine");
+    assert!(world.docker.inspect(&spec.id).await.unwrap().is_none(), "it is forgotten");
+    let left = daemon.containers();
+    assert!(left.contains(spec.id.as_str()), "{left}");
+    world.docker.reconcile().await.unwrap();
+    let left = daemon.containers();
+    assert!(!left.contains(spec.id.as_str()), "{left}");
 }

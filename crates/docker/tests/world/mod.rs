@@ -142,7 +142,12 @@ impl World {
             self.docker.stop(&instance.id, Duration::ZERO).await.unwrap();
             self.docker.remove(&instance.id).await.unwrap();
         }
-        assert_eq!(daemon.docker(&["ps", "--all", "--quiet"]), "", "every container is removed");
+        // What a busy engine did not hear goes when it is looked for again.
+        wait_for("every container to be removed", async || {
+            self.docker.reconcile().await.unwrap();
+            daemon.containers().is_empty().then_some(())
+        })
+        .await;
         files::remove_tree(&self.data).unwrap();
         files::remove_tree(&self.run).unwrap();
     }
