@@ -61,6 +61,32 @@ fn refuses(level: &str) {
     assert_eq!(town.living_instances().len(), 0);
 }
 
+/// As `su` without a dash leaves it on Debian.
+#[test]
+fn root_gets_full_isolation_without_sbin_in_its_path() {
+    if !is_root("level full") {
+        return;
+    }
+    let town = TestBox::start_with(User::Own, &[("PATH", "/usr/local/bin:/usr/bin:/bin")], &[]);
+    let isolation = town.json(&["status", "--json"])["box"]["isolation"].clone();
+    assert_eq!(isolation["level"], "full", "{isolation:#}");
+}
+
+/// What was made before `nft` failed is gone at the end, which the box itself looks at.
+#[test]
+fn a_network_that_cannot_be_made_is_told_and_leaves_nothing() {
+    if !is_root("a network without rules") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let nft = folder.path().join("nft");
+    std::os::unix::fs::symlink("/bin/false", nft).expect("a link");
+    let path = format!("{}:/usr/local/bin:/usr/bin:/bin", folder.path().display());
+    let town = TestBox::start_with(User::Own, &[("PATH", &path)], &[]);
+    let isolation = town.json(&["status", "--json"])["box"]["isolation"].clone();
+    assert!(isolation["missing"].to_string().contains("own network: nft refused"), "{isolation:#}");
+}
+
 #[test]
 fn root_gets_full_isolation() {
     if !is_root("level full") {

@@ -39,7 +39,7 @@ printf '%s' "$BINDS" | while IFS='|' read -r from to mode; do
   mount --bind "$from" ".$to"
   if [ "$mode" = ro ]; then mount -o remount,bind,ro ".$to"; fi
 done
-exec chroot --userspec=12345:12345 "$root" /usr/bin/env -i $ENV_FILE /bin/sh -c 'while IFS= read -r line; do export "$line"; done < /env; cd /app; eval "$(cat /command)"'
+exec chroot --userspec=12345:12345 "$root" /usr/bin/env -i $ENV_FILE /bin/sh -c '. /env; cd /app; eval "$(cat /command)"'
 "#;
 
 #[async_trait]
@@ -56,8 +56,11 @@ impl JobRunner for Runner {
             .iter()
             .map(|b| format!("{}|{}|{}\n", b.host_path, b.inside, if b.writable { "rw" } else { "ro" }))
             .collect();
-        let env: String =
-            spec.env.iter().map(|(name, value)| format!("{name}={}\n", value.expose())).collect();
+        let env: String = spec
+            .env
+            .iter()
+            .map(|(name, value)| format!("export {name}={}\n", quoted(value.expose())))
+            .collect();
         let script = ROOT.replace(
             "exec chroot",
             "printf '%s' \"$JOB_ENV\" > env; printf '%s' \"$JOB_COMMAND\" > command\nexec chroot",
@@ -78,6 +81,10 @@ impl JobRunner for Runner {
         let code = child.wait().unwrap().code().unwrap_or(1);
         Ok(JobEnd::Exit(Exit::Code { code }))
     }
+}
+
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
 }
 
 #[derive(Default)]

@@ -28,8 +28,13 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    /// Makes bridge, address, forwarding and rules, or finds them made. Also returns what may not work.
+    /// Makes bridge, address, forwarding and rules, or finds them made. Also returns what may not work. Leaves nothing behind
+    /// after an error.
     pub(crate) fn ensure(tag: &str) -> io::Result<(Network, Vec<String>)> {
+        Self::make(tag).inspect_err(|_| remove_unused(tag))
+    }
+
+    fn make(tag: &str) -> io::Result<(Network, Vec<String>)> {
         let lock = lock_choice()?;
         let bridge = bridge_name(tag);
         let mut netlink = Netlink::open()?;
@@ -73,13 +78,9 @@ impl Network {
         format!("{}{}", veth_prefix(&self.tag), &text[text.len() - 7..])
     }
 
-    fn table(&self) -> String {
-        format!("trackbed_{}", self.tag)
-    }
-
     /// One table, replaced as a whole. Other bridges of boxes (`tbb…`) count as other apps.
     fn rules(&self) -> String {
-        let (table, bridge, second) = (self.table(), bridge_name(&self.tag), self.second);
+        let (table, bridge, second) = (table_name(&self.tag), bridge_name(&self.tag), self.second);
         format!(
             "table ip {table}\ndelete table ip {table}\ntable ip {table} {{\n\
              chain out {{ type nat hook postrouting priority srcnat; policy accept;\n\
@@ -131,11 +132,30 @@ impl Network {
         for name in self.links() {
             self.remove_link(&name);
         }
-        if let Ok(mut netlink) = Netlink::open() {
-            let _ = netlink.remove(&bridge_name(&self.tag));
-        }
-        let _ = run_nft(&format!("delete table ip {}\n", self.table()));
+        remove_unused(&self.tag);
     }
+
+    /// Removes it again where it is not used after all.
+    pub(crate) fn give_up(self) {
+        remove_unused(&self.tag);
+    }
+}
+
+/// Removes bridge and rules, unless instances of an earlier start are still at the bridge.
+fn remove_unused(tag: &str) {
+    let bridge = bridge_name(tag);
+    let ports = fs::read_dir(format!("/sys/class/net/{bridge}/brif"));
+    if ports.is_ok_and(|mut ports| ports.next().is_some()) {
+        return;
+    }
+    if let Ok(mut netlink) = Netlink::open() {
+        let _ = netlink.remove(&bridge);
+    }
+    let _ = run_nft(&format!("delete table ip {}\n", table_name(tag)));
+}
+
+fn table_name(tag: &str) -> String {
+    format!("trackbed_{tag}")
 }
 
 fn bridge_name(tag: &str) -> String {
@@ -189,7 +209,7 @@ fn choose_subnet(bridge: &str) -> io::Result<u8> {
 
 fn run_nft(rules: &str) -> io::Result<()> {
     let failed = |error: &io::Error| named("run nft (install the package nftables)", error);
-    let mut child = Command::new("nft")
+    let mut child = system("nft")
         .args(["-f", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
@@ -206,8 +226,16 @@ fn run_nft(rules: &str) -> io::Result<()> {
     Err(io::Error::other(format!("nft refused the rules: {}", String::from_utf8_lossy(&done.stderr).trim())))
 }
 
+/// A program of the system. `su` without a dash keeps the `PATH` of whoever calls it, in which `sbin` is missing on Debian.
+fn system(program: &str) -> Command {
+    let mut command = Command::new(program);
+    let path = std::env::var("PATH").unwrap_or_default();
+    command.env("PATH", format!("{path}:/usr/local/sbin:/usr/sbin:/sbin"));
+    command
+}
+
 fn run(program: &str, arguments: &[&str]) -> io::Result<String> {
-    let done = Command::new(program).args(arguments).stdin(Stdio::null()).output()?;
+    let done = system(program).args(arguments).stdin(Stdio::null()).output()?;
     if done.status.success() {
         return Ok(String::from_utf8_lossy(&done.stdout).into_owned());
     }

@@ -60,8 +60,10 @@ pub(crate) fn open(mut config: Config) -> Result<Sandbox, PortError> {
     if process::are_counted_within(level) {
         inner.isolation.missing.retain(|what| !what.starts_with(PROCESS_LIMIT));
     }
-    if level != IsolationLevel::Full {
-        inner.network = None;
+    if level != IsolationLevel::Full
+        && let Some(network) = inner.network.take()
+    {
+        network.give_up();
     }
     Ok(sandbox)
 }
