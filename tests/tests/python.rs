@@ -179,3 +179,23 @@ fn a_box_without_uv_fetches_it_once() {
     town.up_ok(&App::plain("shop").path());
     assert_eq!(town.get("shop", "/version").body, "one");
 }
+
+#[test]
+fn a_box_without_uv_and_pip_fetches_it_from_its_makers() {
+    // pip is there, and gets nothing: nobody listens at its index.
+    let town = TestBox::start_with(
+        trackbed_tests::User::Own,
+        &[
+            ("PATH", "/usr/local/bin:/usr/bin:/bin"),
+            ("PIP_INDEX_URL", "http://127.0.0.1:9/"),
+            ("PIP_FIND_LINKS", ""),
+        ],
+        &[],
+    );
+    town.up_ok(&App::plain("shop").path());
+    assert_eq!(town.get("shop", "/version").body, "one");
+    let tool = town.data_dir().join("tools/uv");
+    assert!(tool.join("bin/uv").is_file());
+    let found = std::fs::read_dir(tool).expect("it is there");
+    assert_eq!(found.count(), 1, "the program alone; pip leaves what describes it beside it");
+}

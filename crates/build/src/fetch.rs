@@ -1,16 +1,19 @@
 //! Fetches a toolchain that a source asks for and the box has not: by mise, into the data directory, for all services.
 //!
-//! mise is the box's own, or fetched once by the box's npm and taken only when it has the checksum that stands here. What
-//! mise fetches it checks itself against the checksums of each tool's makers.
+//! mise is the box's own, or fetched once, and taken only when it has the checksum that stands here: by the box's npm, which
+//! knows the box's own registry, else from where its makers release it. What mise fetches it checks itself against the
+//! checksums of each tool's makers.
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use trackbed_core::image::Image;
+use trackbed_https::File;
 use trackbed_stdx::files;
 
 use crate::collect;
@@ -18,13 +21,19 @@ use crate::host::{self, Host};
 use crate::tool::Tool;
 
 /// The mise that is fetched when the box has none.
-const MISE_PINNED: &str = "2026.9.15";
-/// Architecture, npm's name of it, and the checksum of the program (SHA-256, of the package on registry.npmjs.org). On
-/// others the box's own mise is used.
-const MISE_SUMS: [(&str, &str, &str); 1] =
-    [("x86_64", "x64", "09ea631d6f3e7031d63606a0892dc4c796f9fb57f493bc45937f9f7113c88216")];
+const MISE_PINNED: &str = "2026.9.12";
+/// Architecture, mise's name of it, and the checksum of the program: SHA-256, of the release's SHASUMS256.txt, whose signature
+/// was verified against the makers' key (minisign 64113EDF160FDEC2). npm's package has the same program. On others the box's
+/// own mise is used.
+const MISE_SUMS: [(&str, &str, &str); 2] = [
+    ("x86_64", "x64", "e79ae57945034903aee8aa2ea66b4c7ca9cd4f4edd5a8a78a589cbae6d0f428a"),
+    ("aarch64", "arm64", "f344c6961190ed2f68e595ed7cb4f03c36c17812bd608886bec799a3082180ff"),
+];
+const MISE_RELEASES: &str = "https://github.com/jdx/mise/releases/download";
+/// Twice what it has now.
+const MISE_MAX_BYTES: u64 = 300_000_000;
 const ASK_LIMIT: Duration = Duration::from_secs(10);
-/// 52 MB over a slow line.
+/// 135 MB over a slow line; 52 MB by npm.
 const MISE_LIMIT: Duration = Duration::from_secs(300);
 /// A JDK is 200 MB.
 const TOOL_LIMIT: Duration = Duration::from_secs(300);
@@ -100,21 +109,29 @@ impl Fetcher {
         if let Some(found) = places.iter().find(works) {
             return Ok(found.clone());
         }
-        let why = "mise, which fetches toolchains, is not on this box";
-        let npm =
-            self.host.path().into_iter().chain([PathBuf::from("/usr/local/bin"), PathBuf::from("/usr/bin")]);
-        let npm = npm.map(|folder| folder.join("npm")).find(|npm| host::is_program(npm));
-        let npm = npm.ok_or_else(|| format!("{why}, nor is npm to fetch it with"))?;
-        self.fetch_mise(&npm, &own).map_err(|error| format!("{why}, and fetching it failed: {error}"))?;
+        self.fetch_mise(&own).map_err(|error| {
+            format!("mise, which fetches toolchains, is not on this box, and fetching it failed: {error}")
+        })?;
         Ok(own)
     }
 
-    fn fetch_mise(&self, npm: &Path, own: &Path) -> Result<(), String> {
-        let arch = MISE_SUMS.iter().find(|(arch, ..)| *arch == std::env::consts::ARCH);
-        let (_, arch, sum) = arch.ok_or_else(|| format!("there is none for {}", std::env::consts::ARCH))?;
-        let text = |error: io::Error| error.to_string();
-        let beside = files::temporary_beside(own).map_err(text)?;
-        fs::create_dir_all(&beside).map_err(text)?;
+    fn fetch_mise(&self, own: &Path) -> Result<(), String> {
+        let arch = std::env::consts::ARCH;
+        let pinned = MISE_SUMS.iter().find(|(known, ..)| *known == arch);
+        let (_, arch, sum) = pinned.ok_or_else(|| format!("there is none for {arch}"))?;
+        let places = self.host.path().into_iter().chain(["/usr/local/bin".into(), "/usr/bin".into()]);
+        let npm = places.map(|folder| folder.join("npm")).find(|npm| host::is_program(npm));
+        let by_npm = match npm {
+            Some(npm) => put(own, |beside| self.fetch_by_npm(&npm, arch, sum, beside)),
+            None => Err("npm is not on this box".to_owned()),
+        };
+        let Err(why) = by_npm else { return Ok(()) };
+        let address = format!("{MISE_RELEASES}/v{MISE_PINNED}/mise-v{MISE_PINNED}-linux-{arch}");
+        let release = File { address: &address, sha256: sum, max_bytes: MISE_MAX_BYTES };
+        put(own, |beside| self.fetch_release(&release, beside)).map_err(|error| format!("{why}; {error}"))
+    }
+
+    fn fetch_by_npm(&self, npm: &Path, arch: &str, sum: &str, beside: &Path) -> Result<PathBuf, String> {
         let folder = beside.display().to_string();
         let package = format!("@jdxcode/mise-linux-{arch}@{MISE_PINNED}");
         let search = npm.parent().unwrap_or(Path::new("/usr/bin")).display().to_string();
@@ -131,18 +148,34 @@ impl Fetcher {
             &folder,
             &package,
         ];
-        let fetched = host::run(npm, &arguments, &env, MISE_LIMIT).and_then(|_| {
-            let program = beside.join(format!("node_modules/@jdxcode/mise-linux-{arch}/bin/mise"));
-            let bytes = fs::read(&program).map_err(text)?;
-            let found: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-            if found != *sum {
-                return Err(format!("{package} has the checksum {found}, expected {sum}"));
-            }
-            fs::rename(&program, own).map_err(text)
-        });
-        let _ = files::remove_tree(&beside);
-        fetched
+        host::run(npm, &arguments, &env, MISE_LIMIT)?;
+        let program = beside.join(format!("node_modules/@jdxcode/mise-linux-{arch}/bin/mise"));
+        let bytes = fs::read(&program).map_err(|error| error.to_string())?;
+        let found: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        if found != sum {
+            return Err(format!("{package} has the checksum {found}, expected {sum}"));
+        }
+        Ok(program)
     }
+
+    fn fetch_release(&self, release: &File<'_>, beside: &Path) -> Result<PathBuf, String> {
+        let program = beside.join("mise");
+        let mut file = fs::File::create_new(&program).map_err(|error| error.to_string())?;
+        trackbed_https::download(release, self.host.proxies(), MISE_LIMIT, &mut file)?;
+        let executable = fs::Permissions::from_mode(0o755);
+        file.set_permissions(executable).map_err(|error| error.to_string())?;
+        Ok(program)
+    }
+}
+
+/// Puts the program to `own` that `get` leaves in a folder beside it, which is removed.
+fn put(own: &Path, get: impl FnOnce(&Path) -> Result<PathBuf, String>) -> Result<(), String> {
+    let text = |error: io::Error| error.to_string();
+    let beside = files::temporary_beside(own).map_err(text)?;
+    let got = fs::create_dir_all(&beside).map_err(text).and_then(|()| get(&beside));
+    let put = got.and_then(|program| fs::rename(program, own).map_err(text));
+    let _ = files::remove_tree(&beside);
+    put
 }
 
 /// Makes a fetched tool count as just used. Others are not ours.

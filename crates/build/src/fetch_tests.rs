@@ -84,3 +84,38 @@ fn a_fetched_tool_goes_when_neither_an_image_nor_a_build_needs_it() {
     assert_eq!(let_go(&data_dir, &[]).unwrap(), 1);
     assert!(!version.exists());
 }
+
+/// Gives one caller a file over HTTP. Returns where.
+fn give(bytes: &'static [u8]) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}/mise", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut heard = [0; 4096];
+        let _ = io::Read::read(&mut stream, &mut heard).unwrap();
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", bytes.len());
+        io::Write::write_all(&mut stream, &[head.as_bytes(), bytes].concat()).unwrap();
+    });
+    address
+}
+
+#[test]
+fn a_release_is_taken_by_its_checksum_and_can_be_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let own = folder.path().join("bin/mise");
+    fs::create_dir(folder.path().join("bin")).unwrap();
+    let fetcher = Fetcher::new(Host::default(), folder.path().to_owned());
+    let program: &[u8] = b"#!/bin/sh\necho 1.2.3\n";
+    let sum: String = Sha256::digest(program).iter().map(|byte| format!("{byte:02x}")).collect();
+    let get = |bytes: &'static [u8]| {
+        let address = give(bytes);
+        let release = File { address: &address, sha256: &sum, max_bytes: 1000 };
+        put(&own, |beside| fetcher.fetch_release(&release, beside))
+    };
+    let error = get(b"#!/bin/sh\nsomething else\n").unwrap_err();
+    assert!(error.contains("/mise: it has the checksum") && error.contains(&sum), "{error}");
+    assert_eq!(fs::read_dir(own.parent().unwrap()).unwrap().count(), 0, "nothing of it is left");
+    get(program).unwrap();
+    assert_eq!(host::run(&own, &[], &[], ASK_LIMIT).unwrap(), "1.2.3\n");
+    assert_eq!(fs::read_dir(own.parent().unwrap()).unwrap().count(), 1, "nor beside it");
+}

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use trackbed_https::Proxies;
+
 /// Variables of the box that installs may see: certificates, proxies and package indexes. Nothing else passes.
 pub(crate) const PASSED: [&str; 52] = [
     "SSL_CERT_FILE",
@@ -104,6 +106,11 @@ impl Host {
         // A folder that is not there makes uv fail, where pip shrugs.
         passed.retain(|(_, value)| !value.starts_with('/') || Path::new(value).exists());
         passed
+    }
+
+    /// Returns the proxies of the box.
+    pub(crate) fn proxies(&self) -> Proxies {
+        Proxies::new(|name| self.get(name).map(str::to_owned))
     }
 
     /// Returns the home folders to look in.

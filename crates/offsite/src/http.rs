@@ -1,27 +1,18 @@
-//! HTTP/1.1 and TLS for the object stores: hyper with its pool, rustls with ring and the certificates of the machine.
+//! The HTTP client of the object stores.
 
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use http_body_util::BodyExt;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector as Tcp;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use object_store::ClientOptions;
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpRequestBody, HttpResponse,
     HttpResponseBody, HttpService,
 };
 use rustls::CertificateError;
-
-/// How long a connection may take to be made.
-const CONNECT: Duration = Duration::from_secs(10);
-/// How long an unused connection is kept; S3 closes them after 20 s or so.
-const IDLE: Duration = Duration::from_secs(10);
+use trackbed_https::{Client, Proxies};
 
 /// Makes clients.
 #[derive(Debug)]
@@ -29,29 +20,13 @@ pub(crate) struct Connector;
 
 impl HttpConnector for Connector {
     fn connect(&self, _options: &ClientOptions) -> object_store::Result<HttpClient> {
-        let mut tcp = Tcp::new();
-        tcp.enforce_http(false);
-        tcp.set_connect_timeout(Some(CONNECT));
-        tcp.set_nodelay(true);
-        let tls = HttpsConnectorBuilder::new().with_native_roots().map_err(|error| {
-            object_store::Error::Generic {
-                store: "https",
-                source: format!(
-                    "this machine has no certificates to trust ({error}); install `ca-certificates`"
-                )
-                .into(),
-            }
-        })?;
-        let connector = tls.https_or_http().enable_http1().wrap_connector(tcp);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE)
-            .build(connector);
+        let client = trackbed_https::client(Proxies::of_environment())
+            .map_err(|why| object_store::Error::Generic { store: "https", source: why.into() })?;
         Ok(HttpClient::new(Pooled(client)))
     }
 }
 
-struct Pooled(Client<HttpsConnector<Tcp>, HttpRequestBody>);
+struct Pooled(Client<HttpRequestBody>);
 
 impl fmt::Debug for Pooled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

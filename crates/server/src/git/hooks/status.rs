@@ -5,13 +5,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Method, Request};
-use hyper_rustls::HttpsConnectorBuilder;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use serde_json::json;
 use trackbed_core::Secret;
 use trackbed_core::remote::{Forge, RepositoryUrl};
+use trackbed_https::Proxies;
+
+use crate::error::chain;
 
 /// How long a forge may take.
 const LIMIT: Duration = Duration::from_secs(15);
@@ -121,14 +120,8 @@ impl Board<'_> {
 }
 
 async fn send(request: Request<Full<Bytes>>) -> Result<(), String> {
-    let mut tcp = HttpConnector::new();
-    tcp.enforce_http(false);
-    let tls = HttpsConnectorBuilder::new().with_native_roots().map_err(|error| {
-        format!("this machine has no certificates to trust ({error}); install `ca-certificates`")
-    })?;
-    let connector = tls.https_or_http().enable_http1().wrap_connector(tcp);
-    let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
-    let answer = client.request(request).await.map_err(|error| crate::error::chain(&error))?;
+    let client = trackbed_https::client(Proxies::of_environment())?;
+    let answer = client.request(request).await.map_err(|error| chain(&error))?;
     let status = answer.status();
     if status.is_success() {
         return Ok(());
