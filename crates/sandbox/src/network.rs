@@ -132,7 +132,7 @@ impl Network {
         for name in self.links() {
             self.remove_link(&name);
         }
-        remove_unused(&self.tag);
+        remove(&self.tag);
     }
 
     /// Removes it again where it is not used after all.
@@ -143,13 +143,17 @@ impl Network {
 
 /// Removes bridge and rules, unless instances of an earlier start are still at the bridge.
 fn remove_unused(tag: &str) {
-    let bridge = bridge_name(tag);
-    let ports = fs::read_dir(format!("/sys/class/net/{bridge}/brif"));
+    let ports = fs::read_dir(format!("/sys/class/net/{}/brif", bridge_name(tag)));
     if ports.is_ok_and(|mut ports| ports.next().is_some()) {
         return;
     }
+    remove(tag);
+}
+
+/// Removes bridge and rules.
+fn remove(tag: &str) {
     if let Ok(mut netlink) = Netlink::open() {
-        let _ = netlink.remove(&bridge);
+        let _ = netlink.remove(&bridge_name(tag));
     }
     let _ = run_nft(&format!("delete table ip {}\n", table_name(tag)));
 }
