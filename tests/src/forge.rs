@@ -5,6 +5,8 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -147,6 +149,21 @@ impl Hook {
         let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, self.secret.as_bytes());
         let tag = ring::hmac::sign(&key, body.as_bytes());
         tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Sends a push of `commit` to `main`, as GitLab does that signs it with this token at this time.
+    pub fn signed_by_gitlab(&self, token: &str, name: &str, time_s: i64, commit: &str) -> Response {
+        let body = push("refs/heads/main", commit).to_string();
+        let key = STANDARD.decode(token.strip_prefix("whsec_").expect("a signing token")).expect("base64");
+        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &key);
+        let tag = ring::hmac::sign(&key, format!("{name}.{time_s}.{body}").as_bytes());
+        let tag = STANDARD.encode(tag);
+        // GitLab sends the name in these two; only one of them is signed.
+        let headers = format!(
+            "X-Gitlab-Event: Push Hook\r\nIdempotency-Key: {time_s} {name}\r\nwebhook-id: {name}\r\n\
+             webhook-timestamp: {time_s}\r\nwebhook-signature: v1,{tag}\r\n"
+        );
+        self.send(&headers, &body)
     }
 
     /// Sends a delivery with these headers.

@@ -3,7 +3,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "a fixture needs no crash safety")]
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use trackbed_tests::{
@@ -223,6 +223,47 @@ fn gitlab_gitea_and_forgejo_are_understood_each_by_its_own_signature() {
         let signature = hook.sign(body);
         format!("X-Forgejo-Event: push\r\nX-Forgejo-Delivery: 2\r\nX-Forgejo-Signature: {signature}\r\n")
     });
+}
+
+#[test]
+fn where_gitlab_signs_with_a_token_of_its_own_nothing_less_is_believed() {
+    let app = App::plain("shop");
+    let (town, forge, repository, _) = followed(&app);
+    let file = app.path().join("../signing-token").to_string_lossy().into_owned();
+    let connect = |secret: &str| {
+        std::fs::write(&file, secret).expect("our own file");
+        let url = forge.url("me/shop");
+        town.trackbed(&["source", "connect", &url, "--webhook-secret", &file, "--service", "shop"])
+    };
+    for bad in ["short", "whsec_short", "whsec_not base64"] {
+        let said = connect(bad);
+        assert!(said.code == 1 && !said.stderr.is_empty(), "{bad}: {said:?}");
+    }
+    let token = "whsec_dGhpcnR5LXR3byBieXRlcyBvZiBhIHRlc3RlciEhIQ==";
+    let said = connect(token);
+    assert!(said.code == 0 && !format!("{said:?}").contains("whsec_"), "{said:?}");
+    // It stays, as every secret does, when the repository is connected once more.
+    let hook = town.follow("shop", &forge.url("me/shop"), &["--forge", "gitlab"]);
+    assert_eq!(hook.secret, token);
+
+    let commit = forge.take(&repository, "me/shop");
+    let now = i64::try_from(UNIX_EPOCH.elapsed().expect("a clock").as_secs()).expect("a time");
+    let body = push("refs/heads/main", &commit).to_string();
+    let bare = format!("X-Gitlab-Event: Push Hook\r\nX-Gitlab-Token: {token}\r\n");
+    let another = token.replace("dG", "dH");
+    for (answer, words) in [
+        (hook.send(&bare, &body), "webhook-signature is missing"),
+        (hook.signed_by_gitlab(&another, "1", now, &commit), "the signature is wrong"),
+        (hook.signed_by_gitlab(token, "1", now - 3600, &commit), "old one sent again"),
+    ] {
+        assert!(answer.status == 401 && answer.body.contains(words), "{answer:?}");
+    }
+    assert!(town.delivery("shop").is_null());
+    assert_eq!(hook.signed_by_gitlab(token, "1", now, &commit).status, 202);
+    ended(&town, "live");
+    // Signed anew, under the name that is signed: what else the headers say does not make it another delivery.
+    let again = hook.signed_by_gitlab(token, "1", now + 1, &commit);
+    assert!(again.status == 409 && again.body.contains("taken before"), "{again:?}");
 }
 
 #[test]

@@ -21,6 +21,9 @@ pub struct RemoteRequest {
     /// A token with which the forge takes the status of commits; none keeps the one before.
     #[serde(default)]
     pub status_token: Option<String>,
+    /// The secret of the webhook, where the forge makes it; none keeps the one before, or draws one.
+    #[serde(default)]
+    pub hook_secret: Option<String>,
 }
 
 /// What a service follows.

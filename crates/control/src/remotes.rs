@@ -37,6 +37,8 @@ pub struct RemoteWish {
     pub api: Option<String>,
     /// Opens the API to the status of commits; none keeps the one that is known.
     pub status_token: Option<Secret<String>>,
+    /// The secret of the webhook, where its forge made it; none keeps the one that is known, or draws one.
+    pub hook: Option<Secret<String>>,
     /// A new deploy key, for a service that has none.
     pub key: Option<KeyPair>,
 }
@@ -70,7 +72,7 @@ impl Control {
     }
 
     /// Lets a service follow a repository, and makes the service when it is new. One that follows another already keeps
-    /// its deploy key and the secret of its webhook, which is returned. What ssh had learnt of the host is forgotten.
+    /// its deploy key and, unless one is given, the secret of its webhook, which is returned. What ssh had learnt of the host is forgotten.
     ///
     /// # Errors
     /// When a token for the status of commits is given for a forge that nobody knows.
@@ -96,7 +98,7 @@ impl Control {
             let id = db.ensure_service(&project, &service, &domain, now)?.id;
             let known = db.find_remote(&id)?;
             let old = db.find_remote_secrets(&id)?;
-            let hook = old.as_ref().map_or(fresh, |old| old.hook.clone());
+            let hook = wish.hook.or_else(|| Some(old.as_ref()?.hook.clone())).unwrap_or(fresh);
             let old_key = old.as_ref().and_then(|old| old.deploy_key.clone());
             let old_public = known.as_ref().and_then(|known| known.public_key.clone());
             let (deploy_key, public_key) = match (old_key, wish.key) {

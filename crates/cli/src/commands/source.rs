@@ -59,6 +59,9 @@ struct Connect {
     /// A file with a token that may set the status of commits, `-` for standard input
     #[arg(long, value_name = "FILE")]
     status_token: Option<PathBuf>,
+    /// A file with the secret that the forge made for the webhook, such as GitLab's signing token, `-` for standard input
+    #[arg(long, value_name = "FILE")]
+    webhook_secret: Option<PathBuf>,
     /// Where the forge's API is, when it is not in its usual place
     #[arg(long, value_name = "URL")]
     api: Option<String>,
@@ -102,11 +105,23 @@ pub(crate) async fn run(session: &Session, args: Args) -> Result<u8> {
 }
 
 async fn connect(session: &Session, args: Connect) -> Result<u8> {
-    let status_token = args.status_token.map(|path| token(session, &path)).transpose()?;
+    let files = [&args.status_token, &args.webhook_secret];
+    let from_stdin = files.iter().filter(|file| file.as_ref().is_some_and(|path| path.as_os_str() == "-"));
+    ensure!(from_stdin.count() < 2, "standard input holds one secret; put the other into a file");
+    let [status_token, hook_secret] =
+        files.map(|file| file.as_ref().map(|path| token(session, path)).transpose());
+    let (status_token, hook_secret) = (status_token?, hook_secret?);
+    let is_given = hook_secret.is_some();
     let client = ensure_box(session).await?;
     let names = args.target.find_or_new(session, &client).await?;
-    let request =
-        RemoteRequest { url: args.url, branch: args.branch, forge: args.forge, api: args.api, status_token };
+    let request = RemoteRequest {
+        url: args.url,
+        branch: args.branch,
+        forge: args.forge,
+        api: args.api,
+        status_token,
+        hook_secret,
+    };
     let connected = names.of(&client).connect_remote(&request).await?;
     if args.json {
         session.output.json_pretty(&connected)?;
@@ -114,17 +129,20 @@ async fn connect(session: &Session, args: Connect) -> Result<u8> {
     }
     let (output, remote) = (&session.output, &connected.remote);
     output.talk(format!("{names} follows `{}` of {}", remote.branch, remote.url));
+    let secret = if is_given { "the secret that you gave" } else { "secret" };
+    let webhook =
+        format!("add a webhook for pushes, content type application/json, with this address and {secret}:");
     if let Some(key) = &remote.deploy_key {
         output.talk("1. add this deploy key to the repository; it needs to read only:");
         output.result(key)?;
-        output.talk(
-            "2. add a webhook for pushes, content type application/json, with this address and secret:",
-        );
+        output.talk(format!("2. {webhook}"));
     } else {
-        output.talk("add a webhook for pushes, content type application/json, with this address and secret:");
+        output.talk(webhook);
     }
     output.result(remote.hook_url.as_deref().unwrap_or("(the box does not listen)"))?;
-    output.result(&connected.secret)?;
+    if !is_given {
+        output.result(&connected.secret)?;
+    }
     if remote.hook_url.as_ref().is_some_and(|url| url.contains("//127.") || url.contains("//[::1]")) {
         output.talk(
             "the box listens on loopback: put a TLS terminator in front of that address, and give the forge its name",

@@ -12,6 +12,7 @@ use trackbed_stdx::random;
 use crate::api::Api;
 use crate::convert;
 use crate::error::ApiError;
+use crate::git::hooks::Hooks;
 use crate::given::Given;
 
 pub(crate) async fn show(
@@ -32,13 +33,14 @@ pub(crate) async fn connect(
     let forge = request.forge.map(|forge| forge.parse()).transpose()?;
     let api_url = request.api.map(|api| api_address(&api)).transpose()?;
     let status_token = request.status_token.map(Secret::new);
+    let hook = request.hook_secret.map(Hooks::take_secret).transpose().map_err(ApiError::invalid)?;
     // First: a webhook without a door would be of no use.
     api.git.ensure_open().await?;
     let key = match url.is_ssh() {
         true => Some(api.hooks.make_key(&service).await?),
         false => None,
     };
-    let wish = RemoteWish { url, branch, forge, api: api_url, status_token, key };
+    let wish = RemoteWish { url, branch, forge, api: api_url, status_token, hook, key };
     let secret = api.control.connect_remote(&project, &service, wish).await?;
     let remote = load(&api, &project, &service).await?;
     Ok(Json(wire::ConnectedRemote { secret: secret.into_exposed(), remote }))

@@ -13,6 +13,7 @@ use trackbed_control::ControlError;
 use trackbed_core::remote::{Forge, Remote};
 use trackbed_core::service::Service;
 use trackbed_core::{Digest, Name, Secret};
+use trackbed_stdx::clock::now_ms;
 
 use super::Hooks;
 use super::payload::{self, Envelope, Told};
@@ -83,7 +84,7 @@ async fn heard(
         let message = "no forge is known by these headers: GitHub, GitLab, Gitea and Forgejo are";
         return Ok(text(StatusCode::BAD_REQUEST, message));
     };
-    if let Err(refused) = signature::check(envelope.forge, &parts.headers, &body, &secret) {
+    if let Err(refused) = signature::check(envelope.forge, &parts.headers, &body, &secret, now_ms()) {
         tracing::warn!(service = %service.name, ?refused, "a delivery was not believed");
         return Ok(text(StatusCode::UNAUTHORIZED, &not_believed(refused)));
     }
@@ -149,7 +150,7 @@ async fn take(
             "the delivery has no name of its own, or one that is too long",
         ));
     };
-    // Its name is not signed; where the body is, that is remembered, too.
+    // Its name is signed by GitLab alone; where only the body is, that is remembered, too.
     let digest = match envelope.forge {
         Forge::Github | Forge::Gitea => Some(Digest::from_bytes(Sha256::digest(body).into())),
         Forge::Gitlab => None,
@@ -175,8 +176,14 @@ fn not_believed(refused: Refused) -> String {
             "the delivery is not signed ({header} is missing): give the webhook the secret of `trackbed source connect`"
         ),
         Refused::Wrong => {
-            "the signature is wrong: the webhook has another secret than `trackbed source connect` printed"
+            "the signature is wrong: the webhook has another secret than `trackbed source connect` was told, or printed"
                 .to_owned()
+        }
+        Refused::NotNow(time) => {
+            let apart = time.abs_diff(now_ms() / 1000);
+            format!(
+                "the delivery was signed {apart} s away from the box's clock: it is an old one sent again, or a clock is wrong"
+            )
         }
     }
 }

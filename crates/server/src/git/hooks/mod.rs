@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::sync::Semaphore;
 use trackbed_control::{Control, ControlError, KeyPair};
-use trackbed_core::{Name, ServiceId};
+use trackbed_core::{Name, Secret, ServiceId};
 use trackbed_stdx::tasks::Tasks;
 
 pub(super) use answer::{addressed, answer};
@@ -63,6 +63,20 @@ impl Hooks {
         let (readers, fetches) = (Semaphore::new(READERS_AT_ONCE), Semaphore::new(FETCHES_AT_ONCE));
         let turns = Mutex::default();
         Self { inner: Arc::new(Inner { control, data_dir, environment, tasks, readers, fetches, turns }) }
+    }
+
+    /// Checks a secret for a webhook that its forge made.
+    ///
+    /// # Errors
+    /// When it is a broken signing token, or no word that is long enough.
+    pub(crate) fn take_secret(secret: String) -> Result<Secret<String>, &'static str> {
+        match signature::is_usable(&secret) {
+            true => Ok(Secret::new(secret)),
+            false => Err(
+                "the secret for the webhook is neither a signing token as GitLab makes it (`whsec_` and base64) \
+                          nor 16 to 200 characters of ASCII without spaces",
+            ),
+        }
     }
 
     /// Makes a deploy key for a service.

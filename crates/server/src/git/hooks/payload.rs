@@ -23,7 +23,7 @@ impl Envelope {
     pub(super) fn read(headers: &HeaderMap) -> Option<Self> {
         let header = |name: &&str| headers.get(*name)?.to_str().ok().map(str::to_owned);
         let kinds: [(Forge, &[&str], &[&str]); 3] = [
-            (Forge::Gitlab, &["x-gitlab-event"], &["idempotency-key", "x-gitlab-event-uuid"]),
+            (Forge::Gitlab, &["x-gitlab-event"], &["webhook-id", "idempotency-key", "x-gitlab-event-uuid"]),
             (
                 Forge::Gitea,
                 &["x-forgejo-event", "x-gitea-event"],

@@ -1,13 +1,25 @@
 //! Whether a delivery was sent by whoever knows the secret of the webhook. All comparisons take the same time, whatever is
 //! wrong.
 
+use std::ops::RangeInclusive;
+
 use axum::http::HeaderMap;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use ring::hmac;
 use trackbed_core::Secret;
 use trackbed_core::remote::Forge;
 
 /// Bytes of an HMAC-SHA256.
 const TAG_BYTES: usize = 32;
+/// What a signing token begins with. The rest is the key, in base64.
+const SIGNING_PREFIX: &str = "whsec_";
+/// Bytes of that key (standardwebhooks.com, "Specification"); GitLab's has 32.
+const SIGNING_KEY_BYTES: RangeInclusive<usize> = 24..=64;
+/// Bytes of other secrets that are given.
+const SECRET_BYTES: RangeInclusive<usize> = 16..=200;
+/// How far the time in a signed delivery may be from ours.
+const APART_MAX_S: u64 = 300;
 
 /// Why a delivery is not believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,15 +28,27 @@ pub(super) enum Refused {
     Missing(&'static str),
     /// It was made with another secret, or for another body.
     Wrong,
+    /// It was signed at this time, in seconds since 1970 UTC, which is too far from ours.
+    NotNow(i64),
 }
 
-/// Checks a delivery. GitHub, Gitea and Forgejo sign the body (docs.github.com, "Validating webhook deliveries";
-/// docs.gitea.com and forgejo.org, "Webhooks"); GitLab sends the secret itself (docs.gitlab.com, "Webhooks").
+/// Checks a secret that a forge made: a signing token, or any other word that is long enough.
+pub(super) fn is_usable(secret: &str) -> bool {
+    match secret.strip_prefix(SIGNING_PREFIX) {
+        Some(_) => signing_key(secret).is_some(),
+        None => SECRET_BYTES.contains(&secret.len()) && secret.bytes().all(|byte| byte.is_ascii_graphic()),
+    }
+}
+
+/// Checks a delivery that came at `now`, in milliseconds since 1970 UTC. GitHub, Gitea and Forgejo sign the body
+/// (docs.github.com, "Validating webhook deliveries"; docs.gitea.com and forgejo.org, "Webhooks"). GitLab signs name, time and
+/// body where the secret is a signing token, else it sends the secret itself (docs.gitlab.com, "Webhooks").
 pub(super) fn check(
     forge: Forge,
     headers: &HeaderMap,
     body: &[u8],
     secret: &Secret<String>,
+    now: i64,
 ) -> Result<(), Refused> {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.expose().as_bytes());
@@ -33,6 +57,10 @@ pub(super) fn check(
         Forge::Gitea => {
             let own = header("x-forgejo-signature").or(header("x-gitea-signature"));
             signed(&key, "X-Gitea-Signature", own.or(header("x-hub-signature-256")), body)
+        }
+        Forge::Gitlab if secret.expose().starts_with(SIGNING_PREFIX) => {
+            let key = signing_key(secret.expose()).ok_or(Refused::Wrong)?;
+            signed_with_time(&hmac::Key::new(hmac::HMAC_SHA256, &key), header, body, now)
         }
         Forge::Gitlab => {
             let token = header("x-gitlab-token").ok_or(Refused::Missing("X-Gitlab-Token"))?;
@@ -47,6 +75,36 @@ fn signed(key: &hmac::Key, name: &'static str, given: Option<&str>, body: &[u8])
     let given = given.ok_or(Refused::Missing(name))?;
     let tag = hex(given.strip_prefix("sha256=").unwrap_or(given)).ok_or(Refused::Missing(name))?;
     hmac::verify(key, body, &tag).map_err(|_| Refused::Wrong)
+}
+
+/// Checks what is signed as standardwebhooks.com, "Specification", has it.
+fn signed_with_time<'a>(
+    key: &hmac::Key,
+    header: impl Fn(&str) -> Option<&'a str>,
+    body: &[u8],
+    now: i64,
+) -> Result<(), Refused> {
+    let find = |name: &'static str| header(name).ok_or(Refused::Missing(name));
+    let (given, name, time) = (find("webhook-signature")?, find("webhook-id")?, find("webhook-timestamp")?);
+    let signed = [name.as_bytes(), b".", time.as_bytes(), b".", body].concat();
+    // Several while a token is being changed for another.
+    let is_signed = given.split(' ').any(|one| {
+        let tag = one.strip_prefix("v1,").and_then(|tag| STANDARD.decode(tag).ok());
+        tag.is_some_and(|tag| hmac::verify(key, &signed, &tag).is_ok())
+    });
+    if !is_signed {
+        return Err(Refused::Wrong);
+    }
+    let time: i64 = time.parse().map_err(|_| Refused::Missing("webhook-timestamp"))?;
+    if time.abs_diff(now / 1000) > APART_MAX_S {
+        return Err(Refused::NotNow(time));
+    }
+    Ok(())
+}
+
+fn signing_key(secret: &str) -> Option<Vec<u8>> {
+    let key = STANDARD.decode(secret.strip_prefix(SIGNING_PREFIX)?).ok()?;
+    SIGNING_KEY_BYTES.contains(&key.len()).then_some(key)
 }
 
 fn hex(text: &str) -> Option<[u8; TAG_BYTES]> {
@@ -70,7 +128,27 @@ mod tests {
     fn checked(forge: Forge, name: &str, value: &str, body: &str, secret: &str) -> Result<(), Refused> {
         let mut headers = HeaderMap::new();
         headers.insert(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
-        check(forge, &headers, body.as_bytes(), &Secret::new(secret.to_owned()))
+        check(forge, &headers, body.as_bytes(), &Secret::new(secret.to_owned()), 0)
+    }
+
+    /// Checks the example of the specification's libraries, which was signed at 1614265330, `later` seconds after that.
+    fn checked_example(change: &[(&str, Option<&str>)], body: &str, later: i64) -> Result<(), Refused> {
+        let example = [
+            ("x-gitlab-event", "Push Hook"),
+            ("webhook-id", "msg_p5jXN8AQM9LWM0D4loKWxJek"),
+            ("webhook-timestamp", "1614265330"),
+            ("webhook-signature", "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="),
+        ];
+        let mut headers: HeaderMap =
+            example.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+        for (name, value) in change {
+            match value {
+                Some(value) => headers.insert(name.parse::<HeaderName>().unwrap(), value.parse().unwrap()),
+                None => headers.remove(*name),
+            };
+        }
+        let secret = Secret::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_owned());
+        check(Forge::Gitlab, &headers, body.as_bytes(), &secret, (1_614_265_330 + later) * 1000)
     }
 
     /// The example of GitHub's documentation.
@@ -111,5 +189,57 @@ mod tests {
         }
         let missing = checked(Forge::Gitlab, "X-Other", "tbh_1", "", "tbh_1");
         assert_eq!(missing, Err(Refused::Missing("X-Gitlab-Token")));
+    }
+
+    /// The body of that example.
+    const SIGNED: &str = r#"{"test": 2432232314}"#;
+
+    #[test]
+    fn what_is_signed_with_its_name_and_time_is_believed_near_that_time() {
+        for later in [0, 300, -300] {
+            assert_eq!(checked_example(&[], SIGNED, later), Ok(()), "{later}");
+        }
+        for later in [301, -301, 1_000_000_000] {
+            assert_eq!(checked_example(&[], SIGNED, later), Err(Refused::NotNow(1_614_265_330)), "{later}");
+        }
+        let several = "v1,AAAA v2,x v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE= v1";
+        assert_eq!(checked_example(&[("webhook-signature", Some(several))], SIGNED, 0), Ok(()));
+    }
+
+    #[test]
+    fn what_is_signed_with_another_name_time_body_or_not_at_all_is_not() {
+        assert_eq!(checked_example(&[], "{}", 0), Err(Refused::Wrong));
+        for (name, other) in [
+            ("webhook-id", "msg_2"),
+            ("webhook-timestamp", "1614265331"),
+            ("webhook-timestamp", "99999999999999999999"),
+            ("webhook-timestamp", "-9223372036854775808"),
+            ("webhook-signature", ""),
+            ("webhook-signature", "v1,"),
+            ("webhook-signature", "v1,%%%"),
+            ("webhook-signature", "g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="),
+        ] {
+            assert_eq!(
+                checked_example(&[(name, Some(other))], SIGNED, 0),
+                Err(Refused::Wrong),
+                "{name}: {other}"
+            );
+        }
+        for name in ["webhook-id", "webhook-timestamp", "webhook-signature"] {
+            // The token itself is no signature.
+            let token = ("x-gitlab-token", Some("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"));
+            let without = checked_example(&[(name, None), token], SIGNED, 0);
+            assert_eq!(without, Err(Refused::Missing(name)));
+        }
+    }
+
+    #[test]
+    fn a_secret_is_a_signing_token_or_a_long_word() {
+        for good in ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "0123456789abcdef", &"x".repeat(200)] {
+            assert!(is_usable(good), "{good}");
+        }
+        for bad in ["", "short", "whsec_", "whsec_MfKQ9r8G", "whsec_no base64 at all!", &"x".repeat(201)] {
+            assert!(!is_usable(bad), "{bad}");
+        }
     }
 }
