@@ -220,12 +220,11 @@ fn run_nft(rules: &str) -> io::Result<()> {
         .stderr(Stdio::piped())
         .spawn()
         .map_err(|error| failed(&error))?;
-    if let Some(mut input) = child.stdin.take() {
-        input.write_all(rules.as_bytes())?;
-    }
+    // One that refuses may end before it has read all: what it says of that is better than "broken pipe".
+    let written = child.stdin.take().map_or(Ok(()), |mut input| input.write_all(rules.as_bytes()));
     let done = child.wait_with_output()?;
     if done.status.success() {
-        return Ok(());
+        return written;
     }
     Err(io::Error::other(format!("nft refused the rules: {}", String::from_utf8_lossy(&done.stderr).trim())))
 }
